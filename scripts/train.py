@@ -1,0 +1,11 @@
+#!/usr/bin/env python
+# SPDX-License-Identifier: Apache-2.0
+"""Trains a recogniser: `python scripts/train.py [RECIPE.yaml] [--name value ...]`; `--help` lists the names."""
+
+import sys
+
+from svtrv2_hf.training.train import main
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line: `svtrv2 read`, `svtrv2 convert` and `svtrv2 train`."""
+
+import argparse
+import glob
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from PIL import Image
+from tqdm import tqdm
+from transformers.utils import logging
+
+from .charsets import read_charset
+from .conversion import convert
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit status: 0, 1 if it failed (wholly or in part), 2 if it was misused."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] == ["train"]:  # whose many arguments transformers' own parser reads
+        return _train(words[1:])
+    parser = argparse.ArgumentParser(prog="svtrv2", description="Text recognition with SVTRv2.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_read(commands)
+    _add_convert(commands)
+    commands.add_parser(
+        "train", add_help=False, help="train or fine-tune: svtrv2 train [RECIPE.yaml] [--name value ...]"
+    )
+    arguments = parser.parse_args(words)
+    run: Callable[[argparse.Namespace], int] = arguments.run
+    try:
+        return run(arguments)
+    except (ValueError, OSError) as error:
+        print(f"svtrv2: {error}", file=sys.stderr)
+        return 1
+
+
+def _train(words: Sequence[str]) -> int:
+    from .training.train import main as train  # needs the extra "train"
+
+    train(words)
+    return 0
+
+
+def _add_convert(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "convert",
+        help="turn an OpenOCR checkpoint into a Hub folder",
+        description="Turns an OpenOCR checkpoint of SVTRv2 into a folder that transformers loads. Size, guidance branch and "
+        "number of classes are found out from its tensors.",
+    )
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="the .pth or .safetensors file")
+    parser.add_argument("--output", required=True, metavar="DIR", help="the folder to write")
+    parser.add_argument(
+        "--charset",
+        metavar="FILE",
+        help="characters in the order of the head, one a line, without the blank (default: the 94 of the English models)",
+    )
+    parser.add_argument(
+        "--max-ratio",
+        type=int,
+        metavar="N",
+        help="largest width in units of the height (default: 12 with guidance branch, 4 without, as published)",
+    )
+    parser.set_defaults(run=_convert)
+
+
+def _convert(arguments: argparse.Namespace) -> int:
+    charset = None if arguments.charset is None else read_charset(arguments.charset)
+    model = convert(arguments.checkpoint, arguments.output, charset, arguments.max_ratio)
+    config = model.config
+    print(
+        f"{arguments.output}: {model.num_parameters() / 1e6:.6f} M parameters, hidden sizes {config.hidden_sizes}, depths "
+        f"{config.depths}, {config.vocab_size} classes, {'with' if config.use_guidance else 'without'} guidance branch."
+    )
+    return 0
+
+
+def _add_read(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "read",
+        help="read images of words and lines",
+        description="Reads images of single words or lines. Prints a line for each: path, text and score, parted by tabs. "
+        "Files that cannot be read are told on stderr; the exit status is then 1.",
+    )
+    parser.add_argument(
+        "paths", nargs="+", metavar="PATH", help="an image, a folder (read with all below it) or a glob"
+    )
+    parser.add_argument("--model", required=True, metavar="DIR", help="a saved recogniser, or its name on the Hub")
+    parser.add_argument("--json", action="store_true", help="print one JSON object for each image instead")
+    parser.add_argument("--characters", action="store_true", help="tell score and place of each character, too")
+    parser.add_argument(
+        "--batch-size", type=int, default=16, metavar="N", help="images computed together (default: 16)"
+    )
+    parser.set_defaults(run=_read)
+
+
+def _read(arguments: argparse.Namespace) -> int:
+    files = list(_find_images(arguments.paths))
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    from transformers import pipeline
+
+    read = pipeline("text-recognition", model=arguments.model, batch_size=arguments.batch_size)
+    failures = 0
+    results = read((file for file in files), on_error="return", return_characters=arguments.characters)
+    for file, [result] in zip(files, tqdm(results, total=len(files), unit="image", disable=None), strict=True):
+        if error := result.get("error"):
+            failures += 1
+            tqdm.write(f"svtrv2: {error}", file=sys.stderr)
+        if arguments.json:
+            tqdm.write(json.dumps({"path": file, **result}, ensure_ascii=False))
+        elif not error:
+            tqdm.write("\t".join([file, _one_line(result["generated_text"]), f"{result['score']:.4f}"]))
+            for character in result.get("characters", []):
+                place = f"{character['start']:.1f}..{character['end']:.1f}"
+                tqdm.write(f"\t{_one_line(character['text'])}\t{character['score']:.4f}\t{place}")
+    if failures:
+        print(f"svtrv2: {failures} of {len(files)} files could not be read.", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def _find_images(paths: Sequence[str]) -> Iterator[str]:
+    """Files as they are, even if they turn out to be no images; of folders, all files with an image's extension."""
+    extensions = set(Image.registered_extensions())
+    for path in paths:
+        if Path(path).is_dir():
+            found = [
+                str(file)
+                for file in sorted(Path(path).rglob("*"))
+                if file.is_file() and file.suffix.lower() in extensions
+            ]
+            if not found:
+                raise ValueError(f"There is no image in the folder {path}.")
+        elif Path(path).exists() or not glob.has_magic(path):
+            found = [path]
+        else:
+            found = sorted(glob.glob(path, recursive=True))  # noqa: PTH207  Path.glob takes no absolute pattern
+            if not found:
+                raise ValueError(f"No file matches {path}.")
+        yield from found
+
+
+def _one_line(text: str) -> str:
+    return text.replace("\t", " ").replace("\n", " ")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: Apache-2.0
+"""OpenOCR checkpoints to models of this project.
+
+Everything is found out from the tensors: size, guidance branch, number of classes. Every key of the checkpoint is used
+exactly once, and every parameter of ours comes from one of them, or the conversion is refused.
+
+Source of the names: Topdu/OpenOCR at ae934e5.
+"""
+
+import pickle
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+
+from .charsets import ENGLISH_94, build_tokenizer
+from .configuration_svtrv2 import SVTRv2Config
+from .image_processing_svtrv2 import SVTRv2ImageProcessor
+from .modeling_svtrv2 import SVTRv2ForCTC
+from .processing_svtrv2 import SVTRv2Processor
+
+
+class ConversionError(ValueError):
+    """A checkpoint that cannot be converted; the message says why."""
+
+
+# Their name -> ours, tried in order on the whole key. Blocks are renumbered first, see `_number_blocks`.
+RENAMED = [
+    (r"encoder\.pope\.patch_embed\.(\d)\.conv\.weight", r"svtrv2.embeddings.layers.\1.convolution.weight"),
+    (r"encoder\.pope\.patch_embed\.(\d)\.norm\.(.+)", r"svtrv2.embeddings.layers.\1.norm.\2"),
+    (r"encoder\.stages\.(\d)\.blocks\.(\d+)\.norm1\.(.+)", r"svtrv2.stages.\1.blocks.\2.mixer_norm.\3"),
+    (r"encoder\.stages\.(\d)\.blocks\.(\d+)\.norm2\.(.+)", r"svtrv2.stages.\1.blocks.\2.mlp_norm.\3"),
+    (r"encoder\.stages\.(\d)\.blocks\.(\d+)\.mixer\.proj\.(.+)", r"svtrv2.stages.\1.blocks.\2.mixer.projection.\3"),
+    (r"encoder\.stages\.(\d)\.blocks\.(\d+)\.(mixer|mlp)\.(.+)", r"svtrv2.stages.\1.blocks.\2.\3.\4"),
+    (r"encoder\.stages\.(\d)\.downsample\.conv\.(.+)", r"svtrv2.stages.\1.downsample.convolution.\2"),
+    (r"encoder\.stages\.(\d)\.downsample\.norm\.(.+)", r"svtrv2.stages.\1.downsample.norm.\2"),
+    (r"ctc\.char_token", r"rearrangement.token"),
+    (r"ctc\.fc_kv\.(weight|bias)", r"rearrangement.key+value.\1"),  # one tensor for two layers of ours
+    (r"ctc\.w_atten_block\.norm1\.(.+)", r"rearrangement.attention_norm.\1"),
+    (r"ctc\.w_atten_block\.norm2\.(.+)", r"rearrangement.mlp_norm.\1"),
+    (r"ctc\.w_atten_block\.attn\.proj\.(.+)", r"rearrangement.attention.projection.\1"),
+    (r"ctc\.w_atten_block\.attn\.qkv\.(.+)", r"rearrangement.attention.qkv.\1"),
+    (r"ctc\.w_atten_block\.mlp\.(.+)", r"rearrangement.mlp.\1"),
+    (r"ctc\.fc\.(.+)", r"head.\1"),
+    (r"guidance\.char_embed\.embedding\.weight", r"guidance.character_embedding.weight"),
+    (r"guidance\.next_token", r"guidance.next_token"),
+    (r"guidance\.pre_token", r"guidance.previous_token"),
+    (r"guidance\.prompt_next_embed", r"guidance.next_prompt"),
+    (r"guidance\.prompt_pre_embed", r"guidance.previous_prompt"),
+    (r"guidance\.norm_pred\.(.+)", r"guidance.norm.\1"),
+    (r"guidance\.ques1_head\.(.+)", r"guidance.head.\1"),
+    (r"guidance\.cmff_decoder\.0\.normq1\.(.+)", r"guidance.context_attention.query_norm.\1"),
+    (r"guidance\.cmff_decoder\.0\.normkv1\.(.+)", r"guidance.context_attention.memory_norm.\1"),
+    (r"guidance\.cmff_decoder\.0\.normq2\.(.+)", r"guidance.feature_attention.query_norm.\1"),
+    (r"guidance\.cmff_decoder\.0\.normkv2\.(.+)", r"guidance.feature_attention.memory_norm.\1"),
+]
+for _theirs, _ours in (("images_to_question", "context"), ("question_to_images", "feature")):
+    for _layer, _name in (("q", "query"), ("kv", "key_value"), ("proj", "projection")):
+        RENAMED.append(
+            (
+                rf"guidance\.cmff_decoder\.0\.{_theirs}_cross_attn\.{_layer}\.(.+)",
+                rf"guidance.{_ours}_attention.{_name}.\1",
+            )
+        )
+
+
+def load_checkpoint(path: str | Path) -> dict[str, torch.Tensor]:
+    """Reads the state dict of an OpenOCR checkpoint, `.pth` or `.safetensors`, running none of the code in it.
+
+    Raises:
+        ConversionError: the file holds something other than tensors and plain values, or no state dict.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ConversionError(f"There is no checkpoint {path}.")
+    if path.suffix == ".safetensors":
+        return safetensors.torch.load_file(path)
+    # Published checkpoints keep their metrics as numpy numbers, which are as plain as Python's.
+    plain: list[Any] = [np.float64(0).__reduce__()[0], np.dtype, type(np.dtype("float64")), type(np.dtype("float32"))]
+    try:
+        with torch.serialization.safe_globals(plain):
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ConversionError(
+            f"{path} holds Python objects, which could run code on loading, so it was not loaded. If you trust it, save "
+            "its state dict alone where it was made: torch.save({'state_dict': checkpoint['state_dict']}, FILE). "
+            f"({str(error).splitlines()[0]})"
+        ) from error
+    except (RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
+        raise ConversionError(f"{path} is no PyTorch checkpoint: {error}") from error
+    state_dict = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, Mapping) else None
+    if not state_dict or not all(isinstance(value, torch.Tensor) for value in state_dict.values()):
+        raise ConversionError(f"{path} holds no state dict of tensors.")
+    return dict(state_dict)
+
+
+def infer_config(state_dict: Mapping[str, torch.Tensor]) -> SVTRv2Config:
+    """The configuration that a state dict of OpenOCR's belongs to.
+
+    Heads of stages without convolution leave no trace in the tensors; all published models have 32 channels a head.
+
+    Raises:
+        ConversionError: it is not of the architecture of the paper.
+    """
+    keys = _number_blocks(state_dict)
+    state_dict = {ours: state_dict[theirs] for theirs, ours in keys.items()}
+    try:
+        hidden_sizes, depths, heads, convolutions = [], [], [], []
+        for stage in range(3):
+            prefix = f"encoder.stages.{stage}.blocks."
+            blocks = {key.removeprefix(prefix).split(".")[0] for key in state_dict if key.startswith(prefix)}
+            hidden_size = state_dict[f"{prefix}0.norm1.weight"].shape[0]
+            by_convolution = [
+                key for key in state_dict if re.fullmatch(re.escape(prefix) + r"\d+\.mixer\.0\.weight", key)
+            ]
+            groups = {hidden_size // state_dict[key].shape[1] for key in by_convolution} or {hidden_size // 32}
+            if len(groups) != 1:
+                raise ConversionError(f"The convolutions of stage {stage} have several numbers of groups: {groups}.")
+            hidden_sizes.append(hidden_size)
+            depths.append(len(blocks))
+            heads.append(groups.pop())
+            convolutions.append(len(by_convolution))
+        prompt = state_dict.get("guidance.prompt_next_embed")  # a slot of its own, and one a character
+        return SVTRv2Config(
+            vocab_size=state_dict["ctc.fc.weight"].shape[0],
+            hidden_sizes=hidden_sizes,
+            depths=depths,
+            num_attention_heads=heads,
+            num_convolution_blocks=convolutions,
+            mlp_ratio=state_dict["encoder.stages.0.blocks.0.mlp.fc1.weight"].shape[0] / hidden_sizes[0],
+            use_guidance=prompt is not None,
+            guidance_context_length=5 if prompt is None else prompt.shape[2] - 1,
+        )
+    except KeyError as error:
+        raise ConversionError(
+            f"This is no SVTRv2 checkpoint of the paper's architecture: it has no {error.args[0]}. Its keys begin with "
+            f"{', '.join(sorted({'.'.join(key.split('.')[:2]) for key in state_dict}))}."
+        ) from error
+
+
+def convert_state_dict(state_dict: Mapping[str, torch.Tensor], config: SVTRv2Config) -> dict[str, torch.Tensor]:
+    """OpenOCR's state dict by our names.
+
+    Raises:
+        ConversionError: keys are left over, missing or of the wrong shape; all of them are named.
+    """
+    converted: dict[str, torch.Tensor] = {}
+    problems = []
+    for theirs, numbered in _number_blocks(state_dict).items():
+        ours = next(
+            (re.sub(pattern, name, numbered) for pattern, name in RENAMED if re.fullmatch(pattern, numbered)), None
+        )
+        if ours is None:
+            problems.append(f"left over: {theirs} {tuple(state_dict[theirs].shape)}")
+        elif "key+value" in ours:
+            for name, half in zip(("key", "value"), state_dict[theirs].chunk(2), strict=True):
+                converted[ours.replace("key+value", name)] = half.clone()
+        else:
+            converted[ours] = state_dict[theirs]
+    with torch.device("meta"):
+        expected = SVTRv2ForCTC(config).state_dict()
+    for name, tensor in expected.items():
+        if name not in converted:
+            problems.append(f"missing: what becomes {name} {tuple(tensor.shape)}")
+        elif converted[name].shape != tensor.shape:
+            problems.append(f"misshapen: {name} is {tuple(converted[name].shape)}, not {tuple(tensor.shape)}")
+    problems += [f"left over: what becomes {name}" for name in converted.keys() - expected.keys()]
+    if problems:
+        raise ConversionError("The checkpoint does not fit SVTRv2:\n  " + "\n  ".join(problems))
+    return converted
+
+
+def _number_blocks(state_dict: Mapping[str, torch.Tensor]) -> dict[str, str]:
+    """Their keys -> the same with blocks numbered without gaps and one name for each decoder.
+
+    A stage of theirs that goes over from convolution to attention counts the layer that flattens the map as a block.
+    """
+    numbers: dict[str, set[int]] = defaultdict(set)
+    for key in state_dict:
+        if found := re.match(r"(encoder\.stages\.\d+\.blocks\.)(\d+)\.", key):
+            numbers[found[1]].add(int(found[2]))
+    renumbered = {
+        f"{prefix}{old}.": f"{prefix}{new}."
+        for prefix, olds in numbers.items()
+        for new, old in enumerate(sorted(olds))
+    }
+    result = {}
+    for key in state_dict:
+        found = re.match(r"encoder\.stages\.\d+\.blocks\.\d+\.", key)
+        name = key.replace(found[0], renumbered[found[0]]) if found else key
+        name = re.sub(r"^decoder\.gtc_decoder\.", "guidance.", name)
+        name = re.sub(r"^decoder\.(ctc_decoder\.)?", "ctc.", name)
+        result[key] = name
+    return result
+
+
+def convert(
+    checkpoint: str | Path, output: str | Path, charset: Sequence[str] | None = None, max_ratio: int | None = None
+) -> SVTRv2ForCTC:
+    """Writes the Hub folder of an OpenOCR checkpoint: weights, configuration, tokenizer, processor and code.
+
+    Args:
+        checkpoint: the `.pth` or `.safetensors` file.
+        output: the folder to write.
+        charset (`list[str]`, *optional*): characters in the order of the head; by default the 94 of the English models.
+        max_ratio (`int`, *optional*): largest width in units of the height; by default 12 where there is a guidance branch
+            and 4 where there is none, as the published models were trained.
+
+    Raises:
+        ConversionError: the checkpoint is no SVTRv2, or the charset does not fit its head.
+    """
+    state_dict = load_checkpoint(checkpoint)
+    config = infer_config(state_dict)
+    characters = list(ENGLISH_94 if charset is None else charset)
+    if len(characters) + 1 != config.vocab_size:
+        whose = "The default charset of 94 printable ASCII characters" if charset is None else "The charset"
+        raise ConversionError(
+            f"{whose} has {len(characters)} characters, but the head of {checkpoint} scores {config.vocab_size - 1} and the "
+            "blank. Pass the character list that it was trained with, one character a line (--charset FILE; a space, "
+            "where the model knows one, is a line of its own, usually the last)."
+        )
+    model = SVTRv2ForCTC(config)
+    model.load_state_dict(convert_state_dict(state_dict, config))
+    model.eval().save_pretrained(output)
+    max_ratio = max_ratio or (12 if config.use_guidance else 4)
+    SVTRv2Processor(SVTRv2ImageProcessor(max_ratio=max_ratio), build_tokenizer(characters)).save_pretrained(output)
+    return model

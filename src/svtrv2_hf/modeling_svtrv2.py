@@ -1,0 +1,539 @@
+# SPDX-License-Identifier: Apache-2.0
+"""SVTRv2: a convolution and attention backbone with a CTC head (Du et al., ICCV 2025, arXiv:2411.15858).
+
+An image becomes one frame for every four pixels of its width, each scored against the charset and the blank:
+
+    pixel_values (B, 3, H, W)
+      -> embeddings, stride 4                  (B, C0, H / 4, W / 4)
+      -> stage 0, convolution                  (B, C1, H / 4, W / 4)
+      -> stage 1, convolution, then attention  (B, C2, H / 8, W / 4)
+      -> stage 2, attention                    (B, C2, H / 8, W / 4)
+      -> rearrangement                         (B, W / 4, C2)
+      -> head                                  (B, W / 4, V)
+
+Sizes that four or eight do not divide are rounded up. Feature maps have the shape (B, C, H, W) but lie in memory channels
+last, so that convolutions take them as they are and `permute(0, 2, 3, 1)` gives norms, MLPs and attention a view.
+
+Agrees with Topdu/OpenOCR at ae934e5: `openrec/modeling/encoders/svtrv2_lnconv_two33.py` and
+`openrec/modeling/decoders/rctc_decoder.py`.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import BaseModelOutput
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.processing_utils import Unpack
+from transformers.utils import ModelOutput, TransformersKwargs, can_return_tuple
+from transformers.utils.generic import merge_with_config_defaults
+from transformers.utils.output_capturing import capture_outputs
+
+from .configuration_svtrv2 import SVTRv2Config
+from .guidance_svtrv2 import SVTRv2Guidance
+from .pipeline_svtrv2 import SVTRv2TextRecognitionPipeline  # noqa: F401  so that a folder saved again keeps its pipeline
+
+
+BLANK_PRIOR = 0.9  # probability of the blank under fresh weights
+CERTAIN = 1e4  # logit margin of the blank in frames beyond the end of an image: its softmax is exactly one
+
+
+@dataclass
+class SVTRv2CTCOutput(ModelOutput):
+    """
+    Args:
+        loss (`torch.FloatTensor`, *optional*, returned with `labels`):
+            `ctc_loss`, or with guidance the weighted sum of `ctc_loss` and `guidance_loss`.
+        logits (`torch.FloatTensor` of shape `(batch_size, frames, vocab_size)`):
+            Scores before softmax. Frames beyond the end of an image are certain to be blank.
+        logits_lengths (`torch.LongTensor` of shape `(batch_size,)`):
+            Frames of each image.
+        ctc_loss (`torch.FloatTensor`, *optional*, returned with `labels`):
+            See [`ctc_loss`].
+        guidance_loss (`torch.FloatTensor`, *optional*, returned with `labels` by a model with guidance):
+            Cross-entropy of the guidance branch, mean over the characters it predicts.
+        num_unalignable (`torch.LongTensor`, *optional*, returned with `labels`):
+            Images with too few frames for their label, whose `ctc_loss` is zero.
+        hidden_states (`tuple(torch.FloatTensor)`, *optional*): output of the embeddings and of each stage.
+        attentions (`tuple(torch.FloatTensor)`, *optional*): weights of each attention block of the backbone.
+    """
+
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    logits_lengths: torch.Tensor | None = None
+    ctc_loss: torch.Tensor | None = None
+    guidance_loss: torch.Tensor | None = None
+    num_unalignable: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+
+
+def ctc_loss(
+    logits: torch.Tensor, logits_lengths: torch.Tensor, labels: torch.Tensor, blank: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """CTC loss of each sample, summed over its frames; not divided by the label's length.
+
+    The paper's learning rates belong to this loss, not to torch's `reduction="mean"`. In float32 whatever the autocast.
+
+    Args:
+        logits (`torch.FloatTensor` of shape `(batch_size, frames, vocab_size)`)
+        logits_lengths (`torch.LongTensor` of shape `(batch_size,)`): frames of each sample.
+        labels (`torch.LongTensor` of shape `(batch_size, length)`): character ids; negative ids and blanks are padding.
+        blank (`int`): the blank's id.
+
+    Returns:
+        The losses, of shape `(batch_size,)`, and which samples cannot be aligned: a text of n characters, r of which
+        repeat the one before, needs n + r frames. Their loss is zero.
+
+    Raises:
+        ValueError: a label holds an id that the head does not score.
+    """
+    padding = (labels < 0) | (labels == blank)
+    if labels.device.type == "cpu" and labels.numel() and labels.max() >= logits.shape[-1]:
+        raise ValueError(
+            f"labels hold the id {int(labels.max())}, but the head scores ids below {logits.shape[-1]} only."
+        )
+    # Characters to the front of each row, in their order, for the padding may be anywhere.
+    characters = labels.gather(-1, padding.long().argsort(dim=-1, stable=True))
+    lengths = (~padding).sum(-1)
+    position = torch.arange(labels.shape[-1], device=labels.device)
+    repeats = (characters[:, 1:] == characters[:, :-1]) & (position[1:] < lengths[:, None])
+    unalignable = lengths + repeats.sum(-1) > logits_lengths
+    with torch.autocast(logits.device.type, enabled=False):
+        losses = F.ctc_loss(
+            logits.float().log_softmax(-1).transpose(0, 1),
+            characters.clamp(min=0),
+            logits_lengths,
+            lengths,
+            blank=blank,
+            reduction="none",
+            zero_infinity=True,
+        )
+    return losses, unalignable
+
+
+def eager_attention_forward(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **kwargs: Unpack[TransformersKwargs],
+) -> tuple[torch.Tensor, torch.Tensor]:
+    weights = torch.matmul(query, key.transpose(-1, -2)) * scaling
+    weights = weights.softmax(dim=-1, dtype=torch.float32).to(query.dtype)
+    return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
+
+
+class SVTRv2Attention(nn.Module):
+    """Attention of every position of a sequence (B, N, C) to every other."""
+
+    is_causal = False
+
+    def __init__(self, config: SVTRv2Config, hidden_size: int, num_heads: int, qkv_bias: bool):
+        super().__init__()
+        self.config = config
+        self.num_heads = num_heads
+        self.scaling = (hidden_size // num_heads) ** -0.5
+        self.qkv = nn.Linear(hidden_size, 3 * hidden_size, bias=qkv_bias)
+        self.projection = nn.Linear(hidden_size, hidden_size)
+
+    def forward(
+        self, hidden_states: torch.Tensor, **kwargs: Unpack[TransformersKwargs]
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        batch_size, length, hidden_size = hidden_states.shape
+        qkv = self.qkv(hidden_states).view(batch_size, length, 3, self.num_heads, hidden_size // self.num_heads)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)
+        attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
+            self.config._attn_implementation, eager_attention_forward
+        )
+        attended, weights = attention(self, query, key, value, None, scaling=self.scaling, dropout=0.0, **kwargs)
+        return self.projection(attended.reshape(batch_size, length, hidden_size)), weights
+
+
+class SVTRv2MLP(nn.Module):
+    def __init__(self, config: SVTRv2Config, hidden_size: int):
+        super().__init__()
+        self.fc1 = nn.Linear(hidden_size, int(hidden_size * config.mlp_ratio))
+        self.activation = ACT2FN[config.hidden_act]
+        self.fc2 = nn.Linear(int(hidden_size * config.mlp_ratio), hidden_size)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return self.fc2(self.activation(self.fc1(hidden_states)))
+
+
+class SVTRv2DropPath(nn.Module):
+    """Stochastic depth: in training, leaves out a block's contribution for a share `rate` of the samples."""
+
+    def __init__(self, rate: float):
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        if not self.training or self.rate == 0.0:
+            return hidden_states
+        kept = hidden_states.new_empty((hidden_states.shape[0],) + (1,) * (hidden_states.ndim - 1))
+        return hidden_states * kept.bernoulli_(1 - self.rate).div_(1 - self.rate)
+
+    def extra_repr(self) -> str:
+        return f"rate={self.rate:.3f}"
+
+
+class SVTRv2ConvolutionBlock(GradientCheckpointingLayer):
+    """Two grouped 3x3 convolutions with nothing between them, then an MLP; a norm AFTER each residual sum."""
+
+    def __init__(self, config: SVTRv2Config, hidden_size: int, num_groups: int, drop_path_rate: float):
+        super().__init__()
+        self.mixer = nn.Sequential(
+            *(nn.Conv2d(hidden_size, hidden_size, kernel_size=3, padding=1, groups=num_groups) for _ in range(2))
+        )
+        self.mixer_norm = nn.LayerNorm(hidden_size, eps=config.layer_norm_eps)
+        self.mlp = SVTRv2MLP(config, hidden_size)
+        self.mlp_norm = nn.LayerNorm(hidden_size, eps=config.layer_norm_eps)
+        self.drop_path = SVTRv2DropPath(drop_path_rate)
+
+    def forward(self, hidden_states: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> torch.Tensor:
+        hidden_states = hidden_states + self.drop_path(self.mixer(hidden_states))
+        hidden_states = self.mixer_norm(hidden_states.permute(0, 2, 3, 1))
+        hidden_states = self.mlp_norm(hidden_states + self.drop_path(self.mlp(hidden_states)))
+        return hidden_states.permute(0, 3, 1, 2)
+
+
+class SVTRv2AttentionBlock(GradientCheckpointingLayer):
+    """Attention over the whole feature map, then an MLP; a norm AFTER each residual sum."""
+
+    def __init__(self, config: SVTRv2Config, hidden_size: int, num_heads: int, drop_path_rate: float):
+        super().__init__()
+        self.mixer = SVTRv2Attention(config, hidden_size, num_heads, qkv_bias=True)
+        self.mixer_norm = nn.LayerNorm(hidden_size, eps=config.layer_norm_eps)
+        self.mlp = SVTRv2MLP(config, hidden_size)
+        self.mlp_norm = nn.LayerNorm(hidden_size, eps=config.layer_norm_eps)
+        self.drop_path = SVTRv2DropPath(drop_path_rate)
+
+    def forward(self, hidden_states: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> torch.Tensor:
+        height, width = hidden_states.shape[-2:]
+        hidden_states = hidden_states.permute(0, 2, 3, 1).flatten(1, 2)  # (B, H * W, C)
+        hidden_states = self.mixer_norm(hidden_states + self.drop_path(self.mixer(hidden_states, **kwargs)[0]))
+        hidden_states = self.mlp_norm(hidden_states + self.drop_path(self.mlp(hidden_states)))
+        return hidden_states.unflatten(1, (height, width)).permute(0, 3, 1, 2)
+
+
+class SVTRv2Downsample(nn.Module):
+    """More channels, and less height where `stride` says so."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: tuple[int, int]):
+        super().__init__()
+        self.convolution = nn.Conv2d(in_channels, out_channels, kernel_size=3, stride=stride, padding=1)
+        self.norm = nn.LayerNorm(out_channels)  # eps 1e-5 here, not config.layer_norm_eps: the weights were trained so
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return self.norm(self.convolution(hidden_states).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class SVTRv2Stage(nn.Module):
+    """Convolution blocks, attention blocks and, but in the last stage, the way down to the next one."""
+
+    def __init__(self, config: SVTRv2Config, stage: int, drop_path_rates: list[float]):
+        super().__init__()
+        hidden_size, num_heads = config.hidden_sizes[stage], config.num_attention_heads[stage]
+        self.blocks = nn.ModuleList(
+            (SVTRv2ConvolutionBlock if i < config.num_convolution_blocks[stage] else SVTRv2AttentionBlock)(
+                config, hidden_size, num_heads, rate
+            )
+            for i, rate in enumerate(drop_path_rates)
+        )
+        self.downsample: nn.Module = nn.Identity()
+        if stage < len(config.hidden_sizes) - 1:
+            stride = (1, 1) if stage == 0 else (2, 1)
+            self.downsample = SVTRv2Downsample(hidden_size, config.hidden_sizes[stage + 1], stride)
+
+    def forward(self, hidden_states: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> torch.Tensor:
+        for block in self.blocks:
+            hidden_states = block(hidden_states, **kwargs)
+        return self.downsample(hidden_states)
+
+
+class SVTRv2ConvolutionNorm(nn.Module):
+    """One half of the stem: 3x3 convolution of stride 2 without bias, batch norm, activation."""
+
+    def __init__(self, config: SVTRv2Config, in_channels: int, out_channels: int):
+        super().__init__()
+        self.convolution = nn.Conv2d(in_channels, out_channels, kernel_size=3, stride=2, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(out_channels)
+        self.activation = ACT2FN[config.hidden_act]
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        return self.activation(self.norm(self.convolution(pixel_values)))
+
+
+class SVTRv2Embeddings(nn.Module):
+    """The stem: two convolutions that turn 4 x 4 pixels into one position. There is no position embedding."""
+
+    def __init__(self, config: SVTRv2Config):
+        super().__init__()
+        hidden_size = config.hidden_sizes[0]
+        self.layers = nn.Sequential(
+            SVTRv2ConvolutionNorm(config, config.num_channels, hidden_size // 2),
+            SVTRv2ConvolutionNorm(config, hidden_size // 2, hidden_size),
+        )
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        dtype = next(self.parameters()).dtype
+        return self.layers(pixel_values.to(dtype, memory_format=torch.channels_last))
+
+
+class SVTRv2FeatureRearrangement(nn.Module):
+    """FRM (paper, section 3.3): brings the features of each column into CTC's left-to-right order.
+
+    First a pre-norm attention block along each row; then a learned token picks from each column a sum of its values,
+    weighted by the softmax over the rows of token x key (not scaled by the square root of the channels).
+    """
+
+    def __init__(self, config: SVTRv2Config):
+        super().__init__()
+        hidden_size = config.hidden_sizes[-1]
+        self.attention_norm = nn.LayerNorm(hidden_size)
+        self.attention = SVTRv2Attention(config, hidden_size, num_heads=hidden_size // 32, qkv_bias=False)
+        self.mlp_norm = nn.LayerNorm(hidden_size)
+        self.mlp = SVTRv2MLP(config, hidden_size)
+        self.token = nn.Parameter(torch.zeros(1, 1, hidden_size))
+        self.key = nn.Linear(hidden_size, hidden_size)
+        self.value = nn.Linear(hidden_size, hidden_size)
+
+    def forward(self, hidden_states: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> torch.Tensor:
+        """`hidden_states` of shape (B, C, H, W) to frames of shape (B, W, C)."""
+        batch_size, _, height, _ = hidden_states.shape
+        rows = hidden_states.permute(0, 2, 3, 1).flatten(0, 1)  # (B * H, W, C)
+        rows = rows + self.attention(self.attention_norm(rows), **kwargs)[0]
+        rows = rows + self.mlp(self.mlp_norm(rows))
+        hidden_states = rows.unflatten(0, (batch_size, height))  # (B, H, W, C)
+        # token x (K h + k) = (token x K) h + token x k, and the weights of a column add up to one, so that both linear
+        # layers can change places with the sums: one product for all keys, and one value a column instead of a position.
+        query = (self.token @ self.key.weight).flatten()
+        scores = hidden_states @ query + (self.token * self.key.bias).sum()  # (B, H, W)
+        weights = scores.softmax(dim=1, dtype=torch.float32).to(hidden_states.dtype)
+        return self.value((weights[..., None] * hidden_states).sum(dim=1))
+
+
+class SVTRv2Head(nn.Linear):
+    """Scores each frame against the charset and the blank; a class of its own for the sake of its initial bias."""
+
+
+class SVTRv2PreTrainedModel(PreTrainedModel):
+    """What the backbone and the recogniser share: initial weights, and saving with code."""
+
+    config_class = SVTRv2Config
+    base_model_prefix = "svtrv2"
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _no_split_modules = ["SVTRv2ConvolutionBlock", "SVTRv2AttentionBlock"]
+    _can_record_outputs = {"hidden_states": SVTRv2Stage, "attentions": SVTRv2Attention}
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        std = self.config.initializer_range
+        if isinstance(module, nn.Linear):
+            init.trunc_normal_(module.weight, std=std)
+        elif isinstance(module, nn.Conv2d):
+            init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(module, nn.Embedding):
+            init.normal_(module.weight, std=module.embedding_dim**-0.5)
+        if isinstance(module, SVTRv2Head):
+            # Any CTC model first learns that most frames are blank. From an undecided head it learns so by making its
+            # features the same everywhere, and may stay there for thousands of steps; so it begins with that answer.
+            bias = torch.zeros(self.config.vocab_size)
+            bias[self.config.blank_token_id] = math.log(BLANK_PRIOR / (1 - BLANK_PRIOR) * (self.config.vocab_size - 1))
+            init.copy_(module.bias, bias)
+        elif isinstance(module, SVTRv2FeatureRearrangement):
+            init.trunc_normal_(module.token, std=std)
+        elif isinstance(module, SVTRv2Guidance):
+            for parameter in (module.next_token, module.previous_token, module.next_prompt, module.previous_prompt):
+                init.trunc_normal_(parameter, std=std)
+
+    def save_pretrained(self, save_directory, **kwargs):
+        """Saves the model, and with it the code that loads it where this package is not installed."""
+        # `register_for_auto_class` remembers one name a class, so the entries are written here. A fresh dict each time:
+        # `pipeline` changes the one it finds.
+        self.config.auto_map = {
+            "AutoConfig": "configuration_svtrv2.SVTRv2Config",
+            "AutoModel": "modeling_svtrv2.SVTRv2Model",
+            "AutoModelForCTC": "modeling_svtrv2.SVTRv2ForCTC",
+            "AutoModelForTextRecognition": "modeling_svtrv2.SVTRv2ForCTC",
+        }
+        # Exactly one task, or `pipeline(model=...)` could not tell which is meant.
+        self.config.custom_pipelines = {
+            "image-to-text": {
+                "impl": "pipeline_svtrv2.SVTRv2TextRecognitionPipeline",
+                "pt": ["AutoModelForCTC"],
+                "type": "image",
+            }
+        }
+        return super().save_pretrained(save_directory, **kwargs)
+
+
+class SVTRv2Model(SVTRv2PreTrainedModel):
+    """The backbone: images to feature maps."""
+
+    def __init__(self, config: SVTRv2Config):
+        super().__init__(config)
+        self.embeddings = SVTRv2Embeddings(config)
+        rates = iter(torch.linspace(0, config.drop_path_rate, sum(config.depths), device="cpu").tolist())
+        self.stages = nn.ModuleList(
+            SVTRv2Stage(config, stage, [next(rates) for _ in range(depth)])
+            for stage, depth in enumerate(config.depths)
+        )
+        self.post_init()
+
+    @merge_with_config_defaults
+    @capture_outputs
+    def forward(self, pixel_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> BaseModelOutput:
+        r"""
+        Args:
+            pixel_values (`torch.FloatTensor` of shape `(batch_size, num_channels, height, width)`):
+                Images of one size, scaled to -1..1.
+
+        Returns:
+            `last_hidden_state` of shape `(batch_size, hidden_sizes[-1], height / 8, width / 4)`; on request
+            `hidden_states` (the embeddings and each stage) and `attentions`.
+        """
+        hidden_states = self.embeddings(pixel_values)
+        for stage in self.stages:
+            hidden_states = stage(hidden_states, **kwargs)
+        return BaseModelOutput(last_hidden_state=hidden_states)
+
+
+class SVTRv2ForCTC(SVTRv2PreTrainedModel):
+    """The recogniser: backbone, feature rearrangement and CTC head, and for training the semantic guidance branch."""
+
+    # A model without guidance is a whole model: weights of the branch may be in the file and stay unused.
+    _keys_to_ignore_on_load_unexpected = [r"^guidance\."]
+    # Trainer would otherwise take the `**kwargs` of `forward` for a promise to divide the loss by a count of *tokens*,
+    # and would leave gradients of accumulated batches undivided. A trainer that counts samples may set it.
+    accepts_loss_kwargs = False
+
+    def __init__(self, config: SVTRv2Config):
+        super().__init__(config)
+        self.svtrv2 = SVTRv2Model(config)
+        self.rearrangement = SVTRv2FeatureRearrangement(config)
+        self.head = SVTRv2Head(config.hidden_sizes[-1], config.vocab_size)
+        self.guidance = SVTRv2Guidance(config) if config.use_guidance else None
+        self.post_init()
+
+    def drop_guidance(self) -> "SVTRv2ForCTC":
+        """Removes the guidance branch, which reading does not need, from the model and its configuration."""
+        self.guidance = None
+        self.config.use_guidance = False
+        return self
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        image_sizes: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> SVTRv2CTCOutput:
+        r"""
+        Args:
+            pixel_values (`torch.FloatTensor` of shape `(batch_size, num_channels, height, width)`):
+                Images, scaled to -1..1, in the upper left corner where `image_sizes` tells that they are smaller.
+            image_sizes (`torch.LongTensor` of shape `(batch_size, 2)`, *optional*):
+                Height and width of each image in pixels. Images are cropped to them and computed size by size, so that
+                neither padding nor company changes a reading. Without it, every image fills `pixel_values`.
+            labels (`torch.LongTensor` of shape `(batch_size, length)`, *optional*):
+                Character ids, padded with -100.
+            num_items_in_batch (`int`, *optional*):
+                Samples in the whole batch where this is a part of it (gradient accumulation, several devices): the loss
+                is divided by it instead of by `batch_size`.
+
+        Raises:
+            ValueError: hidden states or attentions are asked of images of several sizes.
+        """
+        batch_size = pixel_values.shape[0]
+        logits_of_size, guidance_logits, guidance_targets = [], [], []
+        groups = list(self._groups_of_one_size(pixel_values, image_sizes))
+        if len(groups) > 1 and (kwargs.get("output_hidden_states") or kwargs.get("output_attentions")):
+            raise ValueError(
+                "Images of several sizes have no common hidden states or attentions: pass one size a time."
+            )
+        for index, images in groups:
+            backbone = self.svtrv2(images, **kwargs)
+            features = backbone.last_hidden_state
+            logits_of_size.append(self.head(self.rearrangement(features)))
+            if labels is not None and self.guidance is not None:
+                branch_logits, targets = self.guidance(features, labels if index is None else labels[index])
+                guidance_logits.append(branch_logits.flatten(0, 1))
+                guidance_targets.append(targets.flatten())
+
+        if groups[0][0] is None:
+            logits = logits_of_size[0]
+            lengths = torch.full((batch_size,), logits.shape[1], dtype=torch.long, device=logits.device)
+        else:
+            frames = max(part.shape[1] for part in logits_of_size)
+            logits = logits_of_size[0].new_full((batch_size, frames, self.config.vocab_size), -CERTAIN)
+            logits[..., self.config.blank_token_id] = 0.0
+            lengths = torch.empty(batch_size, dtype=torch.long, device=logits.device)
+            for (index, _), part in zip(groups, logits_of_size, strict=True):
+                logits[index, : part.shape[1]] = part
+                lengths[index] = part.shape[1]
+
+        loss = ctc = guidance = num_unalignable = None
+        if labels is not None:
+            share = 1.0 if num_items_in_batch is None else batch_size / num_items_in_batch
+            losses, unalignable = ctc_loss(logits, lengths, labels, self.config.blank_token_id)
+            num_unalignable = unalignable.sum()
+            loss = ctc = losses.mean() * share
+            if self.guidance is not None:
+                targets = torch.cat(guidance_targets)
+                guidance = F.cross_entropy(torch.cat(guidance_logits).float(), targets) * share
+                loss = self.config.ctc_loss_weight * ctc + self.config.guidance_loss_weight * guidance
+
+        return SVTRv2CTCOutput(
+            loss=loss,
+            logits=logits,
+            logits_lengths=lengths,
+            ctc_loss=ctc,
+            guidance_loss=guidance,
+            num_unalignable=num_unalignable,
+            hidden_states=backbone.hidden_states,
+            attentions=backbone.attentions,
+        )
+
+    @staticmethod
+    def _groups_of_one_size(
+        pixel_values: torch.Tensor, image_sizes: torch.Tensor | None
+    ) -> Iterator[tuple[torch.Tensor | None, torch.Tensor]]:
+        """Yields the images size by size, each with its rows in the batch; `None` stands for the whole batch."""
+        full = tuple(pixel_values.shape[-2:])
+        sizes = [] if image_sizes is None else [tuple(size) for size in image_sizes.tolist()]
+        if sizes and (
+            len(sizes) != len(pixel_values) or any(h > full[0] or w > full[1] or min(h, w) < 1 for h, w in sizes)
+        ):
+            raise ValueError(f"image_sizes {sizes} do not fit pixel_values of shape {tuple(pixel_values.shape)}.")
+        if len(set(sizes)) <= 1:
+            height, width = sizes[0] if sizes else full
+            yield None, pixel_values[..., :height, :width]
+            return
+        for height, width in dict.fromkeys(sizes):
+            rows = [row for row, size in enumerate(sizes) if size == (height, width)]
+            index = torch.tensor(rows, device=pixel_values.device)
+            yield index, pixel_values[index, :, :height, :width]
+
+
+__all__ = ["SVTRv2CTCOutput", "SVTRv2ForCTC", "SVTRv2Model", "SVTRv2PreTrainedModel", "ctc_loss"]

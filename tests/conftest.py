@@ -1,0 +1,115 @@
+"""Small models, drawn words, and the rules behind the golden values."""
+
+import json
+import os
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from safetensors.numpy import load_file
+
+
+# No test may reach out; one that tries fails.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+from svtrv2_hf import SVTRv2Config, SVTRv2ForCTC, SVTRv2ImageProcessor, SVTRv2Processor, build_tokenizer
+from svtrv2_hf.conversion import convert_state_dict, infer_config
+
+
+GOLDEN = Path(__file__).parent / "golden"
+CHARSET = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJ -"
+
+
+@pytest.fixture(autouse=True)
+def two_threads_and_a_seed():
+    torch.manual_seed(0)
+    torch.set_num_threads(2)
+
+
+@pytest.fixture
+def config():
+    """The smallest architecture with every kind of block."""
+    return SVTRv2Config(
+        vocab_size=len(CHARSET) + 1,
+        hidden_sizes=[16, 32, 32],
+        depths=[1, 2, 1],
+        num_attention_heads=[2, 2, 2],
+        num_convolution_blocks=[1, 1, 0],
+    )
+
+
+@pytest.fixture
+def model(config):
+    torch.manual_seed(0)
+    model = SVTRv2ForCTC(config).eval()
+    # Fresh weights answer "blank" everywhere or one character everywhere: sharpen them so that texts come out.
+    with torch.no_grad():
+        model.head.weight.mul_(60)
+    return model
+
+
+@pytest.fixture
+def processor():
+    return SVTRv2Processor(SVTRv2ImageProcessor(), build_tokenizer(CHARSET))
+
+
+@pytest.fixture
+def saved(model, processor, tmp_path):
+    """A saved recogniser with random weights."""
+    folder = tmp_path / "recogniser"
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+def draw(text, width=None, height=None):
+    """A word in black on light grey, in Pillow's own font; or any size with a word in it."""
+    font = ImageFont.load_default(24)
+    left, top, right, bottom = font.getbbox(text)
+    image = Image.new("RGB", (width or int(right - left) + 8, height or int(bottom - top) + 8), (220, 225, 215))
+    ImageDraw.Draw(image).text((4 - left, 4 - top), text, font=font, fill=(10, 20, 30))
+    return image
+
+
+def golden(name):
+    """The arrays of a golden file, by size and name."""
+    return load_file(GOLDEN / f"{name}.safetensors")
+
+
+def golden_state_dict(name):
+    """The reference's state dict: each tensor follows from its key and shape."""
+    state_dict = {}
+    for key, shape in json.loads((GOLDEN / f"{name}_state_dict_shapes.json").read_text()).items():
+        z = np.random.default_rng(zlib.crc32(key.encode())).standard_normal(shape, dtype=np.float32)
+        last = key.rsplit(".", 1)[-1]
+        if last == "num_batches_tracked":
+            value = np.zeros(shape, dtype=np.int64)
+        elif last == "running_var":
+            value = 1 + 0.5 * abs(z)
+        elif last in ("running_mean", "bias"):
+            value = 0.1 * z
+        elif z.ndim == 1:
+            value = 1 + 0.1 * z
+        elif last == "weight":
+            value = z / np.sqrt(np.prod(shape[1:]))
+        else:
+            value = z
+        state_dict[key] = torch.from_numpy(np.asarray(value, dtype=np.int64 if value.dtype == np.int64 else np.float32))
+    return state_dict
+
+
+def golden_image(height, width, count, tag):
+    """The images that the golden values belong to."""
+    rng = np.random.default_rng(zlib.crc32(f"{tag}:{height}x{width}".encode()))
+    return torch.from_numpy(rng.uniform(-1, 1, (count, 3, height, width)).astype(np.float32))
+
+
+def golden_model(name):
+    """Our model with the reference's golden weights."""
+    state_dict = golden_state_dict(name)
+    model = SVTRv2ForCTC(infer_config(state_dict))
+    model.load_state_dict(convert_state_dict(state_dict, model.config))
+    return model.eval()

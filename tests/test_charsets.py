@@ -1,0 +1,86 @@
+"""Charsets and their tokenizer."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import AutoTokenizer
+
+from svtrv2_hf import ENGLISH_94, build_tokenizer, read_charset
+from svtrv2_hf.charsets import charset_of
+
+
+PRINTABLE = ENGLISH_94 + " "
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    """As users get it: saved, and loaded by transformers alone."""
+    folder = tmp_path_factory.mktemp("tokenizer")
+    build_tokenizer(PRINTABLE).save_pretrained(folder)
+    return AutoTokenizer.from_pretrained(folder)
+
+
+def test_english_94():
+    assert len(ENGLISH_94) == 94
+    assert ENGLISH_94.startswith("0123456789abc")
+    assert ENGLISH_94.endswith("{|}~")
+    assert sorted(ENGLISH_94) == [chr(code) for code in range(33, 127)]
+
+
+def test_ids(tokenizer):
+    assert tokenizer.pad_token_id == 0
+    assert tokenizer.convert_tokens_to_ids(list(PRINTABLE)) == list(range(1, 96))
+    assert tokenizer.unk_token_id == 96
+    assert charset_of(tokenizer) == list(PRINTABLE)
+
+
+@given(text=st.text(alphabet=PRINTABLE, max_size=40))
+def test_encoding_and_decoding_are_inverse(tokenizer, text):
+    ids = tokenizer(text)["input_ids"]
+    assert len(ids) == len(text)
+    assert tokenizer.decode(ids) == text
+    assert tokenizer.decode(ids, skip_special_tokens=True) == text
+
+
+@pytest.mark.parametrize("text", ["<unk>", "<blank>", "a<blank>b", "hello", "  ", " a  b "])
+def test_nothing_is_special_in_a_label(tokenizer, text):
+    assert tokenizer.decode(tokenizer(text)["input_ids"], skip_special_tokens=True) == text
+    assert 0 not in tokenizer(text)["input_ids"]
+
+
+def test_characters_outside_are_unknown_one_by_one(tokenizer):
+    assert tokenizer("aé中")["input_ids"] == [11, 96, 96]
+
+
+@pytest.mark.parametrize(
+    ("charset", "message"),
+    [
+        ("", "empty"),
+        (["a", "bc"], "Entry 1 of the charset, 'bc'"),
+        (["a", ""], "Entry 1"),
+        ("abca", r"'a' \(U\+0061\) twice: entries 0 and 3"),
+    ],
+)
+def test_what_is_no_charset(charset, message):
+    with pytest.raises(ValueError, match=message):
+        build_tokenizer(charset)
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n"])
+@pytest.mark.parametrize("last", [True, False])
+def test_reading_a_file(tmp_path, ending, last):
+    characters = ["a", "中", " ", "\u3000", "\x85", "|"]
+    text = ending.join(characters) + (ending if last else "")
+    path = tmp_path / "charset.txt"
+    path.write_bytes(b"\xef\xbb\xbf" + text.encode())
+    assert read_charset(path) == characters
+
+
+def test_files_that_are_no_charset(tmp_path):
+    path = tmp_path / "charset.txt"
+    path.write_text("a\n\nb\n")
+    with pytest.raises(ValueError, match=r"charset.txt.*Entry 1 .*''"):
+        read_charset(path)
+    path.write_bytes(b"a\n\xff\n")
+    with pytest.raises(ValueError, match="charset.txt is not UTF-8"):
+        read_charset(path)
