@@ -82,5 +82,5 @@ def test_files_that_are_no_charset(tmp_path):
     with pytest.raises(ValueError, match=r"charset.txt.*Entry 1 .*''"):
         read_charset(path)
     path.write_bytes(b"a\n\xff\n")
-    with pytest.raises(ValueError, match="charset.txt is not UTF-8"):
+    with pytest.raises(ValueError, match=r"charset\.txt is not UTF-8"):
         read_charset(path)

@@ -28,7 +28,9 @@ def test_every_stage_at_every_size(name):
         }
         for part in computed:
             if f"{size}/{part}" in expected:
-                np.testing.assert_allclose(computed[part], expected[f"{size}/{part}"], **TOLERANCE, err_msg=f"{size} {part}")
+                np.testing.assert_allclose(
+                    computed[part], expected[f"{size}/{part}"], **TOLERANCE, err_msg=f"{size} {part}"
+                )
 
 
 @torch.no_grad()

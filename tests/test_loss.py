@@ -74,8 +74,8 @@ def test_the_model_reports_what_cannot_be_aligned(model):
 
 
 def test_an_id_that_the_head_does_not_score_is_refused(model):
-    with pytest.raises(ValueError, match=r"id 48, but the head scores ids below 48"):
-        model(torch.randn(1, 3, 32, 64), labels=torch.tensor([[48]]))
+    with pytest.raises(ValueError, match=r"id 49, but the head scores ids below 49"):
+        model(torch.randn(1, 3, 32, 64), labels=torch.tensor([[49]]))
 
 
 def test_empty_labels_train_towards_blank(model):

@@ -95,7 +95,10 @@ def test_every_parameter_gets_a_gradient(config, use_guidance):
     config.use_guidance = use_guidance
     config.drop_path_rate = 0.0
     model = SVTRv2ForCTC(config).train()
-    model(torch.randn(3, 3, 32, 64), labels=torch.tensor([[1, 2, 3, 4, 5, 6, 7], [3, 3, 4, -100, -100, -100, -100], [9] * 7])).loss.backward()
+    model(
+        torch.randn(3, 3, 32, 64),
+        labels=torch.tensor([[1, 2, 3, 4, 5, 6, 7], [3, 3, 4, -100, -100, -100, -100], [9] * 7]),
+    ).loss.backward()
     without = [name for name, parameter in model.named_parameters() if parameter.grad is None]
     assert not without
     # the bias of the keys shifts all scores of a column alike, so its gradient is zero but for rounding
@@ -113,9 +116,7 @@ def test_mixed_sizes_train_as_single_images_do(config, use_guidance):
     for row, (height, width) in zip(batch, sizes, strict=True):
         row[:, :height, :width] = torch.randn(3, height, width)
     output = model(batch, image_sizes=torch.tensor(sizes), labels=labels)
-    singles = [
-        model(batch[i : i + 1, :, :h, :w], labels=labels[i : i + 1]) for i, (h, w) in enumerate(sizes)
-    ]
+    singles = [model(batch[i : i + 1, :, :h, :w], labels=labels[i : i + 1]) for i, (h, w) in enumerate(sizes)]
     torch.testing.assert_close(output.ctc_loss, torch.stack([single.ctc_loss for single in singles]).mean())
     if use_guidance:  # a mean over characters: labels of 3, 1 and 2 make 8, 4 and 6 predictions
         means = torch.stack([single.guidance_loss for single in singles])
@@ -149,9 +150,7 @@ def test_guidance_can_be_left_out_on_loading_and_dropped_for_sharing(config, tmp
     config.use_guidance = True
     model = SVTRv2ForCTC(config).eval()
     model.save_pretrained(tmp_path / "training")
-    without, report = SVTRv2ForCTC.from_pretrained(
-        tmp_path / "training", use_guidance=False, output_loading_info=True
-    )
+    without, report = SVTRv2ForCTC.from_pretrained(tmp_path / "training", use_guidance=False, output_loading_info=True)
     assert without.guidance is None
     assert not report["unexpected_keys"]
     pixel_values = torch.randn(1, 3, 32, 64)
@@ -172,7 +171,9 @@ def test_initial_weights_follow_the_reference():
     assert state["svtrv2.stages.2.blocks.0.mlp.fc1.weight"].std() == pytest.approx(0.02, rel=0.05)
     assert state["svtrv2.stages.2.blocks.0.mlp.fc1.bias"].abs().max() == 0
     fan_out = 128 * 9
-    assert state["svtrv2.stages.0.downsample.convolution.weight"].std() == pytest.approx((2 / fan_out) ** 0.5, rel=0.05)
+    assert state["svtrv2.stages.0.downsample.convolution.weight"].std() == pytest.approx(
+        (2 / fan_out) ** 0.5, rel=0.05
+    )
     assert state["rearrangement.token"].std() == pytest.approx(0.02, rel=0.3)
     assert state["guidance.character_embedding.weight"].std() == pytest.approx(1 / 16, rel=0.05)
     assert state["svtrv2.embeddings.layers.0.norm.weight"].eq(1).all()
@@ -231,9 +232,7 @@ def test_exports_with_dynamic_batch_and_width(model):
         model, (torch.randn(2, 3, 32, 128),), dynamic_shapes={"pixel_values": {0: batch, 3: 4 * width}}, strict=False
     )
     pixel_values = torch.randn(5, 3, 32, 256)
-    torch.testing.assert_close(
-        program.module()(pixel_values).logits, model(pixel_values).logits, rtol=0, atol=1e-4
-    )
+    torch.testing.assert_close(program.module()(pixel_values).logits, model(pixel_values).logits, rtol=0, atol=1e-4)
 
 
 def test_the_charset_of_the_tests_fits(config):

@@ -76,7 +76,7 @@ class SVTRv2Config(PreTrainedConfig):
         drop_path_rate (`float`, *optional*, defaults to 0.1):
             Stochastic depth of the last block; it grows from 0 linearly with the depth.
         initializer_range (`float`, *optional*, defaults to 0.02):
-            Standard deviation of the initial linear weights and learned tokens.
+            Standard deviation of the initial linear weights of the backbone and of learned tokens.
         use_guidance (`bool`, *optional*, defaults to `False`):
             Whether the model carries the semantic guidance branch (paper, section 3.4), which is needed in training only.
         guidance_context_length (`int`, *optional*, defaults to 5):

@@ -135,6 +135,8 @@ def _describe(source: Any) -> str:
         )
     if isinstance(source, (np.ndarray, torch.Tensor)):
         return f"an array of shape {tuple(source.shape)} and type {source.dtype}"
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return f"an image of {len(source)} bytes"
     return f"an object of type {type(source).__name__}"
 
 

@@ -134,41 +134,62 @@ def eager_attention_forward(
     return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
 
 
+class SVTRv2Linear(nn.Linear):
+    """A linear layer over feature maps of shape (B, H, W, C).
+
+    On CPUs it runs as the 1x1 convolution that it equals: torch hands convolutions to oneDNN, which is about twice as fast
+    as MKL's matrix product where the processor is not Intel's, and as fast where it is.
+    """
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        if hidden_states.ndim != 4 or hidden_states.device.type != "cpu":
+            return super().forward(hidden_states)
+        outputs = F.conv2d(hidden_states.permute(0, 3, 1, 2), self.weight[:, :, None, None], self.bias)
+        return outputs.permute(0, 2, 3, 1)
+
+
 class SVTRv2Attention(nn.Module):
-    """Attention of every position of a sequence (B, N, C) to every other."""
+    """Attention among the positions of each sequence: of a whole feature map (B, H, W, C), or of each of its rows."""
 
     is_causal = False
 
-    def __init__(self, config: SVTRv2Config, hidden_size: int, num_heads: int, qkv_bias: bool):
+    def __init__(self, config: SVTRv2Config, hidden_size: int, num_heads: int, by_row: bool = False):
         super().__init__()
         self.config = config
         self.num_heads = num_heads
         self.scaling = (hidden_size // num_heads) ** -0.5
-        self.qkv = nn.Linear(hidden_size, 3 * hidden_size, bias=qkv_bias)
-        self.projection = nn.Linear(hidden_size, hidden_size)
+        self.by_row = by_row
+        self.qkv = SVTRv2Linear(hidden_size, 3 * hidden_size, bias=not by_row)
+        self.projection = SVTRv2Linear(hidden_size, hidden_size)
 
     def forward(
         self, hidden_states: torch.Tensor, **kwargs: Unpack[TransformersKwargs]
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        batch_size, length, hidden_size = hidden_states.shape
-        qkv = self.qkv(hidden_states).view(batch_size, length, 3, self.num_heads, hidden_size // self.num_heads)
+        sequences = (0, 1) if self.by_row else (1, 2)  # what makes (N, length, ...) of (B, H, W, ...)
+        qkv = self.qkv(hidden_states).flatten(*sequences).unflatten(-1, (3, self.num_heads, -1))
         query, key, value = qkv.permute(2, 0, 3, 1, 4)
         attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
         )
         attended, weights = attention(self, query, key, value, None, scaling=self.scaling, dropout=0.0, **kwargs)
-        return self.projection(attended.reshape(batch_size, length, hidden_size)), weights
+        return self.projection(attended.reshape(hidden_states.shape)), weights
 
 
 class SVTRv2MLP(nn.Module):
     def __init__(self, config: SVTRv2Config, hidden_size: int):
         super().__init__()
-        self.fc1 = nn.Linear(hidden_size, int(hidden_size * config.mlp_ratio))
+        self.fc1 = SVTRv2Linear(hidden_size, int(hidden_size * config.mlp_ratio))
         self.activation = ACT2FN[config.hidden_act]
-        self.fc2 = nn.Linear(int(hidden_size * config.mlp_ratio), hidden_size)
+        self.in_place = config.hidden_act == "gelu"
+        self.fc2 = SVTRv2Linear(int(hidden_size * config.mlp_ratio), hidden_size)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return self.fc2(self.activation(self.fc1(hidden_states)))
+        widened = self.fc1(hidden_states)
+        if self.in_place and not torch.is_grad_enabled():
+            # The widest tensors of the model: a second one for each block would cost a CPU more in fresh memory pages
+            # than the activation itself.
+            return self.fc2(torch.ops.aten.gelu_(widened))
+        return self.fc2(self.activation(widened))
 
 
 class SVTRv2DropPath(nn.Module):
@@ -213,18 +234,17 @@ class SVTRv2AttentionBlock(GradientCheckpointingLayer):
 
     def __init__(self, config: SVTRv2Config, hidden_size: int, num_heads: int, drop_path_rate: float):
         super().__init__()
-        self.mixer = SVTRv2Attention(config, hidden_size, num_heads, qkv_bias=True)
+        self.mixer = SVTRv2Attention(config, hidden_size, num_heads)
         self.mixer_norm = nn.LayerNorm(hidden_size, eps=config.layer_norm_eps)
         self.mlp = SVTRv2MLP(config, hidden_size)
         self.mlp_norm = nn.LayerNorm(hidden_size, eps=config.layer_norm_eps)
         self.drop_path = SVTRv2DropPath(drop_path_rate)
 
     def forward(self, hidden_states: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> torch.Tensor:
-        height, width = hidden_states.shape[-2:]
-        hidden_states = hidden_states.permute(0, 2, 3, 1).flatten(1, 2)  # (B, H * W, C)
+        hidden_states = hidden_states.permute(0, 2, 3, 1)
         hidden_states = self.mixer_norm(hidden_states + self.drop_path(self.mixer(hidden_states, **kwargs)[0]))
         hidden_states = self.mlp_norm(hidden_states + self.drop_path(self.mlp(hidden_states)))
-        return hidden_states.unflatten(1, (height, width)).permute(0, 3, 1, 2)
+        return hidden_states.permute(0, 3, 1, 2)
 
 
 class SVTRv2Downsample(nn.Module):
@@ -302,7 +322,7 @@ class SVTRv2FeatureRearrangement(nn.Module):
         super().__init__()
         hidden_size = config.hidden_sizes[-1]
         self.attention_norm = nn.LayerNorm(hidden_size)
-        self.attention = SVTRv2Attention(config, hidden_size, num_heads=hidden_size // 32, qkv_bias=False)
+        self.attention = SVTRv2Attention(config, hidden_size, num_heads=hidden_size // 32, by_row=True)
         self.mlp_norm = nn.LayerNorm(hidden_size)
         self.mlp = SVTRv2MLP(config, hidden_size)
         self.token = nn.Parameter(torch.zeros(1, 1, hidden_size))
@@ -311,11 +331,9 @@ class SVTRv2FeatureRearrangement(nn.Module):
 
     def forward(self, hidden_states: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> torch.Tensor:
         """`hidden_states` of shape (B, C, H, W) to frames of shape (B, W, C)."""
-        batch_size, _, height, _ = hidden_states.shape
-        rows = hidden_states.permute(0, 2, 3, 1).flatten(0, 1)  # (B * H, W, C)
-        rows = rows + self.attention(self.attention_norm(rows), **kwargs)[0]
-        rows = rows + self.mlp(self.mlp_norm(rows))
-        hidden_states = rows.unflatten(0, (batch_size, height))  # (B, H, W, C)
+        hidden_states = hidden_states.permute(0, 2, 3, 1)  # (B, H, W, C)
+        hidden_states = hidden_states + self.attention(self.attention_norm(hidden_states), **kwargs)[0]
+        hidden_states = hidden_states + self.mlp(self.mlp_norm(hidden_states))
         # token x (K h + k) = (token x K) h + token x k, and the weights of a column add up to one, so that both linear
         # layers can change places with the sums: one product for all keys, and one value a column instead of a position.
         query = (self.token @ self.key.weight).flatten()
@@ -325,7 +343,7 @@ class SVTRv2FeatureRearrangement(nn.Module):
 
 
 class SVTRv2Head(nn.Linear):
-    """Scores each frame against the charset and the blank; a class of its own for the sake of its initial bias."""
+    """Scores each frame against the charset and the blank; a class of its own for the sake of its initial weights."""
 
 
 class SVTRv2PreTrainedModel(PreTrainedModel):
@@ -353,9 +371,14 @@ class SVTRv2PreTrainedModel(PreTrainedModel):
             init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         elif isinstance(module, nn.Embedding):
             init.normal_(module.weight, std=module.embedding_dim**-0.5)
+        if isinstance(module, (SVTRv2Head, SVTRv2FeatureRearrangement)):
+            # Not the reference's values, but what gets small models and batches off the ground. At first, a CTC model only
+            # learns how frequent blank and characters are. With small weights behind the backbone, it does so by making
+            # the features the same everywhere, and under norms after each residual sum it rarely finds back from there.
+            # So these weights keep the variance of the features, and the head begins with mostly blank for an answer.
+            for linear in [submodule for submodule in module.modules() if isinstance(submodule, nn.Linear)]:
+                init.normal_(linear.weight, std=linear.in_features**-0.5)
         if isinstance(module, SVTRv2Head):
-            # Any CTC model first learns that most frames are blank. From an undecided head it learns so by making its
-            # features the same everywhere, and may stay there for thousands of steps; so it begins with that answer.
             bias = torch.zeros(self.config.vocab_size)
             bias[self.config.blank_token_id] = math.log(BLANK_PRIOR / (1 - BLANK_PRIOR) * (self.config.vocab_size - 1))
             init.copy_(module.bias, bias)

@@ -81,7 +81,8 @@ class SVTRv2Trainer(Trainer):
                 optimizer or self.create_optimizer(),
                 max_lr=self.args.learning_rate,
                 total_steps=num_training_steps,
-                pct_start=warmup / num_training_steps,
+                # torch divides by zero where the way up is a single step
+                pct_start=warmup / num_training_steps if warmup > 1 else 0.0,
                 cycle_momentum=False,
             )
             self._created_lr_scheduler = True

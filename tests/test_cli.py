@@ -1,0 +1,107 @@
+"""The command line."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+from conftest import draw
+
+from svtrv2_hf.cli import main
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Images at two depths, and a file that is none."""
+    root = tmp_path / "crops"
+    (root / "more").mkdir(parents=True)
+    draw("one").save(root / "one.png")
+    draw("two").save(root / "more" / "two.JPG")
+    draw("three").save(root / "more" / "three.webp")
+    (root / "notes.txt").write_text("not an image")
+    return root
+
+
+def read(capsys, *words):
+    status = main(["read", *map(str, words)])
+    captured = capsys.readouterr()
+    return status, captured.out.splitlines(), captured.err
+
+
+def test_a_folder(saved, folder, capsys):
+    status, lines, _ = read(capsys, folder, "--model", saved)
+    assert status == 0
+    columns = [line.split("\t") for line in lines]
+    assert [path for path, _, _ in columns] == [
+        str(folder / "more" / "three.webp"),
+        str(folder / "more" / "two.JPG"),
+        str(folder / "one.png"),
+    ]
+    assert all(0 <= float(score) <= 1 for _, _, score in columns)
+
+
+def test_files_and_globs(saved, folder, capsys):
+    status, lines, _ = read(capsys, folder / "one.png", folder / "**" / "t*", "--model", saved, "--batch-size", "2")
+    assert status == 0
+    names = [line.split("\t")[0].rsplit("/", 1)[1] for line in lines]
+    assert names == ["one.png", "three.webp", "two.JPG"]
+
+
+def test_json(saved, folder, capsys):
+    status, lines, _ = read(capsys, folder / "one.png", "--model", saved, "--json", "--characters")
+    assert status == 0
+    result = json.loads(lines[0])
+    assert result["path"] == str(folder / "one.png")
+    assert "".join(character["text"] for character in result["characters"]) == result["generated_text"]
+
+
+def test_characters(saved, folder, capsys):
+    _, lines, _ = read(capsys, folder / "one.png", "--model", saved, "--characters")
+    text = lines[0].split("\t")[1]
+    assert [line.split("\t")[1] for line in lines[1:]] == list(text)
+    assert all(line.startswith("\t") and ".." in line for line in lines[1:])
+
+
+def test_failures_are_told_and_the_rest_is_read(saved, folder, capsys):
+    (folder / "broken.png").write_bytes(b"not an image")
+    (folder / "empty.png").touch()
+    status, lines, errors = read(capsys, folder, folder / "missing.png", "--model", saved)
+    assert status == 1
+    assert len(lines) == 3
+    for name, reason in (("broken.png", "no image format"), ("empty.png", "empty"), ("missing.png", "no such file")):
+        assert any(name in line and reason in line for line in errors.splitlines()), name
+    assert "3 of 6 files could not be read." in errors
+
+
+def test_failures_in_json(saved, folder, capsys):
+    (folder / "broken.png").write_bytes(b"")
+    status, lines, _ = read(capsys, folder, "--model", saved, "--json")
+    assert status == 1
+    results = [json.loads(line) for line in lines]
+    assert [("error" in result) for result in results] == [True, False, False, False]
+
+
+@pytest.mark.parametrize(("path", "message"), [("empty", "no image in the folder"), ("*.nothing", "No file matches")])
+def test_nothing_to_read(saved, tmp_path, capsys, path, message):
+    (tmp_path / "empty").mkdir()
+    status, lines, errors = read(capsys, tmp_path / path, "--model", saved)
+    assert (status, lines) == (1, [])
+    assert message in errors
+
+
+def test_no_such_model(folder, capsys):
+    status, lines, errors = read(capsys, folder, "--model", folder / "nothing")
+    assert (status, lines) == (1, [])
+    assert "nothing" in errors
+
+
+def test_as_a_program(saved, folder):
+    """Readings on stdout, the progress bar on stderr."""
+    program = shutil.which("svtrv2", path=str(sys.prefix) + "/bin")
+    assert program, "the package installs the command svtrv2"
+    done = subprocess.run([program, "read", str(folder), "--model", str(saved)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 3
+    help_text = subprocess.run([program, "--help"], capture_output=True, text=True).stdout
+    assert all(command in help_text for command in ("read", "convert", "train"))

@@ -1,0 +1,189 @@
+"""OpenOCR checkpoints to Hub folders."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from conftest import golden, golden_image, golden_state_dict
+from safetensors.torch import save_file
+from transformers import AutoModelForCTC, AutoProcessor
+
+from svtrv2_hf.cli import main
+from svtrv2_hf.configuration_svtrv2 import PRESETS
+from svtrv2_hf.conversion import ConversionError, convert, convert_state_dict, infer_config, load_checkpoint
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return golden_state_dict("tiny_rctc")
+
+
+@pytest.fixture(scope="module")
+def guided():
+    return golden_state_dict("tiny_sgm")
+
+
+def checkpoint(path, state_dict, **others):
+    """A file as OpenOCR's trainer writes it."""
+    metrics = {"acc": np.float64(0.9), "fps": np.float32(100.0)}
+    torch.save({"state_dict": state_dict, "epoch": 20, "metrics": metrics, "config": {"Global": {}}, **others}, path)
+    return path
+
+
+@pytest.mark.parametrize(("name", "size"), [("tiny_rctc", "tiny"), ("tiny_sgm", "tiny"), ("base_rctc", "base")])
+def test_the_configuration_follows_from_the_tensors(name, size):
+    config = infer_config(golden_state_dict(name))
+    for field, value in PRESETS[size].items():
+        assert getattr(config, field) == value, field
+    assert config.vocab_size == 95
+    assert config.use_guidance == (name == "tiny_sgm")
+    assert config.guidance_context_length == 5
+    assert config.mlp_ratio == 4
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_folder_that_transformers_loads(tiny, tmp_path, suffix, capsys):
+    source = tmp_path / f"best{suffix}"
+    if suffix == ".pth":
+        checkpoint(source, tiny)
+    else:
+        save_file(tiny, source)
+    folder = tmp_path / "converted"
+    assert main(["convert", str(source), "--output", str(folder)]) == 0
+    assert "5.128255 M parameters" in capsys.readouterr().out
+    written = {path.name for path in folder.iterdir()}
+    assert written == {
+        "config.json",
+        "model.safetensors",
+        "processor_config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "configuration_svtrv2.py",
+        "ctc_svtrv2.py",
+        "guidance_svtrv2.py",
+        "image_processing_svtrv2.py",
+        "modeling_svtrv2.py",
+        "pipeline_svtrv2.py",
+        "processing_svtrv2.py",
+    }
+    model = AutoModelForCTC.from_pretrained(folder)
+    with torch.no_grad():
+        logits = model(golden_image(32, 128, 2, "x")).logits
+    np.testing.assert_allclose(logits, golden("tiny_rctc")["32x128/logits"], rtol=0, atol=1e-4)
+    assert AutoProcessor.from_pretrained(folder).image_processor.max_ratio == 4  # as this stage was trained
+
+
+def test_a_checkpoint_with_guidance(guided, tmp_path):
+    model = convert(checkpoint(tmp_path / "best.pth", guided), tmp_path / "converted")
+    assert model.guidance is not None
+    assert AutoProcessor.from_pretrained(tmp_path / "converted").image_processor.max_ratio == 12
+
+
+def test_every_tensor_of_the_checkpoint_arrives(guided):
+    """As many numbers come out as went in, and each tensor is found again."""
+    converted = convert_state_dict(guided, infer_config(guided))
+    assert sum(tensor.numel() for tensor in converted.values()) == sum(tensor.numel() for tensor in guided.values())
+    split = {"decoder.ctc_decoder.fc_kv.weight", "decoder.ctc_decoder.fc_kv.bias"}
+    sums = sorted(
+        float(tensor.double().sum())
+        for name, tensor in converted.items()
+        if ".key." not in name and ".value." not in name
+    )
+    assert sums == sorted(float(tensor.double().sum()) for name, tensor in guided.items() if name not in split)
+
+
+def test_own_charset_and_max_ratio(tiny, tmp_path):
+    state_dict = dict(tiny)
+    for name in ("decoder.fc.weight", "decoder.fc.bias"):
+        state_dict[name] = torch.cat([tiny[name], tiny[name][-1:]])
+    source = checkpoint(tmp_path / "best.pth", state_dict)
+    charset = tmp_path / "charset.txt"
+    charset.write_text("\n".join([chr(code) for code in range(0x4E00, 0x4E00 + 94)] + [" "]) + "\n", encoding="utf-8")
+    words = ["convert", str(source), "--output", str(tmp_path / "out")]
+    assert main([*words, "--charset", str(charset), "--max-ratio", "8"]) == 0
+    processor = AutoProcessor.from_pretrained(tmp_path / "out")
+    assert processor.image_processor.max_ratio == 8
+    assert processor.encode(["一 "]) == [[1, 95]]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.pop("decoder.fc.bias"), r"missing: what becomes head\.bias \(95,\)"),
+        (lambda s: s.update({"decoder.neck.weight": torch.zeros(3)}), r"left over: decoder\.neck\.weight \(3,\)"),
+        (
+            lambda s: s.update({"encoder.stages.1.blocks.9.norm1.weight": torch.zeros(128)}),
+            r"missing: what becomes svtrv2\.stages\.1\.blocks\.6",
+        ),
+        (
+            lambda s: s.update({"encoder.stages.2.blocks.1.mlp.fc2.bias": torch.zeros(7)}),
+            r"misshapen: svtrv2\.stages\.2\.blocks\.1\.mlp\.fc2\.bias is \(7,\), not \(256,\)",
+        ),
+        (lambda s: s.pop("decoder.fc.weight"), r"no SVTRv2 checkpoint.*has no ctc\.fc\.weight"),
+        (lambda s: s.clear() or s.update({"conv.weight": torch.zeros(3)}), r"Its keys begin with conv\.weight"),
+    ],
+)
+def test_what_does_not_fit_is_named(tiny, tmp_path, change, message, capsys):
+    state_dict = dict(tiny)
+    change(state_dict)
+    source = checkpoint(tmp_path / "best.pth", state_dict)
+    with pytest.raises(ConversionError, match=f"(?s){message}"):
+        convert(source, tmp_path / "out")
+    assert main(["convert", str(source), "--output", str(tmp_path / "out")]) == 1
+    assert capsys.readouterr().err.startswith("svtrv2: ")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("characters", "given"), [(93, True), (95, True), (36, False)])
+def test_a_charset_that_does_not_fit_the_head(tiny, tmp_path, characters, given):
+    state_dict = dict(tiny)
+    if not given:
+        state_dict["decoder.fc.weight"] = torch.zeros(characters + 1, 256)
+        state_dict["decoder.fc.bias"] = torch.zeros(characters + 1)
+    charset = [chr(0x100 + i) for i in range(characters)] if given else None
+    with pytest.raises(
+        ConversionError,
+        match=r"harset.* has 9\d characters, but the head of .*best.pth scores \d+ and the blank. Pass",
+    ):
+        convert(checkpoint(tmp_path / "best.pth", state_dict), tmp_path / "out", charset)
+
+
+class Malicious:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        from pathlib import Path
+
+        return Path.touch, (Path(self.path),)
+
+
+def test_code_in_a_checkpoint_does_not_run(tiny, tmp_path):
+    trap = tmp_path / "trap"
+    source = checkpoint(tmp_path / "best.pth", tiny, config=Malicious(str(trap)))
+    with pytest.raises(ConversionError, match=r"holds Python objects, which could run code"):
+        load_checkpoint(source)
+    assert not trap.exists()
+    torch.load(source, weights_only=False)
+    assert trap.exists(), "the trap must work, or the test proves nothing"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "no PyTorch checkpoint"),
+        (b"not a checkpoint", "no PyTorch checkpoint|holds Python objects"),
+        (pickle.dumps([1, 2]), "no PyTorch checkpoint|holds Python objects|no state dict"),
+    ],
+)
+def test_other_files(tmp_path, content, message):
+    source = tmp_path / "best.pth"
+    source.write_bytes(content)
+    with pytest.raises(ConversionError, match=message):
+        load_checkpoint(source)
+    torch.save({"state_dict": {}}, source)
+    with pytest.raises(ConversionError, match="no state dict of tensors"):
+        load_checkpoint(source)
+    with pytest.raises(ConversionError, match="There is no checkpoint"):
+        load_checkpoint(tmp_path / "none.pth")

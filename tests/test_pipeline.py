@@ -1,0 +1,236 @@
+"""Both pipeline tasks, all kinds of input, and batches that read as single images do."""
+
+import io
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from conftest import CHARSET, draw
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from transformers import AutoModelForCTC, AutoProcessor, pipeline
+from transformers.pipelines.pt_utils import KeyDataset
+
+from svtrv2_hf import SVTRv2ForCTC, SVTRv2Processor, SVTRv2TextRecognitionPipeline, UnreadableImageError
+
+
+WORDS = ["a", "word", "somewhat longer line", "12345", "I", "two words"]
+
+
+@pytest.fixture
+def read(model, processor):
+    return SVTRv2TextRecognitionPipeline(model=model, processor=processor)
+
+
+@pytest.fixture
+def images():
+    return [draw(word) for word in WORDS]
+
+
+@pytest.fixture
+def paths(images, tmp_path):
+    for number, image in enumerate(images):
+        image.save(tmp_path / f"{number}.png")
+    return [str(tmp_path / f"{number}.png") for number in range(len(images))]
+
+
+def assert_same(some, others):
+    some, others = list(some), list(others)
+    assert len(some) == len(others)
+    for [one], [other] in zip(some, others, strict=True):
+        assert one["generated_text"] == other["generated_text"]
+        assert one["score"] == pytest.approx(other["score"], abs=1e-5)
+
+
+def test_by_name(saved, images):
+    read = pipeline("text-recognition", str(saved))
+    assert isinstance(read, SVTRv2TextRecognitionPipeline)
+    assert isinstance(read.model, SVTRv2ForCTC)
+    assert isinstance(read.processor, SVTRv2Processor)
+    [result] = read(images[1])
+    assert set(result) == {"generated_text", "score"}
+    assert result["generated_text"]
+    assert 0 < result["score"] <= 1
+    # by the Auto classes, step by step, the same comes out
+    processor, model = AutoProcessor.from_pretrained(saved), AutoModelForCTC.from_pretrained(saved)
+    with torch.no_grad():
+        outputs = model(**processor(images[1], return_tensors="pt"))
+    (reading,) = processor.post_process_text_recognition(outputs)
+    assert reading == {"text": result["generated_text"], "score": pytest.approx(result["score"], abs=1e-6)}
+
+
+def test_image_to_text_with_remote_code(saved, images):
+    read = pipeline("image-to-text", str(saved), trust_remote_code=True)
+    assert_same(read(images), pipeline("text-recognition", str(saved))(images))
+
+
+def test_image_to_text_without_trust_says_what_is_missing(saved):
+    with pytest.raises(ValueError, match=r"trust_remote_code|execute the code"):
+        pipeline("image-to-text", str(saved))
+
+
+def test_kinds_of_input(read, images, paths):
+    expected = [read(image) for image in images]
+    assert len({result[0]["generated_text"] for result in expected}) > 3, "the random model must tell images apart"
+    dataset = datasets.Dataset.from_dict({"image": paths}).cast_column("image", datasets.Image())
+    for inputs in (
+        images,
+        tuple(images),
+        paths,
+        [np.asarray(image) for image in images],
+        (image for image in images),
+        iter(paths),
+        KeyDataset(dataset, "image"),
+        dataset["image"],
+    ):
+        for batch_size in (1, 4):
+            consumable = [*inputs] if not hasattr(inputs, "__len__") else inputs
+            if consumable is not inputs:
+                inputs = consumable
+                assert_same(read(iter(consumable), batch_size=batch_size), expected)
+            assert_same(read(inputs, batch_size=batch_size), expected)
+    assert read([]) == []
+    assert_same(read(paths, batch_size=2, num_workers=2), expected)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    sizes=st.lists(st.tuples(st.integers(1, 300), st.integers(1, 120)), min_size=1, max_size=12),
+    batch_size=st.integers(1, 8),
+    seed=st.integers(0, 1000),
+)
+def test_a_batch_reads_as_single_images_do(read, sizes, batch_size, seed):
+    """The same texts, and the same scores within 1e-5, whatever the mixture of sizes."""
+    rng = np.random.default_rng(seed)
+    images = [Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8)) for width, height in sizes]
+    assert_same(read(images, batch_size=batch_size), [read(image) for image in images])
+
+
+def test_characters_and_words(read, images):
+    image = images[2]
+    [result] = read(image, return_characters=True, return_words=True)
+    assert "".join(character["text"] for character in result["characters"]) == result["generated_text"]
+    for part in [*result["characters"], *result["words"]]:
+        assert set(part) == {"text", "score", "start", "end"}
+        assert 0 <= part["start"] < part["end"] <= image.width
+    assert [word["text"] for word in result["words"]] == result["generated_text"].split()
+
+
+def test_options_reach_the_reading(read, images):
+    lexicon = ["a0", "b-", "12345"]
+    [result] = read(images[0], lexicon=lexicon, n_best=2)
+    assert result["generated_text"] in lexicon
+    assert len(result["alternatives"]) == 2
+    [digits] = read(images[1], allowed_characters="0123456789")
+    assert set(digits["generated_text"]) <= set("0123456789")
+    narrow, wide = read(images[2], max_ratio=1, return_characters=True), read(images[2], max_ratio=12)
+    assert narrow[0]["generated_text"] != wide[0]["generated_text"]
+    options = {"allowed_characters": "abc"}
+    fixed = SVTRv2TextRecognitionPipeline(model=read.model, processor=read.processor, **options)
+    assert_same([fixed(images[1])], [read(images[1], **options)])
+
+
+def test_unknown_options_are_refused(read, images):
+    with pytest.raises(TypeError, match="no option 'return_offsets'"):
+        read(images[0], return_offsets=True)
+    with pytest.raises(ValueError, match="on_error='ignore'"):
+        read(images[0], on_error="ignore")
+
+
+class Upright(torch.nn.Module):
+    """Sees a bright bar at the left of an image that is the right way up, and reads "a" and "b" only then."""
+
+    config = None
+
+    def __init__(self, size):
+        super().__init__()
+        self.size = size
+        self.dtype = torch.float32
+
+    def forward(self, pixel_values, image_sizes):
+        frames = 16
+        logits = torch.zeros(len(pixel_values), frames, self.size)
+        for row, image, (height, width) in zip(logits, pixel_values, image_sizes, strict=True):
+            image = image[:, :height, :width]
+            sure = 9.0 if image[..., : width // 8].mean() > image.mean() + 0.5 else 1.0
+            row[:, 0] = sure
+            for frame, character in ((2, "a"), (12, "b")):
+                row[frame, 0] = 0
+                row[frame, 1 + CHARSET.index(character)] = sure
+        lengths = torch.full((len(pixel_values),), frames)
+        return type("Output", (), {"logits": logits, "logits_lengths": lengths})
+
+
+@pytest.mark.parametrize("rotation", [0, 90, 270])
+def test_vertical_crops(read, rotation, monkeypatch):
+    """The quarter turn that reads best is taken, and places are told in the crop as it was given."""
+    image = Image.new("RGB", (200, 40))
+    image.paste((255, 255, 255), (0, 0, 25, 40))
+    crop = {
+        0: image,
+        90: image.transpose(Image.Transpose.ROTATE_270),
+        270: image.transpose(Image.Transpose.ROTATE_90),
+    }[rotation]
+    monkeypatch.setattr(read, "model", Upright(len(CHARSET) + 1))
+    [result] = read(crop, rotate_vertical=True, return_characters=True)
+    assert result["rotation"] == rotation
+    assert result["generated_text"] == "ab"
+    assert result["score"] > 0.9
+    middles = [(character["start"] + character["end"]) / 2 for character in result["characters"]]
+    expected = [2.5 / 16 * 200, 12.5 / 16 * 200]
+    if rotation == 270:  # it runs upwards, so "a" is at the bottom
+        expected = [200 - middle for middle in expected]
+        assert result["characters"][0]["start"] > result["characters"][0]["end"]
+    assert middles == pytest.approx(expected, abs=60)
+    [plain] = read(crop)
+    assert "rotation" not in plain
+    assert (plain["score"] > 0.9) == (rotation == 0)
+    # a batch of upright and turned crops
+    [first], [second] = read([crop, image], rotate_vertical=True, batch_size=2)
+    assert (first["rotation"], second["rotation"]) == (rotation, 0)
+
+
+def test_a_bad_image_is_named(read, images, tmp_path):
+    (tmp_path / "bad.png").write_bytes(b"not an image")
+    with pytest.raises(UnreadableImageError, match=r"bad\.png"):
+        read([images[0], str(tmp_path / "bad.png")], batch_size=2)
+
+
+def test_a_thousand_images_with_three_bad_ones(read, images, tmp_path):
+    bad = {3: b"", 500: b"not an image", 999: open_bytes(images[0])[:80]}
+    files = []
+    for number in range(1000):
+        path = tmp_path / f"{number:04}.png"
+        path.write_bytes(bad.get(number, open_bytes(images[number % 2])))
+        files.append(str(path))
+    results = read(files, batch_size=64, on_error="return")
+    assert [number for number, [result] in enumerate(results) if "error" in result] == [3, 500, 999]
+    for number in bad:
+        assert results[number][0]["generated_text"] == ""
+        assert results[number][0]["score"] == 0.0
+        assert files[number] in results[number][0]["error"]
+    alone = [read(images[0]), read(images[1])]
+    good = [number for number in range(1000) if number not in bad]
+    assert_same([results[number] for number in good], [alone[number % 2] for number in good])
+
+
+def open_bytes(image):
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_saving_a_pipeline(read, images, tmp_path):
+    read.save_pretrained(tmp_path)
+    again = pipeline("text-recognition", str(tmp_path))
+    assert_same(again(images), read(images))
+    assert_same(pipeline(model=str(tmp_path), trust_remote_code=True)(images), read(images))
+
+
+def test_half_precision(read, images):
+    half = SVTRv2TextRecognitionPipeline(model=read.model, processor=read.processor, dtype=torch.bfloat16)
+    half.model.to(torch.bfloat16)
+    [result] = half(images[1])
+    assert 0 <= result["score"] <= 1

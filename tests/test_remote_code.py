@@ -1,0 +1,85 @@
+"""A saved folder works where this package is not installed."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from conftest import draw
+from transformers import pipeline
+
+
+LOAD_READ_SAVE = """
+import json, sys
+sys.modules["svtrv2_hf"] = None  # as if it were not installed: any import of it fails
+import torch
+from transformers import (
+    AutoConfig, AutoImageProcessor, AutoModel, AutoModelForCTC, AutoModelForTextRecognition, AutoProcessor, AutoTokenizer,
+    pipeline,
+)
+
+folder, image, copy = sys.argv[1:]
+trust = {"trust_remote_code": True}
+assert AutoConfig.from_pretrained(folder, **trust).model_type == "svtrv2"
+assert AutoModel.from_pretrained(folder, **trust)(torch.zeros(1, 3, 32, 64)).last_hidden_state.shape == (1, 32, 4, 16)
+assert type(AutoImageProcessor.from_pretrained(folder, **trust)).__name__ == "SVTRv2ImageProcessor"
+assert AutoTokenizer.from_pretrained(folder, **trust)("ab")["input_ids"] == [11, 12]
+model = AutoModelForTextRecognition.from_pretrained(folder, **trust)
+assert type(model).__module__.startswith("transformers_modules.")
+processor = AutoProcessor.from_pretrained(folder, **trust)
+assert type(processor).__name__ == "SVTRv2Processor"
+readings = [pipeline("image-to-text", folder, **trust)(image)[0]]
+
+model = AutoModelForCTC.from_pretrained(folder, **trust)
+model.save_pretrained(copy)
+processor.save_pretrained(copy)
+readings.append(pipeline("image-to-text", copy, **trust)(image)[0])
+readings.append(pipeline(model=copy, **trust)([image, image], batch_size=2)[1][0])
+print(json.dumps(readings))
+"""
+
+
+@pytest.fixture
+def run_without_the_package(tmp_path):
+    """Runs a script in a fresh process with an empty cache for remote code; stdin is closed, so no prompt can wait."""
+
+    def run(script, *arguments):
+        environment = {**os.environ, "HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"}
+        environment.pop("HF_MODULES_CACHE", None)
+        done = subprocess.run(
+            [sys.executable, "-c", script, *map(str, arguments)],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        return done.stdout
+
+    return run
+
+
+def test_load_read_save_load(saved, tmp_path, run_without_the_package):
+    image = draw("remote")
+    image.save(tmp_path / "word.png")
+    [expected] = pipeline("text-recognition", str(saved))(image)
+    copy = tmp_path / "copy"
+    readings = json.loads(run_without_the_package(LOAD_READ_SAVE, saved, tmp_path / "word.png", copy))
+    for reading in readings:
+        assert reading["generated_text"] == expected["generated_text"]
+        assert reading["score"] == pytest.approx(expected["score"], abs=1e-5)
+    # what a user without the package saved is as complete as what we saved
+    names = {path.name for path in saved.iterdir()}
+    assert {path.name for path in copy.iterdir()} == names
+    assert not any(b"svtrv2_hf" in path.read_bytes() for path in copy.glob("*.json"))
+    # and comes back to us
+    [again] = pipeline("text-recognition", str(copy))(image)
+    assert again["generated_text"] == expected["generated_text"]
+
+
+def test_with_the_package_installed_but_not_imported(saved, tmp_path, run_without_the_package):
+    """The documented call does not depend on an import of the package."""
+    draw("word").save(tmp_path / "word.png")
+    script = LOAD_READ_SAVE.replace('sys.modules["svtrv2_hf"] = None', "")
+    assert run_without_the_package(script, saved, tmp_path / "word.png", tmp_path / "copy")
