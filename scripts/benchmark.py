@@ -50,7 +50,7 @@ def main() -> None:
     else:
         ours = SVTRv2ForCTC(SVTRv2Config.preset(arguments.size)).eval()
     implementations["ours"] = lambda pixel_values: ours(pixel_values).logits
-    compiled = torch.compile(ours, fullgraph=True, dynamic=False)
+    compiled = torch.compile(ours, fullgraph=True, options={"freezing": True})
     implementations["ours compiled"] = lambda pixel_values: compiled(pixel_values).logits
 
     results = {
@@ -77,7 +77,9 @@ def forward(implementations: dict, pixel_values: torch.Tensor, rounds: int) -> d
     outputs = {name: run(pixel_values) for name, run in implementations.items()}  # also compiles and warms up
     for name, logits in outputs.items():
         expected = outputs["ours"].softmax(-1)
-        found = logits if name == "reference" else logits.softmax(-1)  # the reference's eval mode returns probabilities
+        found = (
+            logits if name == "reference" else logits.softmax(-1)
+        )  # the reference's eval mode returns probabilities
         if not torch.allclose(found, expected, atol=1e-4):
             raise RuntimeError(f"{name} and ours disagree by {float((found - expected).abs().max()):.2g}.")
     for run in implementations.values():
@@ -102,7 +104,9 @@ def forward(implementations: dict, pixel_values: torch.Tensor, rounds: int) -> d
 def preprocessing(rounds: int = 20) -> dict:
     """Milliseconds to prepare a PNG crop of 100 x 40 pixels, and to decode it alone; one thread."""
     rng = np.random.default_rng(0)
-    noise = Image.fromarray(rng.integers(0, 256, (10, 25, 3), dtype=np.uint8)).resize((100, 40), Image.Resampling.BICUBIC)
+    noise = Image.fromarray(rng.integers(0, 256, (10, 25, 3), dtype=np.uint8)).resize(
+        (100, 40), Image.Resampling.BICUBIC
+    )
     buffer = io.BytesIO()
     noise.save(buffer, "PNG")
     data, processor = buffer.getvalue(), SVTRv2ImageProcessor()
@@ -179,9 +183,14 @@ def table(results: dict) -> str:
     for row in results["forward"]:
         for name, milliseconds in row["milliseconds"].items():
             ratio = row.get("times_the_reference", {}).get(name)
-            lines.append(f"| {row['batch_size']} | {name} | {milliseconds:.2f} | {'' if ratio is None else f'{ratio:.2f}'} |")
+            lines.append(
+                f"| {row['batch_size']} | {name} | {milliseconds:.2f} | {'' if ratio is None else f'{ratio:.2f}'} |"
+            )
     timing = results["preprocessing"]
-    lines += ["", f"Preparing a PNG crop of 100 x 40: {timing['beyond_decoding_ms']:.3f} ms beyond {timing['decode_ms']:.3f} ms of decoding."]
+    lines += [
+        "",
+        f"Preparing a PNG crop of 100 x 40: {timing['beyond_decoding_ms']:.3f} ms beyond {timing['decode_ms']:.3f} ms of decoding.",
+    ]
     return "\n".join(lines)
 
 

@@ -75,7 +75,7 @@ def test_a_folder_that_transformers_loads(tiny, tmp_path, suffix, capsys):
 
 
 def test_a_checkpoint_with_guidance(guided, tmp_path):
-    model = convert(checkpoint(tmp_path / "best.pth", guided), tmp_path / "converted")
+    model, _ = convert(checkpoint(tmp_path / "best.pth", guided), tmp_path / "converted")
     assert model.guidance is not None
     assert AutoProcessor.from_pretrained(tmp_path / "converted").image_processor.max_ratio == 12
 

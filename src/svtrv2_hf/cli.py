@@ -69,11 +69,12 @@ def _add_convert(commands: argparse._SubParsersAction) -> None:
 
 def _convert(arguments: argparse.Namespace) -> int:
     charset = None if arguments.charset is None else read_charset(arguments.charset)
-    model = convert(arguments.checkpoint, arguments.output, charset, arguments.max_ratio)
+    model, processor = convert(arguments.checkpoint, arguments.output, charset, arguments.max_ratio)
     config = model.config
     print(
         f"{arguments.output}: {model.num_parameters() / 1e6:.6f} M parameters, hidden sizes {config.hidden_sizes}, depths "
-        f"{config.depths}, {config.vocab_size} classes, {'with' if config.use_guidance else 'without'} guidance branch."
+        f"{config.depths}, {config.vocab_size} classes, {'with' if config.use_guidance else 'without'} guidance branch, max ratio "
+        f"{processor.image_processor.max_ratio}."
     )
     return 0
 

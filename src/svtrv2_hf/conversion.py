@@ -201,7 +201,7 @@ def _number_blocks(state_dict: Mapping[str, torch.Tensor]) -> dict[str, str]:
 
 def convert(
     checkpoint: str | Path, output: str | Path, charset: Sequence[str] | None = None, max_ratio: int | None = None
-) -> SVTRv2ForCTC:
+) -> tuple[SVTRv2ForCTC, SVTRv2Processor]:
     """Writes the Hub folder of an OpenOCR checkpoint: weights, configuration, tokenizer, processor and code.
 
     Args:
@@ -210,6 +210,9 @@ def convert(
         charset (`list[str]`, *optional*): characters in the order of the head; by default the 94 of the English models.
         max_ratio (`int`, *optional*): largest width in units of the height; by default 12 where there is a guidance branch
             and 4 where there is none, as the published models were trained.
+
+    Returns:
+        What was written.
 
     Raises:
         ConversionError: the checkpoint is no SVTRv2, or the charset does not fit its head.
@@ -228,5 +231,6 @@ def convert(
     model.load_state_dict(convert_state_dict(state_dict, config))
     model.eval().save_pretrained(output)
     max_ratio = max_ratio or (12 if config.use_guidance else 4)
-    SVTRv2Processor(SVTRv2ImageProcessor(max_ratio=max_ratio), build_tokenizer(characters)).save_pretrained(output)
-    return model
+    processor = SVTRv2Processor(SVTRv2ImageProcessor(max_ratio=max_ratio), build_tokenizer(characters))
+    processor.save_pretrained(output)
+    return model, processor
