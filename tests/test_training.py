@@ -121,6 +121,39 @@ def test_what_was_read_and_rejected_is_logged(config, tmp_path):
     assert logged["data/characters outside the charset"] >= 1
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_resuming_is_exact(config, folder, tmp_path, workers):
+    """Data, losses and parameters are those of a run without a break."""
+    options = {
+        "max_steps": 6,
+        "save_strategy": "steps",
+        "save_steps": 3,
+        "logging_steps": 1,
+        "dataloader_num_workers": workers,
+        "gradient_accumulation_steps": 2,
+    }
+
+    def trainer():
+        torch.manual_seed(1)
+        return trainer_on(folder, SVTRv2ForCTC(config), arguments(tmp_path, **options))
+
+    whole = trainer()
+    whole.train()
+    resumed = trainer()
+    resumed.train(resume_from_checkpoint=str(tmp_path / "out" / "checkpoint-3"))
+    losses = [[entry["loss"] for entry in t.state.log_history if "loss" in entry] for t in (whole, resumed)]
+    assert losses[0] == losses[1]
+    assert len(losses[0]) == 6
+    assert whole.counts == resumed.counts
+    for (name, parameter), other in zip(whole.model.named_parameters(), resumed.model.parameters(), strict=True):
+        assert torch.equal(parameter, other), name
+
+
+def test_nothing_to_resume_from(config, folder, tmp_path):
+    with pytest.raises(ValueError, match="no checkpoint in"):
+        trainer_on(folder, SVTRv2ForCTC(config), arguments(tmp_path)).train(resume_from_checkpoint=True)
+
+
 def run(tmp_path, folder, *words):
     main(
         [

@@ -53,6 +53,7 @@ class SVTRv2TrainingArguments(TrainingArguments):
         default=256, metadata={"help": "Images a batch of 32 x 128 pixels; larger images make smaller batches."}
     )
     logging_steps: float = field(default=50, metadata={"help": "Steps between two log lines."})
+    ignore_data_skip: bool = field(default=True, metadata={"help": "Keep: SVTRv2Trainer passes over the data itself."})
     save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints to keep."})
     report_to: str = field(
         default="none", metadata={"help": "Where to log besides the terminal: tensorboard, wandb, ..."}

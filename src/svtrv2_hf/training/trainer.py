@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 from torch.utils.data import DataLoader
-from transformers import Trainer
+from transformers import Trainer, TrainerState
+from transformers.trainer_utils import get_last_checkpoint
 
 from ..modeling_svtrv2 import SVTRv2Downsample, SVTRv2Embeddings
 
@@ -27,8 +28,25 @@ class SVTRv2Trainer(Trainer):
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.counts: Counter[str] = Counter()
+        self.batches_done = 0
         # The loss divides by the number of samples that `_get_num_items_in_batch` gives.
         self.model_accepts_loss_kwargs = True
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
+        """Trains, from `resume_from_checkpoint` on exactly as if there had been no break.
+
+        The order of the data follows from its seed, so the batches of the steps already done are read again and passed over;
+        the number of loader workers must be the same as it was.
+        """
+        self.batches_done = 0
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = get_last_checkpoint(self.args.output_dir)
+            if resume_from_checkpoint is None:
+                raise ValueError(f"There is no checkpoint in {self.args.output_dir} to resume from.")
+        if resume_from_checkpoint:
+            state = TrainerState.load_from_json(f"{resume_from_checkpoint}/trainer_state.json")
+            self.batches_done = state.global_step * self.args.gradient_accumulation_steps
+        return super().train(resume_from_checkpoint=resume_from_checkpoint or None, **kwargs)
 
     def get_train_dataloader(self) -> Any:
         return _CountingLoader(
@@ -37,9 +55,12 @@ class SVTRv2Trainer(Trainer):
                 batch_size=None,
                 num_workers=self.args.dataloader_num_workers,
                 prefetch_factor=self.args.dataloader_prefetch_factor,
+                # of its own, or starting to read would advance the random numbers that a checkpoint restored
+                generator=torch.Generator(),
                 pin_memory=self.args.dataloader_pin_memory and self.args.device.type == "cuda",
             ),
             self.counts,
+            self.batches_done,
         )
 
     def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: torch.device) -> torch.Tensor:
@@ -95,14 +116,16 @@ class SVTRv2Trainer(Trainer):
 
 
 class _CountingLoader:
-    """Takes the counts out of the batches on their way to the model."""
+    """Takes the counts out of the batches on their way to the model, and passes over the first `skip` batches."""
 
-    def __init__(self, loader: DataLoader, counts: Counter[str]):
+    def __init__(self, loader: DataLoader, counts: Counter[str], skip: int):
         self.loader = loader
+        self.skip = skip
         self.dataset = loader.dataset
         self.counts = counts
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        for batch in self.loader:
+        for number, batch in enumerate(self.loader):
             self.counts.update(batch.pop("counts"))
-            yield batch
+            if number >= self.skip:
+                yield batch
