@@ -67,7 +67,7 @@ class SVTRv2TextRecognitionPipeline(Pipeline):
             UnreadableImageError: an image cannot be read.
             TypeError: there is no such option.
         """
-        if isinstance(inputs, Sequence) and not isinstance(inputs, (str, bytes, bytearray, list)):
+        if isinstance(inputs, Sequence) and not isinstance(inputs, (str, bytes, bytearray, memoryview, list)):
             inputs = list(inputs)
         if isinstance(inputs, list) and not inputs:
             return []
