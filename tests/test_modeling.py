@@ -180,6 +180,26 @@ def test_initial_weights_follow_the_reference():
     assert model.svtrv2.embeddings.layers[0].norm.running_var.eq(1).all()
 
 
+def test_fresh_weights_keep_images_apart_and_mostly_answer_blank():
+    """What lets training leave the state in which every frame of every image gets the same answer."""
+    torch.manual_seed(0)
+    model = SVTRv2ForCTC(SVTRv2Config.preset("nano"))
+    state = {name: parameter.detach() for name, parameter in model.named_parameters()}
+    for name in ("head", "rearrangement.value", "rearrangement.mlp.fc1"):
+        assert state[f"{name}.weight"].std() == pytest.approx(128**-0.5, rel=0.05), name
+    assert state["head.bias"].softmax(-1)[0].item() == pytest.approx(0.9)
+    assert state["head.bias"][1:].eq(0).all()
+
+
+def test_a_new_charset_gets_a_fresh_head(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    other = SVTRv2ForCTC.from_pretrained(tmp_path, vocab_size=11, ignore_mismatched_sizes=True)
+    assert other.head.bias.softmax(-1)[0].item() == pytest.approx(0.9)
+    assert torch.equal(
+        other.svtrv2.stages[0].blocks[0].mixer[0].weight, model.svtrv2.stages[0].blocks[0].mixer[0].weight
+    )
+
+
 def test_drop_path_grows_with_depth_and_drops_whole_samples():
     model = SVTRv2Model(SVTRv2Config.preset("tiny"))
     rates = [block.drop_path.rate for stage in model.stages for block in stage.blocks]

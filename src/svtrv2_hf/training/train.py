@@ -5,7 +5,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from transformers import set_seed
 
 from ..charsets import ENGLISH_94, build_tokenizer, charset_of, read_charset
@@ -15,7 +14,7 @@ from ..data.folder import Sample, read_folder
 from ..data.labels import LabelEncoder
 from ..evaluation.metrics import word_accuracy
 from ..image_processing_svtrv2 import SVTRv2ImageProcessor
-from ..modeling_svtrv2 import BLANK_PRIOR, SVTRv2ForCTC
+from ..modeling_svtrv2 import SVTRv2ForCTC
 from ..pipeline_svtrv2 import SVTRv2TextRecognitionPipeline
 from ..processing_svtrv2 import SVTRv2Processor
 from .arguments import DataAndModelArguments, parse_arguments
@@ -37,8 +36,6 @@ def main(argv: Sequence[str]) -> None:
     model, processor = _model_and_processor(chosen)
     encoder = LabelEncoder(charset_of(processor.tokenizer), chosen.max_label_length, chosen.drop_unknown_characters)
     _check_characters(samples, encoder)
-    if chosen.model in PRESETS:
-        _start_from_frequencies(model, samples, encoder)
     batches = BucketBatches(
         samples, encoder, processor.image_processor, arguments.per_device_train_batch_size, arguments.seed
     )
@@ -75,24 +72,6 @@ def _model_and_processor(chosen: DataAndModelArguments) -> tuple[SVTRv2ForCTC, S
         SVTRv2ImageProcessor(max_ratio=12 if chosen.max_ratio is None else chosen.max_ratio), build_tokenizer(charset)
     )
     return SVTRv2ForCTC(SVTRv2Config.preset(chosen.model, vocab_size=len(charset) + 1)), processor
-
-
-def _start_from_frequencies(model: SVTRv2ForCTC, samples: Sequence[Sample], encoder: LabelEncoder) -> None:
-    """Sets a fresh head to answer with each character as often as the labels hold it.
-
-    See `BLANK_PRIOR`: what the head knows from the start, the features need not be bent to say.
-    """
-    counts = torch.ones(model.config.vocab_size)
-    for sample in samples:
-        for character in sample.text:
-            if character in encoder.ids:
-                counts[encoder.ids[character]] += 1
-    blank = model.config.blank_token_id
-    counts[blank] = 0
-    frequencies = counts / counts.sum() * (1 - BLANK_PRIOR)
-    frequencies[blank] = BLANK_PRIOR
-    with torch.no_grad():
-        model.head.bias.copy_(frequencies.log())
 
 
 def _check_characters(samples: Sequence[Sample], encoder: LabelEncoder) -> None:
