@@ -24,15 +24,15 @@ CHARACTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 
 
 def draw_word(text: str, rng: random.Random) -> Image.Image:
-    """A word in Pillow's own font, in two colours that differ, a little turned, on an image that fits it closely."""
+    """A dark word in Pillow's own font on light paper, a little turned, on an image that fits it closely."""
     font = ImageFont.load_default(rng.randint(20, 40))
     left, top, right, bottom = font.getbbox(text)
     margin = rng.randint(2, 8)
-    paper = [rng.randint(0, 255) for _ in range(3)]
-    ink = [(shade + rng.randint(90, 165)) % 256 for shade in paper]
+    paper = [rng.randint(160, 255) for _ in range(3)]
+    ink = [rng.randint(0, 90) for _ in range(3)]
     image = Image.new("RGB", (int(right - left) + 2 * margin, int(bottom - top) + 2 * margin), tuple(paper))
     ImageDraw.Draw(image).text((margin - left, margin - top), text, font=font, fill=tuple(ink))
-    return image.rotate(rng.uniform(-4, 4), Image.Resampling.BICUBIC, expand=True, fillcolor=tuple(paper))
+    return image.rotate(rng.uniform(-3, 3), Image.Resampling.BICUBIC, expand=True, fillcolor=tuple(paper))
 
 
 def draw_folder(folder: Path, words: list[str], rng: random.Random) -> list[Sample]:
