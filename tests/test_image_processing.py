@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import draw
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -189,9 +189,9 @@ def test_exif_rotation_is_applied():
     sideways = image.transpose(Image.Transpose.ROTATE_90)
     data = file_bytes(sideways, "PNG", exif=exif)
     np.testing.assert_array_equal(rgb(data), np.asarray(image))
-    with Image.open(io.BytesIO(data)) as header:
-        assert header.size == sideways.size
-        assert upright_size(header) == image.size
+    assert Image.open(io.BytesIO(data)).size == sideways.size
+    assert upright_size(data) == image.size
+    assert upright_size(file_bytes(sideways, "PNG")) == sideways.size
     # a PIL image keeps its rotation to be applied by us, once
     with Image.open(io.BytesIO(data)) as opened:
         np.testing.assert_array_equal(rgb(opened), np.asarray(image))
@@ -240,6 +240,34 @@ JPEG = file_bytes(draw("Hello"), "JPEG")
 def test_what_cannot_be_read_is_named_with_the_reason(source, message):
     with pytest.raises(UnreadableImageError, match=message):
         load_rgb(source)
+
+
+@given(
+    kind=st.sampled_from(["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "DDS", "ICO", "TGA"]),
+    seed=st.integers(0, 2**32 - 1),
+)
+@settings(max_examples=300, deadline=None)
+def test_damaged_files_are_read_or_named(kind, seed):
+    """Whatever a decoder stumbles over, no other error comes out."""
+    rng = np.random.default_rng(seed)
+    data = bytearray(file_bytes(draw("Hello"), kind))
+    for _ in range(rng.integers(1, 6)):
+        data[rng.integers(min(len(data), 300))] = rng.integers(256)
+    if rng.random() < 0.3:
+        del data[rng.integers(1, len(data)) :]
+    try:
+        image = load_rgb(bytes(data), name="the damaged one")
+    except UnreadableImageError as error:
+        assert str(error).startswith("Cannot read the damaged one: ")
+    else:
+        assert image.mode == "RGB"
+
+
+def test_sixteen_bits_of_either_byte_order():
+    dark = np.full((6, 9), 130, dtype=np.uint16)  # of 65535: almost black, though it would be grey in 8 bits
+    for order in ("<u2", ">u2"):
+        assert rgb(dark.astype(order)).max() == 0
+        np.testing.assert_array_equal(rgb((GREY.astype(np.uint16) * 257).astype(order)), grey_as_rgb(GREY))
 
 
 def test_files_are_named(tmp_path):

@@ -9,9 +9,11 @@ Agrees with Topdu/OpenOCR at ae934e5, `tools/data/ratio_dataset_tvresize.py` (th
 """
 
 import io
+import struct
 import urllib.request
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -47,12 +49,6 @@ def target_size(
         return int(bucket_height), int(bucket_width)
     bucket_height = int(bucket_sizes[-1][0])
     return bucket_height, bucket_height * ratio
-
-
-def upright_size(image: Image.Image) -> tuple[int, int]:
-    """Width and height in pixels of an image as `load_rgb` will turn it, told from its header."""
-    sideways = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
-    return (image.height, image.width) if sideways else image.size
 
 
 def resize(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
@@ -100,25 +96,52 @@ def load_rgb(source: Any, name: str | None = None, timeout: float | None = 30.0)
     Raises:
         UnreadableImageError: no image can be made of it.
     """
-    if name is None:
-        name = _describe(source)
-    try:
+    with _named_errors(source, name):
         if isinstance(source, (np.ndarray, torch.Tensor)):
             return _array_to_rgb(source)
         if isinstance(source, Image.Image):
             return _pil_to_rgb(source)
         with _open(source, timeout) as image:
             return _pil_to_rgb(image)
-    except UnidentifiedImageError:
-        reason = "it is in no image format that Pillow knows"
-    except FileNotFoundError:
-        reason = "there is no such file"
-    except Image.DecompressionBombError as error:
-        reason = str(error)
-    except (OSError, ValueError, TypeError, SyntaxError, EOFError, OverflowError, MemoryError) as error:
-        # What Pillow's decoders raise on damaged files is this motley.
-        reason = str(error) or type(error).__name__
-    raise UnreadableImageError(f"Cannot read {name}: {reason}.")
+
+
+def upright_size(source: Any, name: str | None = None) -> tuple[int, int]:
+    """Width and height in pixels that `load_rgb` will give an image file, told from its header.
+
+    Raises:
+        UnreadableImageError: it has no header that Pillow knows.
+    """
+    with _named_errors(source, name), _open(source, timeout=None) as image:
+        sideways = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+        return (image.height, image.width) if sideways else image.size
+
+
+@contextmanager
+def _named_errors(source: Any, name: str | None) -> Iterator[None]:
+    """Tells whatever goes wrong in opening an image as an `UnreadableImageError` that names it."""
+    try:
+        yield
+    # What Pillow's decoders raise on damaged files is this motley; found by damaging files of fourteen formats at random.
+    except (
+        ArithmeticError,
+        EOFError,
+        Image.DecompressionBombError,
+        LookupError,
+        MemoryError,
+        OSError,
+        RuntimeError,
+        SyntaxError,
+        TypeError,
+        ValueError,
+        struct.error,
+    ) as error:
+        if isinstance(error, UnidentifiedImageError):
+            reason = "it is in no image format that Pillow knows"
+        elif isinstance(error, FileNotFoundError):
+            reason = "there is no such file"
+        else:
+            reason = str(error) or type(error).__name__
+        raise UnreadableImageError(f"Cannot read {name or _describe(source)}: {reason}.") from error
 
 
 def _describe(source: Any) -> str:
@@ -218,7 +241,7 @@ def _to_uint8(array: np.ndarray, wide: bool) -> np.ndarray:
             return np.rint(array).astype(np.uint8)
         raise ValueError(f"its floats lie in {low:g}..{high:g}; pass floats in 0..1, or integers in 0..255")
     if np.issubdtype(array.dtype, np.integer):
-        sixteen_bits = array.dtype == np.uint16 or (wide and high > 255)
+        sixteen_bits = array.dtype.str[1:] == "u2" or (wide and high > 255)  # of either byte order
         if low >= 0 and high <= (65535 if sixteen_bits else 255):
             return (array // 257 if sixteen_bits else array).astype(np.uint8)
         raise ValueError(f"its integers lie in {low}..{high}; pass 0..255, or uint16 in 0..65535")

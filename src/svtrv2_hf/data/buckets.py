@@ -1,14 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Training batches of one image size each (MSR buckets; paper, section 3.2)."""
 
-import io
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch.utils.data import IterableDataset, get_worker_info
 
 from ..image_processing_svtrv2 import SVTRv2ImageProcessor, UnreadableImageError, load_rgb, upright_size
@@ -85,10 +83,9 @@ class BucketBatches(IterableDataset):
         ids = self.encoder.encode(sample.text)
         data = sample.path.read_bytes()
         try:
-            with Image.open(io.BytesIO(data)) as image:  # the header only
-                size = self.image_processor.target_size(*upright_size(image))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise RejectedSampleError(Rejection.UNREADABLE, f"{sample.path}: {error}") from error
+            size = self.image_processor.target_size(*upright_size(data, str(sample.path)))
+        except UnreadableImageError as error:
+            raise RejectedSampleError(Rejection.UNREADABLE, str(error)) from error
         if frames_needed(ids) > size[1] // PIXELS_PER_FRAME:
             raise RejectedSampleError(Rejection.UNALIGNABLE, f"{sample.text!r} in {size[0]} x {size[1]} pixels")
         return sample, data, ids, size
