@@ -77,9 +77,7 @@ def forward(implementations: dict, pixel_values: torch.Tensor, rounds: int) -> d
     outputs = {name: run(pixel_values) for name, run in implementations.items()}  # also compiles and warms up
     for name, logits in outputs.items():
         expected = outputs["ours"].softmax(-1)
-        found = (
-            logits if name == "reference" else logits.softmax(-1)
-        )  # the reference's eval mode returns probabilities
+        found = logits if name == "reference" else logits.softmax(-1)  # its eval mode returns probabilities
         if not torch.allclose(found, expected, atol=1e-4):
             raise RuntimeError(f"{name} and ours disagree by {float((found - expected).abs().max()):.2g}.")
     for run in implementations.values():

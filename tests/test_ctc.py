@@ -25,6 +25,10 @@ def random_log_probs(seed, frames=5, ids=4, sharpness=1.0):
     return log_softmax(np.random.default_rng(seed).normal(size=(frames, ids)) * sharpness)
 
 
+def confidence(tokens):
+    return score([token.probability for token in tokens])
+
+
 def all_texts(log_probs, blank):
     """Every text with its likelihood, and with its best path, by going through all paths."""
     likelihood, best = defaultdict(float), {}
@@ -53,7 +57,7 @@ def test_collapse(path, text):
     log_probs[np.arange(len(path)), path] = np.log(0.7)
     tokens = best_path(log_probs)
     assert [token.id for token in tokens] == text
-    assert score(tokens) == pytest.approx(0.7 if text else 0.0)
+    assert confidence(tokens) == pytest.approx(0.7 if text else 0.0)
 
 
 def test_a_character_has_the_probability_of_its_best_frame_and_the_frames_of_its_run():
@@ -64,10 +68,9 @@ def test_a_character_has_the_probability_of_its_best_frame_and_the_frames_of_its
 
 
 def test_score_is_the_geometric_mean():
-    tokens = [Token(1, 0.99, i, i + 1) for i in range(9)] + [Token(1, 0.1, 9, 10)]
-    assert score(tokens) == pytest.approx((0.99**9 * 0.1) ** 0.1)
+    assert score([0.99] * 9 + [0.1]) == pytest.approx((0.99**9 * 0.1) ** 0.1)
     assert score([]) == 0.0
-    assert score([Token(1, 0.0, 0, 1)]) == pytest.approx(0.0)
+    assert score([0.0]) == pytest.approx(0.0)
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -86,7 +89,7 @@ def test_likelihoods_alignments_and_beam_agree_with_enumeration(seed, blank):
         assert tuple(token.id for token in tokens) == text
         reference = tokens_of_path(np.array(best[text][1]), log_probs, blank)
         assert [(t.start, t.end) for t in tokens] == [(t.start, t.end) for t in reference]
-        assert score(tokens) == pytest.approx(score(reference))
+        assert confidence(tokens) == pytest.approx(confidence(reference))
 
     found = beam_search(log_probs, n_best=4, beam_width=1000, blank=blank)
     expected = sorted(likelihood.items(), key=lambda item: -item[1])[:4]

@@ -54,6 +54,12 @@ def test_max_ratio():
     assert SVTRv2ImageProcessor()(line, max_ratio=6)["pixel_values"].shape == (1, 3, 32, 192)
 
 
+@pytest.mark.parametrize("max_ratio", [0, -3])
+def test_a_max_ratio_without_meaning_is_refused(max_ratio):
+    with pytest.raises(ValueError, match=f"max_ratio={max_ratio} must be"):
+        SVTRv2ImageProcessor()(draw("a"), max_ratio=max_ratio)
+
+
 def test_pixels_are_those_of_pillow_scaled_to_minus_one_to_one():
     image = draw("Hello")
     height, width = target_size(*image.size)

@@ -4,7 +4,6 @@ import copy
 
 import pytest
 import torch
-from conftest import CHARSET
 
 from svtrv2_hf import SVTRv2Config, SVTRv2ForCTC, SVTRv2Model
 
@@ -253,7 +252,3 @@ def test_exports_with_dynamic_batch_and_width(model):
     )
     pixel_values = torch.randn(5, 3, 32, 256)
     torch.testing.assert_close(program.module()(pixel_values).logits, model(pixel_values).logits, rtol=0, atol=1e-4)
-
-
-def test_the_charset_of_the_tests_fits(config):
-    assert config.vocab_size == len(CHARSET) + 1

@@ -75,22 +75,18 @@ def test_kinds_of_input(read, images, paths):
     expected = [read(image) for image in images]
     assert len({result[0]["generated_text"] for result in expected}) > 3, "the random model must tell images apart"
     dataset = datasets.Dataset.from_dict({"image": paths}).cast_column("image", datasets.Image())
-    for inputs in (
-        images,
-        tuple(images),
-        paths,
-        [np.asarray(image) for image in images],
-        (image for image in images),
-        iter(paths),
-        KeyDataset(dataset, "image"),
-        dataset["image"],
+    for make_inputs in (
+        lambda: images,
+        lambda: tuple(images),
+        lambda: paths,
+        lambda: [np.asarray(image) for image in images],
+        lambda: (image for image in images),
+        lambda: iter(paths),
+        lambda: KeyDataset(dataset, "image"),
+        lambda: dataset["image"],
     ):
         for batch_size in (1, 4):
-            consumable = [*inputs] if not hasattr(inputs, "__len__") else inputs
-            if consumable is not inputs:
-                inputs = consumable
-                assert_same(read(iter(consumable), batch_size=batch_size), expected)
-            assert_same(read(inputs, batch_size=batch_size), expected)
+            assert_same(read(make_inputs(), batch_size=batch_size), expected)
     assert read([]) == []
     assert_same(read(paths, batch_size=2, num_workers=2), expected)
 
@@ -109,8 +105,9 @@ def test_a_batch_reads_as_single_images_do(read, sizes, batch_size, seed):
 
 
 def test_characters_and_words(read, images):
-    image = images[2]
+    image = images[5]
     [result] = read(image, return_characters=True, return_words=True)
+    assert result["generated_text"]
     assert "".join(character["text"] for character in result["characters"]) == result["generated_text"]
     for part in [*result["characters"], *result["words"]]:
         assert set(part) == {"text", "score", "start", "end"}
@@ -124,9 +121,12 @@ def test_options_reach_the_reading(read, images):
     assert result["generated_text"] in lexicon
     assert len(result["alternatives"]) == 2
     [digits] = read(images[1], allowed_characters="0123456789")
+    assert digits["generated_text"]
     assert set(digits["generated_text"]) <= set("0123456789")
     narrow, wide = read(images[2], max_ratio=1, return_characters=True), read(images[2], max_ratio=12)
     assert narrow[0]["generated_text"] != wide[0]["generated_text"]
+    prepared = read.processor.encode_lexicon(lexicon)
+    assert_same([read(images[0], lexicon=prepared)], [[result]])
     options = {"allowed_characters": "abc"}
     fixed = SVTRv2TextRecognitionPipeline(model=read.model, processor=read.processor, **options)
     assert_same([fixed(images[1])], [read(images[1], **options)])

@@ -149,6 +149,12 @@ def test_resuming_is_exact(config, folder, tmp_path, workers):
         assert torch.equal(parameter, other), name
 
 
+def test_several_processes_are_refused(config, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(SVTRv2TrainingArguments, "world_size", 2)
+    with pytest.raises(ValueError, match="one process on one device so far, not on 2 x"):
+        trainer_on(folder, SVTRv2ForCTC(config), arguments(tmp_path))
+
+
 def test_nothing_to_resume_from(config, folder, tmp_path):
     with pytest.raises(ValueError, match="no checkpoint in"):
         trainer_on(folder, SVTRv2ForCTC(config), arguments(tmp_path)).train(resume_from_checkpoint=True)

@@ -19,8 +19,6 @@ from .conversion import convert
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status: 0, 1 if it failed (wholly or in part), 2 if it was misused."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if words[:1] == ["train"]:  # whose many arguments transformers' own parser reads
-        return _train(words[1:])
     parser = argparse.ArgumentParser(prog="svtrv2", description="Text recognition with SVTRv2.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_read(commands)
@@ -28,9 +26,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands.add_parser(
         "train", add_help=False, help="train or fine-tune: svtrv2 train [RECIPE.yaml] [--name value ...]"
     )
-    arguments = parser.parse_args(words)
-    run: Callable[[argparse.Namespace], int] = arguments.run
     try:
+        if words[:1] == ["train"]:  # whose many arguments transformers' own parser reads
+            return _train(words[1:])
+        arguments = parser.parse_args(words)
+        run: Callable[[argparse.Namespace], int] = arguments.run
         return run(arguments)
     except (ValueError, OSError) as error:
         print(f"svtrv2: {error}", file=sys.stderr)
@@ -38,8 +38,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _train(words: Sequence[str]) -> int:
-    from .training.train import main as train  # needs the extra "train"
-
+    try:
+        from .training.train import main as train
+    except ImportError as error:
+        raise ValueError(f"Training needs more packages ({error}): pip install 'svtrv2-hf[train]'.") from error
     train(words)
     return 0
 

@@ -227,10 +227,12 @@ def convert(
             "blank. Pass the character list that it was trained with, one character a line (--charset FILE; a space, "
             "where the model knows one, is a line of its own, usually the last)."
         )
+    if max_ratio is None:
+        max_ratio = 12 if config.use_guidance else 4
+    image_processor = SVTRv2ImageProcessor(max_ratio=max_ratio)
     model = SVTRv2ForCTC(config)
     model.load_state_dict(convert_state_dict(state_dict, config))
     model.eval().save_pretrained(output)
-    max_ratio = max_ratio or (12 if config.use_guidance else 4)
-    processor = SVTRv2Processor(SVTRv2ImageProcessor(max_ratio=max_ratio), build_tokenizer(characters))
+    processor = SVTRv2Processor(image_processor, build_tokenizer(characters))
     processor.save_pretrained(output)
     return model, processor

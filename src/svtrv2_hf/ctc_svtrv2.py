@@ -56,15 +56,15 @@ def best_path(log_probs: np.ndarray, blank: int = 0) -> list[Token]:
     return tokens_of_path(log_probs.argmax(axis=-1), log_probs, blank)
 
 
-def score(tokens: Sequence[Token]) -> float:
-    """Confidence of a reading in 0..1: the geometric mean of its characters' probabilities, 0 if it has none.
+def score(probabilities: Sequence[float]) -> float:
+    """Confidence of a reading or word in 0..1: the geometric mean of its characters' probabilities, 0 if it has none.
 
     Geometric, because one doubtful character makes a word doubtful: 0.99 nine times and 0.1 once is 0.79, where the
     arithmetic mean is 0.90. Being a mean, it does not punish long texts.
     """
-    if not tokens:
+    if not len(probabilities):
         return 0.0
-    return float(np.exp(np.mean(np.log([max(token.probability, 1e-300) for token in tokens]))))
+    return float(np.exp(np.mean(np.log(np.maximum(probabilities, 1e-300)))))
 
 
 def _with_blanks(text: Sequence[int], blank: int) -> np.ndarray:

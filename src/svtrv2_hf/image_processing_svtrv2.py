@@ -42,7 +42,12 @@ def target_size(
 
     >>> target_size(100, 40), target_size(100, 10)
     ((48, 96), (32, 320))
+
+    Raises:
+        ValueError: `max_ratio` is below 1.
     """
+    if max_ratio < 1:
+        raise ValueError(f"max_ratio={max_ratio} must be 1 or more.")
     ratio = min(max(round(width / height), 1), max_ratio)
     if ratio <= len(bucket_sizes):
         bucket_height, bucket_width = bucket_sizes[ratio - 1]
@@ -280,7 +285,7 @@ class SVTRv2ImageProcessor(PilBackend):
 
     def target_size(self, width: int, height: int, max_ratio: int | None = None) -> tuple[int, int]:
         """Height and width in pixels that an image of `width` x `height` pixels is resized to."""
-        return target_size(width, height, max_ratio or self.max_ratio, self.bucket_sizes)
+        return target_size(width, height, self.max_ratio if max_ratio is None else max_ratio, self.bucket_sizes)
 
     def prepare(self, image: Image.Image, max_ratio: int | None = None) -> np.ndarray:
         """One RGB image to float32 of shape `(3, height, width)` at its own target size."""

@@ -169,9 +169,9 @@ class SVTRv2TextRecognitionPipeline(Pipeline):
         readings = []
         for number, logits in enumerate(sample["logits"]):
             rotation = sample["rotations"][number] if sample["rotations"] else 0
-            along = width if rotation == 0 else height
+            as_read = (height, width) if rotation == 0 else (width, height)
             reading = self.processor.post_process_text_recognition(
-                {"logits": logits[None]}, target_sizes=[(0, along)], **options
+                {"logits": logits[None]}, target_sizes=[as_read], **options
             )[0]
             if rotation == 270:  # the line runs from the bottom of the original upwards
                 for part in [*reading.get("characters", []), *reading.get("words", [])]:

@@ -68,9 +68,7 @@ class SVTRv2Processor(ProcessorMixin):
             labels = self.encode([text] if isinstance(text, str) else text)
             if images is not None and len(labels) != len(data["pixel_values"]):
                 raise ValueError(f"There are {len(data['pixel_values'])} images, but {len(labels)} texts.")
-            data["labels"] = np.full((len(labels), max(map(len, labels), default=0)), -100, dtype=np.int64)
-            for row, label in zip(data["labels"], labels, strict=True):
-                row[: len(label)] = label
+            data["labels"] = pad_labels(labels)
         return BatchFeature(data, tensor_type=return_tensors)
 
     @property
@@ -94,12 +92,14 @@ class SVTRv2Processor(ProcessorMixin):
             encoded.append(ids)
         return encoded
 
-    def encode_lexicon(self, lexicon: Iterable[str]) -> Lexicon:
+    def encode_lexicon(self, lexicon: Iterable[str] | Lexicon) -> Lexicon:
         """Prepares a list of texts for `post_process_text_recognition`, for when there are many images to read.
 
         Raises:
             ValueError: it is empty, or a text in it has characters that the charset lacks.
         """
+        if isinstance(lexicon, Lexicon):
+            return lexicon
         texts = list(dict.fromkeys([lexicon] if isinstance(lexicon, str) else lexicon))
         if not texts:
             raise ValueError("The lexicon is empty: there is no text to choose from.")
@@ -153,25 +153,27 @@ class SVTRv2Processor(ProcessorMixin):
         allowed = None
         if allowed_characters is not None:
             allowed = [blank, *self.encode([allowed_characters])[0]]
-        if lexicon is not None and not isinstance(lexicon, Lexicon):
-            lexicon = self.encode_lexicon(lexicon)
+        entries = None if lexicon is None else self.encode_lexicon(lexicon)
 
         readings = []
         for row in range(len(logits)):
             frames = logits[row] if lengths is None else logits[row, : int(lengths[row])]
             log_probs = log_softmax(frames, allowed)
             alternatives: list[dict[str, Any]] = []
-            if lexicon is None and n_best is None:
+            if entries is None and n_best is None:
                 tokens = best_path(log_probs, blank)
             else:
-                ranked = self._rank(log_probs, blank, n_best or 1, lexicon)
+                ranked = self._rank(log_probs, blank, n_best or 1, entries)
                 aligned = [align(log_probs, ids, blank) for ids, _ in ranked]
                 alternatives = [
-                    {"text": self._text(ids), "score": score(tokens), "log_likelihood": likelihood}
+                    {"text": self._text(ids), "score": _confidence(tokens), "log_likelihood": likelihood}
                     for (ids, likelihood), tokens in zip(ranked, aligned, strict=True)
                 ]
                 tokens = aligned[0] if aligned else []
-            reading: dict[str, Any] = {"text": self._text([token.id for token in tokens]), "score": score(tokens)}
+            reading: dict[str, Any] = {
+                "text": self._text([token.id for token in tokens]),
+                "score": _confidence(tokens),
+            }
             width = 1.0 if target_sizes is None else float(target_sizes[row][1])
             if return_characters or return_words:
                 characters = self._place(tokens, len(frames), width)
@@ -204,6 +206,18 @@ class SVTRv2Processor(ProcessorMixin):
         ]
 
 
+def pad_labels(labels: Sequence[Sequence[int]]) -> np.ndarray:
+    """Labels of any lengths to one array of shape (batch_size, longest label), padded with -100."""
+    padded = np.full((len(labels), max(map(len, labels), default=0)), -100, dtype=np.int64)
+    for row, label in zip(padded, labels, strict=True):
+        row[: len(label)] = label
+    return padded
+
+
+def _confidence(tokens: Sequence[Token]) -> float:
+    return score([token.probability for token in tokens])
+
+
 def _words(characters: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     words: list[list[dict[str, Any]]] = [[]]
     for character in characters:
@@ -214,7 +228,7 @@ def _words(characters: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return [
         {
             "text": "".join(character["text"] for character in word),
-            "score": float(np.exp(np.mean(np.log([max(character["score"], 1e-300) for character in word])))),
+            "score": score([character["score"] for character in word]),
             "start": word[0]["start"],
             "end": word[-1]["end"],
         }
@@ -223,4 +237,4 @@ def _words(characters: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-__all__ = ["Lexicon", "SVTRv2Processor"]
+__all__ = ["Lexicon", "SVTRv2Processor", "pad_labels"]

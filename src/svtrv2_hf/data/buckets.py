@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from ..image_processing_svtrv2 import SVTRv2ImageProcessor, UnreadableImageError, load_rgb, upright_size
+from ..processing_svtrv2 import pad_labels
 from .folder import Sample
 from .labels import LabelEncoder, RejectedSampleError, Rejection, frames_needed
 
@@ -104,7 +105,4 @@ class BucketBatches(IterableDataset):
             labels.append(ids)
         if not images:
             return None
-        padded = torch.full((len(labels), max(map(len, labels))), -100)
-        for row, ids in zip(padded, labels, strict=True):
-            row[: len(ids)] = torch.tensor(ids)
-        return {"pixel_values": torch.from_numpy(np.stack(images)), "labels": padded}
+        return {"pixel_values": torch.from_numpy(np.stack(images)), "labels": torch.from_numpy(pad_labels(labels))}

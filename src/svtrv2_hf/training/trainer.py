@@ -20,6 +20,9 @@ class SVTRv2Trainer(Trainer):
     What differs from its parent: batches come ready made and of several sizes, so the loader takes them as they are; the
     loss is a mean over samples, also over accumulated batches; weight decay and schedule are the paper's; and the samples
     read and rejected so far are logged as `data/...`.
+
+    Raises:
+        ValueError: there are several processes or devices.
     """
 
     optimizer: torch.optim.Optimizer | None
@@ -27,6 +30,11 @@ class SVTRv2Trainer(Trainer):
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
+        if self.args.world_size > 1 or self.args.n_gpu > 1:
+            raise ValueError(
+                f"Training runs in one process on one device so far, not on {self.args.world_size} x {self.args.n_gpu}: "
+                "choose one device with CUDA_VISIBLE_DEVICES and start one process."
+            )
         self.counts: Counter[str] = Counter()
         self.batches_done = 0
         # The loss divides by the number of samples that `_get_num_items_in_batch` gives.
