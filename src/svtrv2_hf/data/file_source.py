@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Image files that a list names: `labels.tsv`, or the metadata of an image folder."""
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from .sources import TEXT_COLUMNS, IndexedSource, Sample, pick_column
+
+
+class FileSource(IndexedSource):
+    """Image files, and a list of their names and texts.
+
+    Args:
+        listing: the list, for messages.
+        root: the folder that the file names are relative to.
+        rows: line number in the list, file name and text of each image. The files must exist; they are not opened.
+        name: for logs.
+        weight: in a mixture.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: there is no row.
+    """
+
+    def __init__(
+        self, listing: Path, root: Path, rows: Iterable[tuple[int, str, str]], name: str, weight: float | None = None
+    ):
+        files, texts = [], []
+        for line, file, text in rows:
+            if not (root / file).is_file():
+                raise FileNotFoundError(f"{listing}, line {line}: there is no file {root / file}.")
+            files.append(file)
+            texts.append(text)
+        if not files:
+            raise ValueError(f"{listing} names no image.")
+        self.name = name
+        self.weight = weight
+        self.num_samples = len(files)
+        self.root = root
+        # Arrays, since forked workers share their memory; a list is copied object by object as it is read.
+        self._files = np.array(files, dtype=np.dtypes.StringDType())
+        self._texts = np.array(texts, dtype=np.dtypes.StringDType())
+
+    def fetch(self, indices: Sequence[int]) -> list[Sample]:
+        """Reads the files."""
+        paths = [self.root / self._files[index] for index in indices]
+        return [
+            Sample(path.read_bytes(), self._texts[index], str(path))
+            for index, path in zip(indices, paths, strict=True)
+        ]
+
+    def texts(self) -> Iterator[str]:
+        """The texts of the list."""
+        return iter(self._texts)
+
+
+def open_list(listing: Path, name: str, weight: float | None = None) -> FileSource:
+    """Reads a list: UTF-8, a line for each image, its file name and its text parted by a tab.
+
+    File names are relative to the list's folder; those of a `labels.tsv` to `images/` in it, if there is that.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: a line has no tab, or there is none.
+    """
+    images = listing.parent / "images"
+    root = images if listing.name == "labels.tsv" and images.is_dir() else listing.parent
+    return FileSource(listing, root, _list_rows(listing), name, weight)
+
+
+def open_metadata(
+    listing: Path, name: str, weight: float | None = None, image: str | None = None, text: str | None = None
+) -> FileSource:
+    """Reads the `metadata.csv` or `metadata.jsonl` of an image folder.
+
+    Not by `datasets`, whose image folders make a number of the text "007" and nothing at all of "NA" and "null".
+
+    Args:
+        listing: the file; the image files are relative to its folder.
+        name: for logs.
+        weight: in a mixture.
+        image: the column of the file names; `file_name` if not given.
+        text: the column of the texts; if not given, the one that has a usual name.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: the columns cannot be told, a line is malformed, or there is none.
+    """
+    return FileSource(listing, listing.parent, _metadata_rows(listing, image, text), name, weight)
+
+
+def _decode(listing: Path) -> str:
+    try:
+        return listing.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{listing} is not in UTF-8: {error}.") from error
+
+
+def _list_rows(listing: Path) -> Iterator[tuple[int, str, str]]:
+    for number, line in enumerate(_decode(listing).split("\n"), start=1):
+        line = line.removesuffix("\r")
+        if not line:
+            continue
+        file, tab, text = line.partition("\t")
+        if not tab:
+            raise ValueError(f"{listing}, line {number}: there is no tab between file name and text in {line!r}.")
+        yield number, file, text
+
+
+def _metadata_rows(listing: Path, image: str | None, text: str | None) -> Iterator[tuple[int, str, str]]:
+    records = _csv_records(listing) if listing.suffix == ".csv" else _jsonl_records(listing)
+    for number, record in records:
+        columns = list(record)
+        image = pick_column(f"{listing}, line {number}", columns, "image", image, ("file_name",))
+        text = pick_column(f"{listing}, line {number}", columns, "text", text, TEXT_COLUMNS)
+        file, label = record[image], "" if record[text] is None else record[text]
+        if not isinstance(file, str) or not isinstance(label, str):
+            raise ValueError(f"{listing}, line {number}: {image} and {text} must be strings in {record}.")
+        yield number, file, label
+
+
+def _csv_records(listing: Path) -> Iterator[tuple[int, dict[str, str | None]]]:
+    reader = csv.reader(io.StringIO(_decode(listing), newline=""))
+    header = next(reader, [])
+    for row in reader:
+        if len(row) not in (0, len(header)):
+            raise ValueError(
+                f"{listing}, line {reader.line_num}: {len(row)} values for the {len(header)} columns "
+                f"{', '.join(header)}. A text with a comma must be in double quotes."
+            )
+        if row:
+            yield reader.line_num, dict(zip(header, row, strict=True))
+
+
+def _jsonl_records(listing: Path) -> Iterator[tuple[int, dict[str, str | None]]]:
+    for number, line in enumerate(_decode(listing).split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{listing}, line {number}: {error}.") from error
+        if not isinstance(record, dict):
+            raise ValueError(f"{listing}, line {number} is not an object but {line!r}.")
+        yield number, record

@@ -1,0 +1,357 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where labelled images come from: lists of files, LMDB, and whatever `datasets` can stream."""
+
+import itertools
+import math
+import os
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import unquote
+
+import numpy as np
+
+
+class Sample(NamedTuple):
+    """An image, still encoded, and its text."""
+
+    image: bytes
+    text: str
+    name: str
+    """What to call it in messages: a path, or the place in its file."""
+
+
+class Source(ABC):
+    """A set of samples that can be read in parts.
+
+    Attributes:
+        name: short, for logs and tables.
+        weight: share of the draws in a mixture, in proportion to those of the other sources; `None` for one pass an epoch.
+        num_samples: how many there are; `None` where only a whole pass would tell.
+    """
+
+    name: str
+    weight: float | None
+    num_samples: int | None
+
+    @abstractmethod
+    def read(self, part: int = 0, parts: int = 1, seed: int | None = None, epoch: int = 0) -> Iterator[Sample]:
+        """One pass over a part of the samples; together, the `parts` parts of an epoch hold each sample exactly once.
+
+        The order follows from `seed` and `epoch`; without a seed it is that of the files.
+        """
+
+    @abstractmethod
+    def texts(self) -> Iterator[str]:
+        """The labels alone, in the order of the files, as cheaply as the format allows."""
+
+
+class IndexedSource(Source):
+    """A source whose samples can be had by number, so that every order is possible."""
+
+    num_samples: int
+
+    @abstractmethod
+    def fetch(self, indices: Sequence[int]) -> list[Sample]:
+        """The samples of these numbers, from 0, in this order."""
+
+    def read(self, part: int = 0, parts: int = 1, seed: int | None = None, epoch: int = 0) -> Iterator[Sample]:
+        """One pass over a part, shuffled as a whole where there is a seed."""
+        if seed is None:
+            order = np.arange(part, self.num_samples, parts)
+        else:
+            # A copy, since a view would keep the order of all parts in the memory of each.
+            order = np.random.default_rng([seed, epoch]).permutation(self.num_samples)[part::parts].copy()
+        for start in range(0, len(order), 64):
+            yield from self.fetch(order[start : start + 64].tolist())
+
+
+class Kind(StrEnum):
+    """What lies at a place."""
+
+    LIST = "a list of files"
+    METADATA = "an image folder with metadata"
+    LMDB = "LMDB"
+    PARQUET = "parquet"
+    TAR = "webdataset"
+    HUB = "a dataset for load_dataset"
+
+
+_FORMS = (
+    "a folder with a labels.tsv (file TAB text), or such a list itself, .tsv or .txt; "
+    "an image folder with a metadata.csv or metadata.jsonl, or that file; "
+    "an LMDB folder (data.mdb), or a folder with such folders below it; "
+    "a .parquet or a .tar (webdataset) file, a pattern or a folder of them; "
+    "hub:NAME, a dataset of the Hub, or a folder that datasets.load_dataset understands"
+)
+_ENDINGS = {
+    ".tsv": Kind.LIST,
+    ".txt": Kind.LIST,
+    ".csv": Kind.METADATA,
+    ".jsonl": Kind.METADATA,
+    ".mdb": Kind.LMDB,
+    ".parquet": Kind.PARQUET,
+    ".tar": Kind.TAR,
+}
+_KEYS = {
+    Kind.LIST: (),
+    Kind.METADATA: ("image", "text"),
+    Kind.LMDB: (),
+    Kind.PARQUET: ("image", "text", "samples"),
+    Kind.TAR: ("image", "text", "samples"),
+    Kind.HUB: ("image", "text", "samples", "split", "config"),
+}
+IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp")
+TEXT_COLUMNS = ("text", "label", "txt", "transcription", "transcript", "word")
+
+
+def open_source(spec: str) -> Source:
+    """Opens a source of labelled images.
+
+    Args:
+        spec: `PLACE` or `PLACE?key=value&key=value`; values may be percent-encoded. A place is
+
+            - a folder with a `labels.tsv` (UTF-8, a line `file TAB text` for each image, files relative to the folder
+              or to `images/` in it), or another such list, `.tsv` or `.txt`, its files relative to its folder;
+            - an image folder with a `metadata.csv` or `metadata.jsonl` (columns `file_name` and `text`), or that file;
+            - a folder with an LMDB (`data.mdb`; keys `num-samples`, and from 1 `image-%09d` and `label-%09d`), or a
+              folder below which there are such: all together are one source;
+            - a `.parquet` file or a `.tar` file (webdataset), a pattern, or a folder of them; remote ones (`hf://`,
+              `https://`) by their full address;
+            - `hub:NAME`: what `datasets.load_dataset` streams, a dataset of the Hub or a folder.
+
+            Keys are `weight` (share of the draws in a mixture) and `name` (for logs); `image` and `text`, the columns,
+            where there are columns; `samples`, how many there are, for parquet, webdataset and `hub:`, which do not
+            always tell; `split` (`train` if not given) and `config` for `hub:`.
+
+    Returns:
+        the source. Whatever it needs of files and connections is opened anew in each process that reads it.
+
+    Raises:
+        FileNotFoundError: nothing that is understood lies there, or a file that a list names is missing.
+        ValueError: a key or its value is wrong, the place holds several kinds of data, or a list is malformed.
+    """
+    place, options = _split_spec(spec)
+    kind, files = _recognise(place)
+    accepted = ("weight", "name", *_KEYS[kind])
+    if wrong := [key for key in options if key not in accepted]:
+        raise ValueError(f"{spec!r}: {', '.join(wrong)} cannot be given; for {kind} there are {', '.join(accepted)}.")
+    weight = _positive(spec, "weight", options.get("weight"))
+    samples = _positive(spec, "samples", options.get("samples"))
+    if samples is not None and samples != int(samples):
+        raise ValueError(f"{spec!r}: samples must be a whole number.")
+    name = options.get("name") or _short_name(place)
+    image, text = options.get("image"), options.get("text")
+
+    # Imported here, since they import this module, and so that reading a list needs no package of another kind.
+    if kind in (Kind.LIST, Kind.METADATA):
+        from .file_source import open_list, open_metadata
+
+        if kind == Kind.LIST:
+            return open_list(Path(files[0]), name, weight)
+        return open_metadata(Path(files[0]), name, weight, image, text)
+    if kind == Kind.LMDB:
+        from .lmdb_source import LmdbSource
+
+        return LmdbSource([Path(file).parent for file in files], name, weight)
+    from .streamed_source import StreamedSource, open_stream
+
+    path = {Kind.PARQUET: "parquet", Kind.TAR: "webdataset"}.get(kind, files[0])
+    data_files = None if kind == Kind.HUB else files
+    stream, known = open_stream(path, data_files, options.get("config"), options.get("split", "train"))
+    return StreamedSource(stream, place, name, weight, known if samples is None else int(samples), image, text)
+
+
+def _split_spec(spec: str) -> tuple[str, dict[str, str]]:
+    place, _, query = spec.rpartition("?")
+    if not place or not re.fullmatch(r"\w+=[^&]*(&\w+=[^&]*)*", query):
+        return spec, {}
+    options: dict[str, str] = {}
+    for pair in query.split("&"):
+        key, _, value = pair.partition("=")
+        if key in options or not value:
+            raise ValueError(f"{spec!r}: {key} is given {'twice' if key in options else 'no value'}.")
+        options[key] = unquote(value)
+    return place, options
+
+
+def _positive(spec: str, key: str, value: str | None) -> float | None:
+    if value is None:
+        return None
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise ValueError(f"{spec!r}: {key} must be a number above 0, not {value!r}.")
+    return number
+
+
+def _short_name(place: str) -> str:
+    path = Path(place.removeprefix("hub:")).expanduser()
+    return path.resolve().name if path.is_dir() else path.stem
+
+
+def _recognise(place: str) -> tuple[Kind, list[str]]:
+    """What lies at a place, and the files that hold it."""
+    if place.startswith("hub:"):
+        return Kind.HUB, [place.removeprefix("hub:")]
+    remote = "://" in place
+    files = [Path(place)] if remote else _files_at(Path(place).expanduser())
+    kinds = {_ENDINGS.get(file.suffix) for file in files}
+    kind = next(iter(kinds), None)
+    if kind is None or None in kinds or (remote and kind not in (Kind.PARQUET, Kind.TAR)):
+        raise FileNotFoundError(f"There is no data that is understood at {place!r}. It may be {_FORMS}.")
+    if len(kinds) > 1 or (len(files) > 1 and kind in (Kind.LIST, Kind.METADATA)):
+        names = {f"*{file.suffix}" if file.suffix in (".parquet", ".tar") else file.name for file in files}
+        raise ValueError(f"{place} holds more than one kind of data. Name one of them: {', '.join(sorted(names))}.")
+    return kind, [place] if remote else [str(file) for file in files]
+
+
+def _files_at(path: Path) -> list[Path]:
+    if path.is_dir():
+        patterns = ("labels.tsv", "metadata.csv", "metadata.jsonl", "*.parquet", "*.tar")
+        found = [file for pattern in patterns for file in sorted(path.glob(pattern))]
+        return found if found and not (path / "data.mdb").is_file() else found + _databases_below(path)
+    if path.is_file():
+        return [path]
+    return sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
+
+
+def _databases_below(folder: Path) -> list[Path]:
+    """Every `data.mdb` in or below a folder, also behind links, but each once."""
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    found = []
+    seen: set[Path] = set()
+    for parent, folders, files in os.walk(folder, followlinks=True, onerror=fail):
+        if (real := Path(parent).resolve()) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders.sort()
+        if "data.mdb" in files:
+            found.append(Path(parent, "data.mdb"))
+    return found
+
+
+def pick_column(place: str, columns: Sequence[str], key: str, chosen: str | None, usual: Sequence[str]) -> str:
+    """The column that was chosen, or the only one with a usual name.
+
+    Args:
+        place: for the message.
+        columns: all of them.
+        key: what the column holds, and how to choose it in a spec: `image` or `text`.
+        chosen: the name that was given, if any.
+        usual: names to look for otherwise.
+
+    Raises:
+        ValueError: there is no such column, or several could be meant.
+    """
+    found = [column for column in columns if column in ([chosen] if chosen else usual)]
+    if len(found) != 1:
+        which = f"is not {chosen!r}" if chosen else "may be any of several" if found else "has none of the usual names"
+        raise ValueError(
+            f"{place}: the column of the {key} {which}. The columns are {', '.join(columns)}; "
+            f"name one by ?{key}=COLUMN after the place."
+        )
+    return found[0]
+
+
+def mix(sources: Sequence[Source], part: int, parts: int, seed: int) -> Iterator[tuple[int, int, Sample]]:
+    """An endless stream of one part of several sources.
+
+    Without weights there are true epochs: in each, every sample of every source comes exactly once, at random over the
+    whole epoch. With weights each draw picks a source with a chance in proportion to its weight, and each source goes
+    through epochs of its own, every sample exactly once in each.
+
+    Args:
+        sources: all with a weight, or all without.
+        part: which part to read, from 0.
+        parts: how many there are: processes x workers.
+        seed: of the order; what comes follows from it alone.
+
+    Returns:
+        the number of the source, its epoch, and the sample, for ever.
+
+    Raises:
+        ValueError: only some have a weight; a source does not tell how long it is, which true epochs of several
+            sources need; or it has no sample for this part.
+    """
+    if not sources:
+        raise ValueError("There is no source to read.")
+    if short := [source for source in sources if source.num_samples is not None and source.num_samples < parts]:
+        raise _nothing_to_read(short[0], part, parts)
+    weights = [source.weight for source in sources if source.weight is not None]
+    if len(sources) == 1:
+        return _by_weight(sources, [1.0], part, parts, seed)
+    if len(weights) == len(sources):
+        return _by_weight(sources, weights, part, parts, seed)
+    if weights:
+        without = ", ".join(source.name for source in sources if source.weight is None)
+        raise ValueError(f"Give all sources a weight or none; these have none: {without}.")
+    lengths = [source.num_samples for source in sources if source.num_samples is not None]
+    if len(lengths) < len(sources):
+        unknown = ", ".join(source.name for source in sources if source.num_samples is None)
+        raise ValueError(
+            f"How many samples there are is not known of {unknown}. To mix several sources, give each a weight "
+            f"(?weight=1), or these their number (?samples=N)."
+        )
+    return _by_epoch(sources, [len(range(part, length, parts)) for length in lengths], part, parts, seed)
+
+
+def _nothing_to_read(source: Source, part: int, parts: int) -> ValueError:
+    return ValueError(
+        f"The source {source.name} has nothing for part {part} of {parts}: it has fewer samples (or shards) than there "
+        f"are processes x workers. Lower the number of workers."
+    )
+
+
+def _by_weight(
+    sources: Sequence[Source], weights: Sequence[float], part: int, parts: int, seed: int
+) -> Iterator[tuple[int, int, Sample]]:
+    # Seeds differ in their last numbers from those of the sources, [seed, epoch], which are as if followed by zeros.
+    rng = np.random.default_rng([seed, part, 1])
+    chances = np.array(weights) / sum(weights)
+    passes = [_passes(source, part, parts, seed) for source in sources]
+    while True:
+        for number in rng.choice(len(sources), size=1024, p=chances).tolist():
+            epoch, sample = next(passes[number])
+            yield number, epoch, sample
+
+
+def _passes(source: Source, part: int, parts: int, seed: int) -> Iterator[tuple[int, Sample]]:
+    for epoch in itertools.count():
+        empty = True
+        for sample in source.read(part, parts, seed, epoch):
+            empty = False
+            yield epoch, sample
+        if empty:
+            raise _nothing_to_read(source, part, parts)
+
+
+def _by_epoch(
+    sources: Sequence[Source], lengths: Sequence[int], part: int, parts: int, seed: int
+) -> Iterator[tuple[int, int, Sample]]:
+    for epoch in itertools.count():
+        passes = [source.read(part, parts, seed, epoch) for source in sources]
+        rng = np.random.default_rng([seed, part, epoch + 1, 2])
+        plan = rng.permutation(np.repeat(np.arange(len(sources), dtype=np.int16), lengths))
+        counts = [0] * len(sources)
+        for number in map(int, plan):
+            if (sample := next(passes[number], None)) is not None:
+                counts[number] += 1
+                yield number, epoch, sample
+            elif not counts[number]:
+                raise _nothing_to_read(sources[number], part, parts)
+        # What a source holds beyond the number that it gave.
+        for number, rest in enumerate(passes):
+            for sample in rest:
+                counts[number] += 1
+                yield number, epoch, sample
+        lengths = counts

@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Labelled images from whatever the library `datasets` can stream: parquet, webdataset, and datasets of the Hub."""
+
+import inspect
+import io
+import os
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import fsspec.asyn  # type: ignore[import-untyped]
+import pyarrow.parquet  # type: ignore[import-untyped]
+from datasets import DatasetBuilder, Image, IterableDataset, load_dataset_builder
+from datasets.distributed import split_dataset_by_node
+from PIL import Image as PillowImage
+
+from .sources import IMAGE_COLUMNS, TEXT_COLUMNS, Sample, Source, pick_column
+
+
+BATCH = 64  # samples that are read together
+BUFFER = 1000  # samples that are shuffled together
+
+# From version 5 on, `datasets` feeds the buffer from ten shards at a time, each in a thread, at less than half the speed,
+# and sleeps for five seconds at the end of each pass over parquet.
+_ONE_SHARD = {"max_buffer_input_shards": 1}
+_SHUFFLING = _ONE_SHARD if _ONE_SHARD.keys() <= inspect.signature(IterableDataset.shuffle).parameters.keys() else {}
+
+if hasattr(os, "register_at_fork"):
+    # The workers of `datasets` itself do this: a lock that was held during the fork would be held for ever.
+    os.register_at_fork(after_in_child=fsspec.asyn.reset_lock)
+
+
+class Stream(Protocol):
+    """Opens a stream of these columns, or of all."""
+
+    def __call__(self, columns: list[str] | None = None) -> IterableDataset: ...
+
+
+class StreamedSource(Source):
+    """Samples that come in the order of their shards, shuffled by a buffer.
+
+    Args:
+        stream: opens the stream.
+        place: where it comes from, for messages.
+        name: for logs.
+        weight: in a mixture.
+        num_samples: how many there are, if known.
+        image: the column of the images: bytes, a dictionary with `bytes` or `path`, or images of Pillow. If not given,
+            the one that has a usual name. An image that is missing has no bytes, so that the label rules count it.
+        text: the column of the texts, likewise. A text that is missing is empty.
+
+    Raises:
+        ValueError: the columns cannot be told, or do not hold images and texts.
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        place: str,
+        name: str,
+        weight: float | None = None,
+        num_samples: int | None = None,
+        image: str | None = None,
+        text: str | None = None,
+    ):
+        dataset = stream()
+        columns = dataset.column_names or _columns_of_first(dataset, place)
+        self.place = place
+        self.name = name
+        self.weight = weight
+        self.num_samples = num_samples
+        self.image = pick_column(place, columns, "image", image, IMAGE_COLUMNS)
+        self.text = pick_column(place, columns, "text", text, TEXT_COLUMNS)
+        self._stream = stream
+        self._dataset = stream([self.image, self.text])
+        if dataset.features:
+            self._check(dataset.features[self.image], dataset.features[self.text])
+            if isinstance(dataset.features[self.image], Image):
+                self._dataset = self._dataset.cast_column(self.image, Image(decode=False))
+
+    def _check(self, image: Any, text: Any) -> None:
+        """Refuses columns whose type says that they hold something else."""
+        encoded = getattr(image, "dtype", None) in ("binary", "large_binary")
+        if not (encoded or isinstance(image, Image) or (isinstance(image, dict) and image.keys() & {"bytes", "path"})):
+            raise self._wrong("image", image)
+        if getattr(text, "dtype", None) not in ("string", "large_string"):
+            raise self._wrong("text", text)
+
+    def _wrong(self, key: str, found: Any) -> ValueError:
+        column = self.image if key == "image" else self.text
+        return ValueError(
+            f"{self.place}: the column {column} should hold the {key} and holds {found}. "
+            f"Name another by ?{key}=COLUMN after the place."
+        )
+
+    def read(self, part: int = 0, parts: int = 1, seed: int | None = None, epoch: int = 0) -> Iterator[Sample]:
+        """One pass over a part.
+
+        Parts are made of whole shards if these can be dealt out evenly; if not, each part reads all and keeps its share.
+        """
+        dataset = self._dataset
+        if seed is not None:
+            dataset = dataset.shuffle(seed=seed, buffer_size=BUFFER, **_SHUFFLING)
+        dataset = split_dataset_by_node(dataset, rank=part, world_size=parts)
+        # Of this copy alone: workers share the counter of the dataset that they were forked with. Without a seed it is
+        # left at 0, since a later epoch has another order of the shards even if nothing is to be shuffled.
+        dataset.set_epoch(0 if seed is None else epoch)
+        # Not by `iter(dataset)`, which would divide a worker's part among the workers once more.
+        for batch in dataset.iter(batch_size=BATCH):
+            for image, text in zip(batch[self.image], batch[self.text], strict=True):
+                text = self._checked(text)
+                path = image.get("path") if isinstance(image, dict) else None
+                yield Sample(self._encoded(image), text, path or f"{self.place}, {text!r}")
+
+    def texts(self) -> Iterator[str]:
+        """The texts, without the other columns where the format allows."""
+        for batch in self._stream([self.text]).iter(batch_size=1024):
+            yield from map(self._checked, batch[self.text])
+
+    def _checked(self, text: Any) -> str:
+        if text is not None and not isinstance(text, str):
+            raise self._wrong("text", repr(text))
+        return text or ""
+
+    def _encoded(self, image: Any) -> bytes:
+        if isinstance(image, dict):
+            image = image["bytes"] if image.get("bytes") is not None else _read(image.get("path"))
+        if image is None:
+            return b""
+        if isinstance(image, PillowImage.Image):
+            buffer = io.BytesIO()
+            image.save(buffer, "PNG")
+            return buffer.getvalue()
+        if not isinstance(image, bytes):
+            raise self._wrong("image", f"a {type(image).__name__}")
+        return image
+
+
+def _read(path: str | None) -> bytes | None:
+    if path is None:
+        return None
+    try:
+        with fsspec.open(path, "rb") as file:
+            return file.read()
+    except FileNotFoundError:
+        return None
+
+
+def _columns_of_first(dataset: IterableDataset, place: str) -> list[str]:
+    for batch in dataset.iter(batch_size=1):
+        return list(batch)
+    raise ValueError(f"There is no sample in {place}.")
+
+
+def open_stream(
+    path: str, data_files: Sequence[str] | None = None, config: str | None = None, split: str = "train"
+) -> tuple[Stream, int | None]:
+    """What `datasets.load_dataset` streams, and its number of samples where that is told or cheap to find.
+
+    Args:
+        path: a dataset of the Hub, or a folder; or a format, with `data_files`.
+        data_files: the shards.
+        config: of a dataset, if it has several.
+        split: which to read.
+
+    Raises:
+        ValueError: there is no such split or configuration.
+    """
+    builder = load_dataset_builder(path, config, data_files=data_files)
+    dataset = builder.as_streaming_dataset(split=split)
+    stream: Stream = partial(_select, dataset)
+    if builder.name == "parquet":
+        stream = partial(_select_from_parquet, dataset, path, data_files, config, split)
+    return stream, _num_samples(builder, split)
+
+
+def _num_samples(builder: DatasetBuilder, split: str) -> int | None:
+    if split in (builder.info.splits or {}) and builder.info.splits[split].num_examples:
+        return builder.info.splits[split].num_examples
+    if builder.name != "parquet" or split not in builder.config.data_files:
+        return None
+    files = [Path(file) for file in builder.config.data_files[split]]
+    if not all(file.is_file() for file in files):
+        return None  # remote ones: each would cost a request
+    return sum(pyarrow.parquet.read_metadata(file).num_rows for file in files)
+
+
+def _select(dataset: IterableDataset, columns: list[str] | None = None) -> IterableDataset:
+    return dataset.select_columns(columns) if columns else dataset
+
+
+def _select_from_parquet(
+    dataset: IterableDataset,
+    path: str,
+    data_files: Sequence[str] | None,
+    config: str | None,
+    split: str,
+    columns: list[str] | None = None,
+) -> IterableDataset:
+    """Leaves the other columns unread."""
+    if not columns:
+        return dataset
+    builder = load_dataset_builder(path, config, data_files=data_files, columns=columns)
+    return builder.as_streaming_dataset(split=split).select_columns(columns)

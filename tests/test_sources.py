@@ -1,0 +1,519 @@
+"""Sources of labelled images, their parts, and mixtures of them."""
+
+import csv
+import io
+import itertools
+import json
+import os
+import pickle
+import tarfile
+from collections import Counter, defaultdict
+
+import datasets
+import lmdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from svtrv2_hf.data.sources import mix, open_source
+from svtrv2_hf.data.streamed_source import StreamedSource
+
+
+# Texts that formats like to make something else of.
+HARD = ["NA", "null", "007", "1e5", "a, b", 'say "x"', " t\u00e4b ", "\u65e5\u672c\u8a9e", "#", "True"]
+
+
+def png(number):
+    file = io.BytesIO()
+    Image.new("RGB", (3, 2), (number, 1, 2)).save(file, "PNG")
+    return file.getvalue()
+
+
+def samples_of(name, count=37):
+    return [(png(number), f"{name}-{number}") for number in range(count - len(HARD))] + [
+        (png(200 + number), text) for number, text in enumerate(HARD)
+    ]
+
+
+def write_files(folder, samples):
+    folder.mkdir(parents=True)
+    for number, (image, _) in enumerate(samples):
+        (folder / f"{number}.png").write_bytes(image)
+    return [(f"{number}.png", text) for number, (_, text) in enumerate(samples)]
+
+
+def write_list(listing, rows):
+    listing.write_text("".join(f"{file}\t{text}\n" for file, text in rows), encoding="utf-8-sig")
+
+
+def write_csv(folder, rows, header=("file_name", "text")):
+    with (folder / "metadata.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+
+
+def write_jsonl(folder, rows):
+    lines = [json.dumps({"file_name": file, "text": text}) for file, text in rows]
+    (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n")
+
+
+def write_lmdb(folder, samples, **others):
+    folder.mkdir(parents=True)
+    records = {"num-samples": str(len(samples)).encode()}
+    for number, (image, text) in enumerate(samples, start=1):
+        records |= {f"image-{number:09}": image, f"label-{number:09}": text.encode()}
+    with lmdb.open(str(folder), map_size=1 << 20) as environment, environment.begin(write=True) as transaction:
+        for key, value in {**records, **others}.items():
+            if value is not None:
+                transaction.put(key.encode(), value)
+
+
+def split(samples, shards):
+    return [samples[shard::shards] for shard in range(shards)]
+
+
+def write_parquet(folder, samples, shards=4):
+    """Plain parquet, as other programs write it: no column says that it holds images."""
+    folder.mkdir(parents=True)
+    for shard, part in enumerate(split(samples, shards)):
+        columns = {"jpg": [image for image, _ in part], "word": [text for _, text in part], "number": [0] * len(part)}
+        pq.write_table(pa.table(columns), folder / f"{shard}.parquet")
+
+
+def write_typed_parquet(folder, samples, shards=2):
+    """As `datasets` writes it."""
+    folder.mkdir(parents=True)
+    features = datasets.Features({"image": datasets.Image(), "text": datasets.Value("string")})
+    for shard, part in enumerate(split(samples, shards)):
+        columns = {"image": [{"bytes": image, "path": None} for image, _ in part], "text": [text for _, text in part]}
+        datasets.Dataset.from_dict(columns, features=features).to_parquet(
+            folder / f"train-{shard:05}-of-{shards:05}.parquet"
+        )
+
+
+def write_tars(folder, samples, shards=3):
+    folder.mkdir(parents=True)
+    for shard, part in enumerate(split(samples, shards)):
+        with tarfile.open(folder / f"{shard}.tar", "w") as tar:
+            for number, (image, text) in enumerate(part):
+                for ending, content in (("png", image), ("txt", text.encode())):
+                    member = tarfile.TarInfo(f"{number:06}.{ending}")
+                    member.size = len(content)
+                    tar.addfile(member, io.BytesIO(content))
+
+
+@pytest.fixture(scope="module")
+def kinds(tmp_path_factory):
+    """For each kind of place: a spec, and what lies there, text to image."""
+    root = tmp_path_factory.mktemp("kinds")
+    specs = {
+        "folder": root / "folder",
+        "list": root / "list" / "train_list.txt",
+        "csv": root / "csv",
+        "jsonl": f"{root}/jsonl/metadata.jsonl",
+        "lmdb": root / "lmdb",
+        "nested": root / "nested",
+        "parquet": f"{root}/parquet/*.parquet?samples=37",
+        "typed": root / "typed",
+        "tar": root / "tar",
+        "hub": f"hub:{root}/hub?split=train",
+        "paths": f"hub:{root}/paths",
+    }
+    data = {name: samples_of(name) for name in specs}
+    write_list(root / "labels.tsv", write_files(root / "folder" / "images", data["folder"]))
+    (root / "labels.tsv").rename(root / "folder" / "labels.tsv")
+    write_list(root / "list" / "train_list.txt", relative(root / "list", "crops", data["list"]))
+    write_csv(root / "csv", relative(root / "csv", "crops", data["csv"]))
+    write_jsonl(root / "jsonl", relative(root / "jsonl", "crops", data["jsonl"]))
+    write_lmdb(root / "lmdb", data["lmdb"])
+    for place, part in zip(("b", "a/deep", "a"), split(data["nested"], 3), strict=True):
+        write_lmdb(root / "nested" / place / "x", part)
+    write_parquet(root / "parquet", data["parquet"])
+    write_typed_parquet(root / "typed", data["typed"])
+    write_tars(root / "tar", data["tar"])
+    write_typed_parquet(root / "hub" / "data", data["hub"], shards=4)
+    pq.write_table(pa.table({"image": [b""], "text": ["no"]}), root / "hub" / "data" / "test-00000-of-00001.parquet")
+    write_jsonl(root / "paths", relative(root / "paths", "crops", data["paths"]))
+    return {name: (str(spec), {text: image for image, text in data[name]}) for name, spec in specs.items()}
+
+
+def relative(folder, images, samples):
+    return [(f"{images}/{file}", text) for file, text in write_files(folder / images, samples)]
+
+
+class Reader(IterableDataset):
+    """What one rank reads; `reading(part, parts)` gives its items."""
+
+    def __init__(self, reading, rank, ranks):
+        self.reading = reading
+        self.rank = rank
+        self.ranks = ranks
+
+    def __iter__(self):
+        worker = get_worker_info()
+        workers = worker.num_workers if worker else 1
+        part = self.rank * workers + (worker.id if worker else 0)
+        for item in self.reading(part, self.ranks * workers):
+            yield (part, worker is not None and os.getpid(), *item)
+
+
+def read_by_all(reading, workers, ranks):
+    loaders = [DataLoader(Reader(reading, rank, ranks), batch_size=None, num_workers=workers) for rank in range(ranks)]
+    return [item for loader in loaders for item in loader]
+
+
+@pytest.mark.parametrize(("workers", "ranks"), list(itertools.product([0, 1, 2], [1, 2])))
+def test_every_kind_gives_every_sample_once_an_epoch(kinds, workers, ranks):
+    sources = {name: open_source(spec) for name, (spec, _) in kinds.items()}
+    # The processes inherit sources that have been read, and others whose reading has only begun.
+    begun = [source.read(seed=1) for source in sources.values()]
+    for name, stream in zip(sources, begun, strict=True):
+        assert next(stream).text in kinds[name][1]
+        assert sorted(sources[name].texts()) == sorted(kinds[name][1])
+
+    def two_epochs(part, parts):
+        for name, source in sources.items():
+            for epoch in range(2):
+                for sample in source.read(part, parts, seed=5, epoch=epoch):
+                    yield name, epoch, sample
+
+    seen = defaultdict(list)
+    processes = set()
+    for part, process, name, epoch, sample in read_by_all(two_epochs, workers, ranks):
+        processes.add((part, process))
+        seen[name, epoch].append(sample)
+    assert len(processes) == ranks * max(1, workers)
+    for name, (_, expected) in kinds.items():
+        orders = [[sample.text for sample in seen[name, epoch]] for epoch in range(2)]
+        for epoch, order in enumerate(orders):
+            assert Counter(order) == Counter(list(expected)), f"{name}, epoch {epoch}"
+            assert all(sample.image == expected[sample.text] for sample in seen[name, epoch]), name
+        assert orders[0] != orders[1], name
+    for name, stream in zip(sources, begun, strict=True):
+        assert len(list(stream)) == len(kinds[name][1]) - 1, name
+
+
+def test_the_order_follows_from_seed_and_epoch(kinds):
+    for name, (spec, expected) in kinds.items():
+
+        def order(seed, epoch, source, parts=1):
+            return [sample.text for part in range(parts) for sample in source.read(part, parts, seed, epoch)]
+
+        source = open_source(spec)
+        assert order(3, 1, source) == order(3, 1, open_source(spec)), name
+        assert order(3, 1, source) != order(4, 1, source), name
+        assert order(3, 1, source) != order(3, 0, source), name
+        assert order(None, 0, source) == order(None, 7, source) == list(source.texts()), name
+        assert sorted(order(None, 7, source, parts=3)) == sorted(expected), name
+
+
+def test_files_keep_their_order_and_sources_can_be_sent_to_a_new_process(kinds):
+    for name, (spec, expected) in kinds.items():
+        source = open_source(spec)
+        if name in ("folder", "list", "csv", "jsonl", "lmdb", "paths"):
+            assert list(source.texts()) == list(expected), name
+        assert list(pickle.loads(pickle.dumps(source)).read(seed=1)) == list(source.read(seed=1)), name
+    nested = list(open_source(kinds["nested"][0]).texts())
+    deep, flat, last = (set(part) for part in (nested[:12], nested[12:24], nested[24:]))
+    texts = split(list(kinds["nested"][1]), 3)
+    assert [deep, flat, last] == [set(texts[1]), set(texts[2]), set(texts[0])], "sorted by path"
+
+
+def test_lengths_names_and_weights(kinds, tmp_path):
+    for name, (spec, expected) in kinds.items():
+        source = open_source(spec)
+        assert source.num_samples == (None if name in ("tar", "paths") else len(expected)), name
+        assert source.weight is None
+    tar = kinds["tar"][0]
+    source = open_source(f"{tar}?samples=5&weight=.5&name=my%20tars")
+    assert (source.num_samples, source.weight, source.name) == (5, 0.5, "my tars")
+    assert [open_source(kinds[name][0]).name for name in ("folder", "list", "hub")] == ["folder", "train_list", "hub"]
+    odd = tmp_path / "why?not=this"
+    rows = write_files(odd, [(png(1), "a")])
+    write_list(odd / "labels.tsv", rows)
+    assert open_source(f"{odd}?weight=2").weight == 2, "the last question mark counts"
+
+
+@pytest.mark.parametrize(
+    ("content", "error", "message"),
+    [
+        (None, FileNotFoundError, r"no .*labels\.tsv"),
+        ("a.png hello\n", ValueError, r"labels\.tsv, line 1: there is no tab"),
+        ("\nmissing.png\thello\n", FileNotFoundError, r"line 2: there is no file .*missing\.png"),
+        ("\n", ValueError, "names no image"),
+        (b"\xff\t\n", ValueError, r"labels\.tsv is not in UTF-8"),
+    ],
+)
+def test_wrong_lists(tmp_path, content, error, message):
+    if content is not None:
+        (tmp_path / "labels.tsv").write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(error, match=message):
+        open_source(str(tmp_path))
+
+
+def test_a_list_has_lines_of_file_tab_text(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"image")
+    lines = ["a.png\tone\r", "", "a.png\t", "a.png\t two\twords ", "a.png\tcarriage\rreturn"]
+    (tmp_path / "labels.tsv").write_bytes("\n".join(lines).encode("utf-8-sig"))
+    source = open_source(str(tmp_path / "labels.tsv"))
+    assert list(source.texts()) == ["one", "", " two\twords ", "carriage\rreturn"]
+    assert next(source.read()) == (b"image", "one", str(tmp_path / "a.png"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "error", "message"),
+    [
+        ("metadata.csv", "file_name,text\nmissing.png,a\n", FileNotFoundError, "line 2: there is no file"),
+        ("metadata.csv", "file_name,text\na.png,a,b\n", ValueError, "line 2: 3 values for the 2 columns.*quotes"),
+        ("metadata.csv", "file,text\na.png,a\n", ValueError, r"the image .*none.* are file, text; .*\?image=COLUMN"),
+        ("metadata.csv", "file_name,text,label\na.png,a,b\n", ValueError, r"the text may be .*several.*\?text=COLUMN"),
+        ("metadata.csv", "", ValueError, "names no image"),
+        ("metadata.jsonl", '{"file_name": "a.png", "text": 7}\n', ValueError, "line 1: .* must be strings"),
+        ("metadata.jsonl", '\n{"file_name": "a.png"\n', ValueError, "line 2: "),
+        ("metadata.jsonl", "7\n", ValueError, "line 1 is not an object but '7'"),
+    ],
+)
+def test_wrong_metadata(tmp_path, name, content, error, message):
+    (tmp_path / "a.png").write_bytes(b"image")
+    (tmp_path / name).write_text(content)
+    with pytest.raises(error, match=message):
+        open_source(str(tmp_path))
+
+
+def test_columns_of_metadata_can_be_named(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"image")
+    write_csv(tmp_path, [("a.png", "yes", "no")], header=("file", "text", "label"))
+    assert list(open_source(f"{tmp_path}?image=file&text=text").texts()) == ["yes"]
+    (tmp_path / "metadata.csv").unlink()
+    write_jsonl(tmp_path, [("a.png", None)])
+    assert list(open_source(str(tmp_path)).texts()) == [""], "null is an empty text"
+
+
+def test_what_lmdb_lacks_is_empty_and_counted(tmp_path):
+    samples = [(png(number), f"text {number}") for number in range(5)]
+    lacks = {"image-000000002": None, "label-000000003": None, "label-000000004": b"\xff"}
+    write_lmdb(tmp_path / "db", samples, **lacks)
+    source = open_source(str(tmp_path / "db"))
+    read = list(source.read())
+    assert [sample.text for sample in read] == list(source.texts()) == ["text 0", "text 1", "", "", "text 4"]
+    assert [sample.image for sample in read] == [samples[0][0], b"", *(image for image, _ in samples[2:])]
+    assert read[1].name == f"{tmp_path / 'db'}, image-000000002"
+
+
+def test_wrong_lmdb(tmp_path):
+    write_lmdb(tmp_path / "no number", [(b"", "")], **{"num-samples": None})
+    with pytest.raises(ValueError, match=r"data\.mdb: num-samples is None"):
+        open_source(str(tmp_path / "no number"))
+    write_lmdb(tmp_path / "empty", [])
+    with pytest.raises(ValueError, match=r"no sample in .*empty"):
+        open_source(str(tmp_path / "empty"))
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "data.mdb").write_bytes(b"x" * 10000)
+    with pytest.raises(ValueError, match=r"broken/data\.mdb cannot be opened as LMDB"):
+        open_source(str(tmp_path / "broken"))
+
+
+def test_lmdb_behind_links_is_found_once(tmp_path):
+    write_lmdb(tmp_path / "elsewhere" / "x", [(b"image", "text")])
+    (tmp_path / "all").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / "all" / name).symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "round").symlink_to(tmp_path / "all")
+    assert list(open_source(str(tmp_path / "all")).texts()) == ["text"]
+    write_lmdb(tmp_path / "all" / "c", [(b"image", "more")])
+    assert sorted(open_source(str(tmp_path / "all")).texts()) == ["more", "text"]
+    write_lmdb(tmp_path / "all" / "c" / "d", [(b"image", "below")])
+    assert list(open_source(str(tmp_path / "all" / "c")).texts()) == ["more", "below"]
+
+
+@pytest.mark.parametrize(
+    ("spec", "error", "message"),
+    [
+        ("{}/nowhere", FileNotFoundError, "no data that is understood at .*labels.tsv.*LMDB.*parquet.*hub:NAME"),
+        ("{}/*.parquet", FileNotFoundError, "no data that is understood"),
+        ("{}/list", FileNotFoundError, "no data that is understood"),
+        ("{}/list/crops/0.png", FileNotFoundError, "no data that is understood"),
+        ("https://example.org/labels.tsv", FileNotFoundError, "no data that is understood"),
+        ("{}/folder?weights=1", ValueError, "weights cannot be given; for a list of files there are weight, name"),
+        ("{}/folder?text=label", ValueError, "text cannot be given"),
+        ("{}/lmdb?samples=3", ValueError, "samples cannot be given; for LMDB"),
+        ("{}/tar?split=test", ValueError, "split cannot be given"),
+        ("{}/folder?weight=0", ValueError, "weight must be a number above 0, not '0'"),
+        ("{}/folder?weight=inf", ValueError, "weight must be a number above 0"),
+        ("{}/folder?weight=x", ValueError, "weight must be a number above 0, not 'x'"),
+        ("{}/tar?samples=1.5", ValueError, "samples must be a whole number"),
+        ("{}/folder?weight=1&weight=2", ValueError, "weight is given twice"),
+        ("{}/folder?name=", ValueError, "name is given no value"),
+        ("{}/typed?image=picture", ValueError, "the image is not 'picture'. The columns are image, text"),
+        ("hub:{}/hub?split=validation", ValueError, "validation"),
+    ],
+)
+def test_wrong_specs(kinds, spec, error, message):
+    with pytest.raises(error, match=message):
+        open_source(spec.format(kinds["lmdb"][0].removesuffix("/lmdb")))
+
+
+def test_a_place_with_two_kinds_of_data_is_an_error(tmp_path):
+    write_tars(tmp_path / "data", [(png(1), "a")], shards=1)
+    write_list(tmp_path / "data" / "labels.tsv", [])
+    for pattern in ("", "/*"):
+        with pytest.raises(ValueError, match=r"more than one kind of data.*\*\.tar, labels\.tsv"):
+            open_source(f"{tmp_path / 'data'}{pattern}")
+    assert list(open_source(f"{tmp_path / 'data'}/*.tar").texts()) == ["a"]
+
+
+def parquet_of(path, columns, **features):
+    if features:
+        datasets.Dataset.from_dict(columns, features=datasets.Features(features)).to_parquet(path)
+    else:
+        pq.write_table(pa.table(columns), path)
+    return str(path)
+
+
+def test_columns_of_streams(tmp_path):
+    columns = {"image": [b"x"], "text": ["yes"], "label": ["no"], "jpg": [b"y"], "number": [7]}
+    path = parquet_of(tmp_path / "many.parquet", columns)
+    with pytest.raises(
+        ValueError, match=r"the image may be .*several.* are image, text, label, jpg, number; .*\?image="
+    ):
+        open_source(path)
+    with pytest.raises(ValueError, match=r"the text may be .*several"):
+        open_source(f"{path}?image=jpg")
+    sample = next(open_source(f"{path}?image=jpg&text=label").read())
+    assert sample[:2] == (b"y", "no")
+    assert "many.parquet" in sample.name
+    with pytest.raises(ValueError, match=r"column number should hold the text and holds Value\('int64'\)"):
+        open_source(f"{path}?image=jpg&text=number")
+    with pytest.raises(ValueError, match=r"column text should hold the image and holds Value\('string'\)"):
+        open_source(f"{path}?image=text&text=label")
+    classes = {"image": datasets.Value("binary"), "label": datasets.ClassLabel(names=["a", "b"])}
+    path = parquet_of(tmp_path / "classes.parquet", {"image": [b"x"], "label": [1]}, **classes)
+    with pytest.raises(ValueError, match=r"column label should hold the text and holds ClassLabel"):
+        open_source(path)
+
+
+def test_what_a_stream_lacks_is_empty_and_counted(tmp_path):
+    (tmp_path / "there.png").write_bytes(b"there")
+    paths = [str(tmp_path / "there.png"), str(tmp_path / "missing.png"), None]
+    images = [{"bytes": b"x", "path": "a.png"}, *({"bytes": None, "path": path} for path in paths), None]
+    path = parquet_of(tmp_path / "a.parquet", {"image": images, "text": ["a", "b", None, "d", "e"]})
+    source = open_source(path)
+    read = list(source.read())
+    assert [sample.image for sample in read] == [b"x", b"there", b"", b"", b""]
+    assert [sample.text for sample in read] == list(source.texts()) == ["a", "b", "", "d", "e"]
+    assert [sample.name for sample in read[:2]] == ["a.png", paths[0]]
+
+
+def test_a_stream_of_ones_own(tmp_path):
+    def stream_of(*rows):
+        stream = datasets.IterableDataset.from_generator(lambda: iter(rows))
+        return lambda columns=None: stream.select_columns(columns) if columns else stream
+
+    image = Image.new("RGB", (3, 2), (1, 1, 2))
+    source = StreamedSource(stream_of({"image": image, "text": "a"}), "mine", "mine")
+    with Image.open(io.BytesIO(next(source.read()).image)) as read:
+        assert read.tobytes() == image.tobytes()
+    for row, message in (
+        ({"image": 7, "text": "a"}, "column image should hold the image and holds a int"),
+        ({"image": b"", "text": 7}, "column text should hold the text and holds 7"),
+    ):
+        with pytest.raises(ValueError, match=f"mine: the {message}"):
+            list(StreamedSource(stream_of(row), "mine", "mine").read())
+    with pytest.raises(ValueError, match="no sample in mine"):
+        StreamedSource(stream_of(), "mine", "mine")
+
+
+@pytest.mark.parametrize(("weights", "workers"), [(None, 0), (None, 2), ((3, 1, 1), 0), ((3, 1, 1), 2)])
+def test_a_mixture_gives_every_sample_once_in_each_epoch_of_its_source(kinds, weights, workers):
+    names = ["nested", "typed", "csv"]
+    sources = [open_source(kinds[name][0]) for name in names]
+    for source, weight in zip(sources, weights or (), strict=bool(weights)):
+        source.weight = weight
+
+    def two_epochs(part, parts):
+        epochs = [0] * len(sources)
+        for number, epoch, sample in mix(sources, part, parts, seed=2):
+            epochs[number] = epoch
+            if min(epochs) == 2:
+                return
+            yield number, epoch, sample
+
+    seen = defaultdict(Counter)
+    draws = Counter()
+    for *_, number, epoch, sample in read_by_all(two_epochs, workers, ranks=2):
+        draws[number] += 1
+        seen[number, epoch][sample.text] += 1
+        assert sample.image == kinds[names[number]][1][sample.text]
+    for number, name in enumerate(names):
+        for epoch in range(2):
+            assert seen[number, epoch] == Counter(list(kinds[name][1])), (name, epoch)
+    share = draws[0] / draws.total()
+    assert share == pytest.approx(0.6 if weights else 1 / 3, abs=0.1 if weights else 0.02)
+
+
+def in_memory(count, name="memory", weight=None, declared=None):
+    """A stream of as many samples as its texts count, whatever it declares."""
+    stream = datasets.IterableDataset.from_generator(
+        lambda: iter([{"image": b"", "text": f"{name} {number}"} for number in range(count)])
+    )
+    return StreamedSource(
+        lambda columns=None: stream.select_columns(columns) if columns else stream, name, name, weight, declared
+    )
+
+
+def first_epochs(stream, epochs):
+    return list(itertools.takewhile(lambda item: item[1] < epochs, stream))
+
+
+def test_an_epoch_mixes_its_sources_over_all_of_it():
+    items = first_epochs(mix([in_memory(400, "a", declared=400), in_memory(100, "b", declared=100)], 0, 1, seed=0), 1)
+    assert len(items) == 500
+    for start in range(0, 500, 100):
+        assert 5 <= sum(number == 1 for number, *_ in items[start : start + 100]) <= 40
+
+
+@pytest.mark.parametrize("declared", [4, 20, 33])
+def test_a_wrong_length_loses_and_repeats_nothing(declared):
+    sources = [in_memory(20, "a", declared=declared), in_memory(10, "b", declared=10)]
+    for part in range(2):
+        items = first_epochs(mix(sources, part, 2, seed=1), 3)
+        counts = Counter((number, epoch, sample.text) for number, epoch, sample in items)
+        assert set(counts.values()) == {1}
+        assert Counter((number, epoch) for number, epoch, _ in counts) == {
+            (number, epoch): count for number, count in ((0, 10), (1, 5)) for epoch in range(3)
+        }
+    later = [number for number, epoch, _ in items if epoch == 1]
+    assert 1 in later[-8:] and 0 in later[:8], "the second epoch knows how long its sources are"
+
+
+def test_one_source_needs_no_length_and_a_mixture_follows_from_its_seed():
+    assert len(first_epochs(mix([in_memory(7)], 0, 1, seed=0), 3)) == 21
+    weighted = [in_memory(30, "a", weight=1), in_memory(30, "b", weight=2)]
+
+    def start(part, seed):
+        return [(number, sample.text) for number, _, sample in itertools.islice(mix(weighted, part, 2, seed), 40)]
+
+    assert start(0, 1) == start(0, 1)
+    assert start(0, 1) != start(0, 2)
+    assert [number for number, _ in start(0, 1)] != [number for number, _ in start(1, 1)]
+
+
+def test_wrong_mixtures(tmp_path):
+    with pytest.raises(ValueError, match="no source"):
+        mix([], 0, 1, 0)
+    with pytest.raises(ValueError, match=r"all sources a weight or none; these have none: b, c"):
+        mix([in_memory(1, "a", weight=1), in_memory(1, "b"), in_memory(1, "c")], 0, 1, 0)
+    with pytest.raises(ValueError, match=r"not known of b.*\?weight=1.*\?samples=N"):
+        mix([in_memory(1, "a", declared=1), in_memory(1, "b")], 0, 1, 0)
+    message = r"source few has nothing for part 2 of 3.*fewer samples \(or shards\).*Lower the number of workers"
+    few, many = in_memory(2, "few"), in_memory(9, "many")
+    with pytest.raises(ValueError, match=message):
+        list(mix([few], 2, 3, 0))
+    few.weight = many.weight = 1
+    with pytest.raises(ValueError, match=message):
+        list(mix([many, few], 2, 3, 0))
+    with pytest.raises(ValueError, match=message):
+        list(mix([in_memory(9, "many", declared=9), in_memory(2, "few", declared=9)], 2, 3, 0))
+    with pytest.raises(ValueError, match=message):
+        mix([in_memory(2, "few", declared=2)], 2, 3, 0)
