@@ -1,5 +1,6 @@
 """Small models, drawn words, and the rules behind the golden values."""
 
+import io
 import json
 import os
 import zlib
@@ -17,6 +18,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 from svtrv2_hf import SVTRv2Config, SVTRv2ForCTC, SVTRv2ImageProcessor, SVTRv2Processor, build_tokenizer
 from svtrv2_hf.conversion import convert_state_dict, infer_config
+from svtrv2_hf.data.sources import IndexedSource
 
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -73,6 +75,38 @@ def draw(text, width=None, height=None):
     image = Image.new("RGB", (width or int(right - left) + 8, height or int(bottom - top) + 8), (220, 225, 215))
     ImageDraw.Draw(image).text((4 - left, 4 - top), text, font=font, fill=(10, 20, 30))
     return image
+
+
+class ListSource(IndexedSource):
+    """Samples that are in memory."""
+
+    def __init__(self, samples, name="list", weight=None):
+        self.samples, self.name, self.weight, self.num_samples = samples, name, weight, len(samples)
+
+    def fetch(self, indices):
+        return [self.samples[index] for index in indices]
+
+    def texts(self):
+        return (sample.text for sample in self.samples)
+
+
+def encoded(image, format="PNG", **options):
+    """The bytes of an image file."""
+    buffer = io.BytesIO()
+    image.save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+def make_folder(root, labels, images_in=None):
+    """A data folder; each label is drawn."""
+    place = root / images_in if images_in else root
+    place.mkdir(parents=True)
+    lines = []
+    for number, label in enumerate(labels):
+        draw(label or "x").save(place / f"{number}.png")
+        lines.append(f"{number}.png\t{label}")
+    (root / "labels.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return root
 
 
 def golden(name):

@@ -1,59 +1,25 @@
-"""Folders, label rules and batches of one size."""
+"""Label rules and batches of one size."""
 
+import io
 import itertools
 from collections import Counter
 
 import numpy as np
 import pytest
 import torch
-from conftest import CHARSET, draw
+from conftest import CHARSET, ListSource, draw, encoded, make_folder
 from PIL import Image
 from torch.utils.data import DataLoader
 
 from svtrv2_hf import SVTRv2ImageProcessor
-from svtrv2_hf.data.buckets import BucketBatches
-from svtrv2_hf.data.folder import Sample, read_folder
-from svtrv2_hf.data.labels import LabelEncoder, RejectedSampleError, Rejection, frames_needed
-
-
-def make_folder(root, labels, images_in=None):
-    """A data folder; each label is drawn."""
-    place = root / images_in if images_in else root
-    place.mkdir(parents=True)
-    lines = []
-    for number, label in enumerate(labels):
-        draw(label or "x").save(place / f"{number}.png")
-        lines.append(f"{number}.png\t{label}")
-    (root / "labels.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return root
-
-
-@pytest.mark.parametrize("images_in", [None, "images"])
-def test_reading_a_folder(tmp_path, images_in):
-    labels = ["one", " two words ", "", "t\u00e4b"]
-    samples = read_folder(make_folder(tmp_path / "data", labels, images_in))
-    assert [sample.text for sample in samples] == labels
-    assert all(sample.path.is_file() for sample in samples)
-
-
-@pytest.mark.parametrize(
-    ("content", "error", "message"),
-    [
-        (None, FileNotFoundError, r"no .*labels\.tsv"),
-        ("a.png hello\n", ValueError, r"labels\.tsv, line 1: there is no tab"),
-        ("\nmissing.png\thello\n", FileNotFoundError, r"line 2: there is no file .*missing\.png"),
-        ("\n", ValueError, "names no image"),
-    ],
-)
-def test_wrong_folders(tmp_path, content, error, message):
-    if content is not None:
-        (tmp_path / "labels.tsv").write_text(content)
-    with pytest.raises(error, match=message):
-        read_folder(tmp_path)
+from svtrv2_hf.data.augmentation import Augmentation
+from svtrv2_hf.data.buckets import BucketBatches, EvaluationBatches, Position, pixel_values_of
+from svtrv2_hf.data.labels import LabelEncoder, RejectedSampleError, Rejection, UnknownCharactersError, frames_needed
+from svtrv2_hf.data.sources import Sample, open_source
 
 
 def test_label_rules():
-    encoder = LabelEncoder("abc", max_length=3)
+    encoder = LabelEncoder("abc", max_length=3, unknown_characters="drop_sample")
     assert encoder.encode("cab") == [3, 1, 2]
     for text, reason in (
         ("", Rejection.EMPTY),
@@ -63,19 +29,32 @@ def test_label_rules():
         with pytest.raises(RejectedSampleError) as rejected:
             encoder.encode(text)
         assert rejected.value.reason == reason
-    lenient = LabelEncoder("abc", max_length=3, drop_unknown=True)
+    lenient = LabelEncoder("abc", max_length=3, unknown_characters="drop_character")
     assert lenient.encode("a b!c") == [1, 2, 3]
-    with pytest.raises(RejectedSampleError, match="empty label"):
+    with pytest.raises(RejectedSampleError, match="empty"):
         lenient.encode("!?")
+    with pytest.raises(UnknownCharactersError, match=r"'a\?b' has characters outside the charset: '\?' \(U\+003F\)"):
+        LabelEncoder("abc").encode("a?b")
+    with pytest.raises(ValueError, match="unknown_characters='ignore' must be one of"):
+        LabelEncoder("abc", unknown_characters="ignore")
 
 
 def test_frames_needed():
     assert [frames_needed(ids) for ids in ([1], [1, 2], [1, 1], [1, 1, 1], [1, 2, 2, 1])] == [1, 2, 3, 5, 5]
 
 
-def batches_of(samples, workers=0, batch_size=4, **kwargs):
-    stream = BucketBatches(samples, LabelEncoder(CHARSET), SVTRv2ImageProcessor(), batch_size, **kwargs)
-    return iter(DataLoader(stream, batch_size=None, num_workers=workers))
+def word(text, **kwargs):
+    return Sample(encoded(draw(text or "x", **kwargs)), text, text)
+
+
+def stream_of(samples, batch_size=4, policy="drop_sample", **kwargs):
+    sources = samples if isinstance(samples[0], ListSource) else [ListSource(samples)]
+    encoder = LabelEncoder(CHARSET, unknown_characters=policy)
+    return BucketBatches(sources, encoder, SVTRv2ImageProcessor(), batch_size, **kwargs)
+
+
+def batches_of(samples, workers=0, **kwargs):
+    return iter(DataLoader(stream_of(samples, **kwargs), batch_size=None, num_workers=workers))
 
 
 def labels_in(batches):
@@ -85,17 +64,16 @@ def labels_in(batches):
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
-def test_batches_have_one_size_and_every_sample_once_an_epoch(tmp_path, workers):
+def test_batches_have_one_size_and_every_sample_once_an_epoch(workers):
     # 24 squarish and 24 wide images; with batches of 4 an epoch is 12 full batches, whichever worker reads which
     labels = [f"{number:02}" for number in range(24)] + [f"line {number:02} that is long" for number in range(24)]
-    samples = read_folder(make_folder(tmp_path / "data", labels))
+    samples = [word(label) for label in labels]
     sizes = Counter()
     seen = Counter()
-    stream = batches_of(samples, workers)
-    for batch in itertools.islice(stream, 40):
-        assert batch["pixel_values"].dtype == torch.float32
-        assert len(batch["pixel_values"]) == len(batch["labels"])
-        sizes[tuple(batch["pixel_values"].shape[-2:])] += 1
+    for batch in itertools.islice(batches_of(samples, workers), 40):
+        assert batch["pixels"].dtype == torch.uint8
+        assert len(batch["pixels"]) == len(batch["labels"])
+        sizes[tuple(batch["pixels"].shape[1:])] += 1
         seen += labels_in([batch])
     assert len(sizes) == 2
     assert seen.keys() == set(labels)
@@ -106,31 +84,25 @@ def test_batches_have_one_size_and_every_sample_once_an_epoch(tmp_path, workers)
 
 
 def test_wide_images_make_smaller_batches():
-    stream = BucketBatches([], LabelEncoder("a"), SVTRv2ImageProcessor(), 256)
-    assert [
-        stream.batch_size_of(size) for size in [(64, 64), (48, 96), (40, 112), (32, 128), (32, 256), (32, 384)]
-    ] == [
-        256,
-        227,
-        234,
-        256,
-        128,
-        85,
-    ]
-    assert BucketBatches([], LabelEncoder("a"), SVTRv2ImageProcessor(), 1).batch_size_of((32, 384)) == 1
+    stream = stream_of([word("a")], batch_size=256)
+    sizes = [(64, 64), (48, 96), (40, 112), (32, 128), (32, 256), (32, 384)]
+    assert [stream.batch_size_of(size) for size in sizes] == [256, 256, 256, 256, 128, 85]
+    assert stream_of([word("a")], batch_size=1).batch_size_of((32, 384)) == 1
 
 
-def test_the_pixels_are_those_of_reading(tmp_path):
-    samples = read_folder(make_folder(tmp_path / "data", ["ab", "cd", "ef", "gh"]))
+def test_the_pixels_are_those_of_reading():
+    samples = [word(text) for text in ("ab", "cd", "ef", "gh")]
     batch = next(batches_of(samples))
+    pixel_values = pixel_values_of(batch["pixels"])
+    assert pixel_values.is_contiguous(memory_format=torch.channels_last)
     processor = SVTRv2ImageProcessor()
-    expected = {sample.text: processor(str(sample.path))["pixel_values"][0] for sample in samples}
-    for image, ids in zip(batch["pixel_values"], batch["labels"].tolist(), strict=True):
+    expected = {sample.text: processor(sample.image)["pixel_values"][0] for sample in samples}
+    for image, ids in zip(pixel_values, batch["labels"].tolist(), strict=True):
         np.testing.assert_array_equal(image, expected["".join(CHARSET[id - 1] for id in ids)])
 
 
-def test_the_order_follows_from_the_seed(tmp_path):
-    samples = read_folder(make_folder(tmp_path / "data", [f"{number:02}" for number in range(16)]))
+def test_the_order_follows_from_the_seed():
+    samples = [word(f"{number:02}") for number in range(16)]
 
     def order(seed):
         return [batch["labels"].tolist() for batch in itertools.islice(batches_of(samples, seed=seed), 8)]
@@ -140,38 +112,128 @@ def test_the_order_follows_from_the_seed(tmp_path):
     assert order(1)[:4] != order(1)[4:], "each epoch has an order of its own"
 
 
-def test_rejected_samples_are_counted(tmp_path):
+def test_augmentation_follows_from_seed_epoch_and_image():
+    samples = [word(f"{number:03}") for number in range(16)]
+
+    def images(workers, seed=0):
+        augmentation = Augmentation(probability=1.0, seed=seed)
+        seen = {}
+        for batch in itertools.islice(batches_of(samples, workers, augmentation=augmentation), 8):
+            for image, ids in zip(batch["pixels"], batch["labels"].tolist(), strict=True):
+                seen.setdefault(tuple(ids), []).append(image.numpy().tobytes())
+        return seen
+
+    alone, together = images(0), images(2)
+    assert {ids: set(versions) for ids, versions in alone.items()} == {
+        ids: set(versions) for ids, versions in together.items()
+    }
+    assert all(len(set(versions)) == 2 for versions in alone.values()), "each epoch has its own"
+    assert images(0, seed=1) != alone
+
+
+def test_rejected_samples_are_counted():
     good = [f"{number:02}" for number in range(8)]
-    folder = make_folder(tmp_path / "data", [*good, "", "caf\u00e9", "a" * 26, "1111111111111111111"])
-    samples = read_folder(folder)
-    samples[-1] = Sample(samples[0].path, samples[-1].text)  # nineteen equal characters in a small image
-    (folder / "bad.png").write_bytes(b"no image")
-    (folder / "cut.png").write_bytes((folder / "0.png").read_bytes()[:100])
-    samples += [Sample(folder / "bad.png", "aa"), Sample(folder / "cut.png", "bb")]
+    samples = [word(text) for text in [*good, "", "caf\u00e9", "a" * 26]]
+    samples.append(Sample(samples[0].image, "1" * 19, "nineteen equal characters in a small image"))
+    samples.append(Sample(b"no image", "aa", "bad"))
+    samples.append(Sample(samples[0].image[:100], "bb", "cut"))
     counts = Counter()
     stream = batches_of(samples, batch_size=3)
-    while counts["samples"] < 3 * len(samples):
+    while counts[0, "samples"] < 3 * len(samples):
         batch = next(stream)
         counts.update(batch["counts"])
         assert not labels_in([batch]).keys() - set(good)
-    epochs = counts["samples"] / len(samples)
+    epochs = counts[0, "samples"] / len(samples)
     for reason in Rejection:
         expected = 2 if reason == Rejection.UNREADABLE else 1
-        assert counts[str(reason)] == pytest.approx(expected * epochs, abs=2), reason
-    assert all(type(name) is str for name in counts)
+        assert counts[0, str(reason)] == pytest.approx(expected * epochs, abs=2), reason
+    assert all(type(name) is str for _, name in counts)
 
 
-def test_nothing_to_train_on_is_an_error_and_no_endless_loop(tmp_path):
-    samples = read_folder(make_folder(tmp_path / "data", ["", "\u00e9"]))
-    with pytest.raises(ValueError, match=r"None of the 2 samples can be trained on.*'empty label': 1"):
-        next(batches_of(samples))
+def test_dropped_characters_are_counted_by_source():
+    sources = [ListSource([word("a!b!")], "one"), ListSource([word("cd"), word("e?f")], "two")]
+    counts = Counter()
+    for batch in itertools.islice(batches_of(sources, batch_size=1, policy="drop_character"), 9):
+        counts.update(batch["counts"])
+    assert counts == {
+        (0, "samples"): 3, (0, "dropped_characters"): 6, (1, "samples"): 6, (1, "dropped_characters"): 3
+    }  # fmt: skip
 
 
-def test_a_rotated_photograph_goes_to_the_bucket_of_its_upright_size(tmp_path):
+def test_an_unknown_character_stops_the_stream_by_default():
+    with pytest.raises(UnknownCharactersError, match="'a!b'"):
+        list(itertools.islice(batches_of([word("ab"), word("a!b")], policy="error"), 9))
+
+
+def test_nothing_to_train_on_is_an_error_and_no_endless_loop():
+    with pytest.raises(ValueError, match=r"None of the last \d samples can be trained on.*'list: empty'"):
+        next(batches_of([word(""), word("\u00e9")]))
+
+
+def test_a_rotated_photograph_goes_to_the_bucket_of_its_upright_size():
     exif = Image.Exif()
     exif[0x0112] = 6
     upright = draw("a long line of text")
-    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "photo.jpg", exif=exif)
-    stream = batches_of([Sample(tmp_path / "photo.jpg", "ab")], batch_size=1)
+    photo = Sample(encoded(upright.transpose(Image.Transpose.ROTATE_90), "JPEG", exif=exif), "ab", "photo")
     height, width = SVTRv2ImageProcessor().target_size(*upright.size)
-    assert next(stream)["pixel_values"].shape == (1, 3, height, width)
+    assert next(batches_of([photo], batch_size=1))["pixels"].shape == (1, height, width, 3)
+
+
+@pytest.mark.parametrize(("workers", "taken"), [(0, 1), (0, 37), (2, 1), (2, 36), (2, 37), (3, 38)])
+def test_a_stream_is_found_again(workers, taken):
+    """What follows is the same, batches that came to nothing and counts included, wherever the break was."""
+    samples = [word(f"{number:03}") for number in range(40)] + [word(f"{number:09}") for number in range(20)]
+    # Found out on decoding, and of a size of their own, so that whole batches come to nothing.
+    cut = [Sample(encoded(draw("x", 300, 30))[:100], "cut", "cut")] * 8
+    samples = [*samples, *cut, word("")]
+    options = {"batch_size": 2, "augmentation": Augmentation(seed=3)}
+
+    def read(stream, number):
+        loader = DataLoader(stream, batch_size=None, num_workers=workers)
+        return list(itertools.islice(iter(loader), number))
+
+    whole = read(stream_of(samples, **options), taken + 20)
+    formed = [0] * max(1, workers)
+    for batch in whole[:taken]:
+        formed[batch["worker"]] = batch["formed"]
+    if taken > 30:
+        assert sum(formed) > taken, "some batches came to nothing"
+    again = stream_of(samples, **options)
+    again.start = Position(taken, formed)
+    for expected, batch in zip(whole[taken:], read(again, 20), strict=True):
+        assert torch.equal(expected["pixels"], batch["pixels"])
+        assert torch.equal(expected["labels"], batch["labels"])
+        assert {name: expected[name] for name in ("counts", "worker", "formed")} == {
+            name: batch[name] for name in ("counts", "worker", "formed")
+        }
+
+
+def test_ranks_share_the_samples():
+    samples = [word(f"{number:02}") for number in range(24)]
+    seen = Counter()
+    for rank in range(3):
+        stream = stream_of(samples, batch_size=4)
+        stream.rank, stream.world_size = rank, 3
+        seen += labels_in(itertools.islice(iter(DataLoader(stream, batch_size=None)), 2))
+    assert seen == {sample.text: 1 for sample in samples}
+
+
+def test_batches_in_an_epoch():
+    words = [word(f"{number:02}") for number in range(24)] + [word("1234567890" * 2) for _ in range(12)]
+    stream = stream_of([*words, word("")], batch_size=8)
+    wide = stream.image_processor.target_size(*Image.open(io.BytesIO(words[-1].image)).size)
+    expected = 24 / 8 + 12 / stream.batch_size_of(wide)
+    assert stream.batches_per_epoch() == pytest.approx(expected)
+    assert stream.batches_per_epoch(probe=30) == pytest.approx(expected, rel=0.4)
+
+
+def test_evaluation_reads_every_image_once_whatever_its_label(tmp_path):
+    labels = [f"{number:02}" for number in range(9)] + ["caf\u00e9", "", "a long line of text"]
+    folder = make_folder(tmp_path / "data", labels)
+    (folder / "3.png").write_bytes(b"no image")
+    for workers in (0, 2):
+        batches = EvaluationBatches(open_source(str(folder)), SVTRv2ImageProcessor(), 4)
+        seen = list(DataLoader(batches, batch_size=None, num_workers=workers))
+        assert sorted(text for batch in seen for text in batch["texts"]) == sorted(set(labels) - {"03"})
+        assert sum(batch["unreadable"] for batch in seen) == 1
+        assert all(len(batch["pixels"]) == len(batch["texts"]) <= 4 for batch in seen)

@@ -1,22 +1,25 @@
-"""Word accuracy, against the reference's scores."""
+"""Word accuracy and edit similarity, against the reference's scores."""
 
 import json
+import math
 
 import pytest
 from conftest import GOLDEN
 
-from svtrv2_hf.evaluation.metrics import normalize_text, word_accuracy
+from svtrv2_hf.evaluation.metrics import Score, compare, normalize_text
 
 
 @pytest.mark.parametrize("protocol", ["english", "chinese"])
 def test_agrees_with_the_reference(protocol):
     data = json.loads((GOLDEN / "metrics.json").read_text())
     readings, labels = zip(*data["pairs_prediction_reference"], strict=True)
+    score = compare(readings, labels, protocol)
     number = len(readings)
+    expected = data[f"{protocol}_protocol"]
     # the reference divides by the number plus 1e-5
-    assert word_accuracy(readings, labels, protocol) * number / (number + 1e-5) == pytest.approx(
-        data[f"{protocol}_protocol"]["acc"], abs=1e-9
-    )
+    assert score.word_accuracy * number / (number + 1e-5) == pytest.approx(expected["acc"], abs=1e-9)
+    distance = (1 - score.one_minus_ned) * number / (number + 1e-5)
+    assert 1 - distance == pytest.approx(expected["norm_edit_dis"], abs=1e-9)
 
 
 def test_what_counts():
@@ -27,8 +30,11 @@ def test_what_counts():
         normalize_text("a", "french")
 
 
-def test_nothing_to_score():
-    with pytest.raises(ValueError, match="no text"):
-        word_accuracy([], [])
+def test_scores_add_up():
+    whole = compare(["ab", "cd", "ef"], ["ab", "ce", "xy"])
+    assert whole == compare(["ab"], ["ab"]) + compare(["cd", "ef"], ["ce", "xy"])
+    assert whole == Score(samples=3, correct=1, similarity=1.5)
+    assert (Score(loss=6.0, loss_samples=3) + Score(loss=2.0, loss_samples=1)).mean_loss == 2.0
+    assert math.isnan(Score().word_accuracy)
     with pytest.raises(ValueError, match="zip"):
-        word_accuracy(["a"], [])
+        compare(["a"], [])

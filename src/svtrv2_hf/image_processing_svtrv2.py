@@ -117,7 +117,8 @@ def upright_size(source: Any, name: str | None = None) -> tuple[int, int]:
         UnreadableImageError: it has no header that Pillow knows.
     """
     with _named_errors(source, name), _open(source, timeout=None) as image:
-        sideways = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+        # not image.getexif(), which for PNG decodes all pixels in search of a chunk behind them
+        sideways = Image.Image.getexif(image).get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
         return (image.height, image.width) if sideways else image.size
 
 

@@ -1,21 +1,56 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training batches of one image size each (MSR buckets; paper, section 3.2)."""
+"""Batches of one image size each (MSR buckets; paper, section 3.2), endless for training and once through to evaluate."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from typing import Any
+from itertools import islice
+from typing import Any, NamedTuple
+from zlib import crc32
 
 import numpy as np
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
-from ..image_processing_svtrv2 import SVTRv2ImageProcessor, UnreadableImageError, load_rgb, upright_size
+from ..image_processing_svtrv2 import SVTRv2ImageProcessor, UnreadableImageError, load_rgb, resize, upright_size
 from ..processing_svtrv2 import pad_labels
-from .folder import Sample
+from .augmentation import Augmentation
 from .labels import LabelEncoder, RejectedSampleError, Rejection, frames_needed
+from .sources import Sample, Source, mix
 
 
 PIXELS_PER_FRAME = 4  # of an image's width
+
+Size = tuple[int, int]  # height and width in pixels
+
+
+class Waiting(NamedTuple):
+    """A sample whose bucket is not yet full."""
+
+    sample: Sample
+    ids: list[int]
+    epoch: int
+    source: int
+
+
+class Position(NamedTuple):
+    """How far a stream has been taken: enough to find the place again.
+
+    Attributes:
+        taken: batches taken, of all workers together; they come from the workers in turn.
+        formed: batches formed by each worker up to the last one taken from it, those included that came to nothing because
+            none of their images could be decoded.
+    """
+
+    taken: int
+    formed: list[int]
+
+
+def pixel_values_of(pixels: torch.Tensor) -> torch.Tensor:
+    """uint8 of shape `(n, height, width, 3)` to the model's float32 `(n, 3, height, width)` in -1..1, on its device.
+
+    The same values as the image processor's `normalize`; batches travel as bytes and take this form where they are used.
+    """
+    return pixels.permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
 
 
 class BucketBatches(IterableDataset):
@@ -24,85 +59,197 @@ class BucketBatches(IterableDataset):
     Every sample goes to the bucket of its size, which its aspect ratio decides before it is decoded, and waits there as
     bytes. A full bucket is a batch. Buckets carry over from epoch to epoch, so that every sample is seen once in each.
 
-    Batches hold `pixel_values` of shape `(n, 3, height, width)`, `labels` of shape `(n, longest)` padded with -100, and
-    `counts`, what this worker has read and rejected since its last batch, for the trainer to add up.
+    Ranks and their workers each read a part of the samples. What a worker yields follows from the arguments alone, so a
+    stream is found again by forming batches without decoding them.
+
+    Batches hold `pixels`, uint8 of shape `(n, height, width, 3)`; `labels` of shape `(n, longest)` padded with -100;
+    `counts`, what this worker has read and rejected since its last batch, by source number and name; and `worker` and
+    `formed`, for the [`Position`].
 
     Args:
-        samples: all images and texts.
+        sources: mixed as `mix` does.
         encoder: the label rules.
         image_processor: decides sizes and resizes, as it does in reading.
-        batch_size: images in a batch of 32 x 128 pixels or as many; larger images make smaller batches.
+        batch_size: images in a batch up to the last of the processor's sizes (32 x 128 pixels); wider ones make smaller
+            batches of the same area.
         seed: of the order.
+        augmentation: what is done to images before they are resized.
+
+    Raises:
+        ValueError: while it is read, if none of the samples can be trained on.
+        UnknownCharactersError: while it is read, if the encoder's policy is to stop.
     """
 
     def __init__(
         self,
-        samples: Sequence[Sample],
+        sources: Sequence[Source],
         encoder: LabelEncoder,
         image_processor: SVTRv2ImageProcessor,
         batch_size: int,
         seed: int = 0,
+        augmentation: Augmentation | None = None,
     ):
-        self.samples = samples
+        self.sources = list(sources)
         self.encoder = encoder
         self.image_processor = image_processor
         self.batch_size = batch_size
         self.seed = seed
+        self.augmentation = augmentation
+        self.rank, self.world_size = 0, 1
+        self.start = Position(0, [])
 
-    def batch_size_of(self, size: tuple[int, int]) -> int:
-        """Images of `size`, `(height, width)` in pixels, in a batch."""
-        return max(1, min(self.batch_size, self.batch_size * 32 * 128 // (size[0] * size[1])))
+    @property
+    def num_samples(self) -> int | None:
+        """Samples of all sources, where it is known."""
+        lengths = [source.num_samples for source in self.sources]
+        return None if None in lengths else sum(length for length in lengths if length is not None)
+
+    def batch_size_of(self, size: Size) -> int:
+        """Images of `size` in a batch."""
+        height, width = self.image_processor.bucket_sizes[-1]
+        area = size[0] * size[1]
+        if list(size) in self.image_processor.bucket_sizes or area <= height * width:
+            return self.batch_size
+        return max(1, self.batch_size * height * width // area)
+
+    def batches_per_epoch(self, probe: int = 10_000) -> float:
+        """Batches that an epoch makes on average, estimated from the headers of `probe` samples drawn at random.
+
+        Raises:
+            ValueError: the number of samples is unknown, or none of those drawn can be trained on.
+        """
+        if self.num_samples is None:
+            unknown = [source.name for source in self.sources if source.num_samples is None]
+            raise ValueError(
+                f"Nobody knows how many samples there are in {', '.join(unknown)}, so an epoch has no length: give "
+                "--max_steps, or the number in the source (?samples=NUMBER)."
+            )
+        drawn = min(probe, self.num_samples)
+        counts: Counter[tuple[int, str]] = Counter()
+        batches = 0.0
+        for number, _, sample in islice(mix(self.sources, 0, 1, self.seed), drawn):
+            if (opened := self._open(number, sample, counts)) is not None:
+                batches += 1 / self.batch_size_of(opened[1])
+        if not batches:
+            raise ValueError(f"None of {drawn} samples can be trained on: {self._tell(counts)}.")
+        return batches / drawn * self.num_samples
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        worker = get_worker_info()
-        first, step = (worker.id, worker.num_workers) if worker else (0, 1)
-        waiting: dict[tuple[int, int], list[tuple[Sample, bytes, list[int]]]] = defaultdict(list)
-        counts: Counter[str] = Counter()
-        epoch = 0
-        while True:
-            order = np.random.default_rng([self.seed, epoch]).permutation(len(self.samples))[first::step]
-            usable = 0
-            for index in order:
-                counts["samples"] += 1
-                try:
-                    sample, data, ids, size = self._open(self.samples[index])
-                except RejectedSampleError as rejected:
-                    counts[str(rejected.reason)] += 1
-                    continue
-                usable += 1
-                waiting[size].append((sample, data, ids))
-                if len(waiting[size]) < self.batch_size_of(size):
-                    continue
-                if batch := self._batch(waiting.pop(size), counts):
-                    yield {**batch, "counts": dict(counts)}
-                    counts.clear()
-            if not usable:
-                raise ValueError(f"None of the {len(order)} samples can be trained on: {dict(counts)}.")
-            epoch += 1
+        info = get_worker_info()
+        workers = info.num_workers if info else 1
+        # A stream that goes on from the middle must begin with the worker whose turn it is.
+        worker = ((info.id if info else 0) + self.start.taken) % workers
+        skip = self.start.formed[worker] if self.start.formed else 0
+        counts: Counter[tuple[int, str]] = Counter()
+        waiting: dict[Size, list[Waiting]] = defaultdict(list)
+        formed = unused = 0
+        for number, epoch, sample in mix(
+            self.sources, self.rank * workers + worker, self.world_size * workers, self.seed
+        ):
+            if (opened := self._open(number, sample, counts)) is None:
+                unused += 1
+                if unused > self._patience:
+                    raise ValueError(f"None of the last {unused} samples can be trained on: {self._tell(counts)}.")
+                continue
+            unused = 0
+            ids, size = opened
+            waiting[size].append(Waiting(sample, ids, epoch, number))
+            if len(waiting[size]) < self.batch_size_of(size):
+                continue
+            formed += 1
+            full = waiting.pop(size)
+            if formed <= skip:
+                counts.clear()
+            elif batch := self._batch(full, size, counts):
+                yield {**batch, "counts": dict(counts), "worker": worker, "formed": formed}
+                counts.clear()
 
-    def _open(self, sample: Sample) -> tuple[Sample, bytes, list[int], tuple[int, int]]:
-        ids = self.encoder.encode(sample.text)
-        data = sample.path.read_bytes()
+    @property
+    def _patience(self) -> int:
+        """Samples without use after which there is no hope: every sample of the sources, if there are not very many."""
+        return min(self.num_samples or 1_000_000, 1_000_000)
+
+    def _tell(self, counts: Counter[tuple[int, str]]) -> dict[str, int]:
+        return {f"{self.sources[number].name}: {name}": count for (number, name), count in counts.items()}
+
+    def _open(self, number: int, sample: Sample, counts: Counter[tuple[int, str]]) -> tuple[list[int], Size] | None:
+        """The label and the size of a sample, or `None` if it is left out; counted either way."""
+        counts[number, "samples"] += 1
         try:
-            size = self.image_processor.target_size(*upright_size(data, str(sample.path)))
-        except UnreadableImageError as error:
-            raise RejectedSampleError(Rejection.UNREADABLE, str(error)) from error
-        if frames_needed(ids) > size[1] // PIXELS_PER_FRAME:
-            raise RejectedSampleError(Rejection.UNALIGNABLE, f"{sample.text!r} in {size[0]} x {size[1]} pixels")
-        return sample, data, ids, size
+            ids = self.encoder.encode(sample.text)
+            size = self.image_processor.target_size(*upright_size(sample.image, sample.name))
+            if frames_needed(ids) > size[1] // PIXELS_PER_FRAME:
+                raise RejectedSampleError(Rejection.UNALIGNABLE, f"{sample.text!r} in {size[0]} x {size[1]} pixels")
+        except RejectedSampleError as rejected:
+            counts[number, str(rejected.reason)] += 1
+            return None
+        except UnreadableImageError:
+            counts[number, str(Rejection.UNREADABLE)] += 1
+            return None
+        if dropped := len(sample.text) - len(ids):
+            counts[number, "dropped_characters"] += dropped
+        return ids, size
 
     def _batch(
-        self, waiting: Sequence[tuple[Sample, bytes, list[int]]], counts: Counter[str]
+        self, waiting: Sequence[Waiting], size: Size, counts: Counter[tuple[int, str]]
     ) -> dict[str, torch.Tensor] | None:
         images, labels = [], []
-        for sample, data, ids in waiting:
+        for sample, ids, epoch, number in waiting:
             try:
-                image = load_rgb(data, name=str(sample.path))
+                image = load_rgb(sample.image, name=sample.name)
             except UnreadableImageError:
-                counts[str(Rejection.UNREADABLE)] += 1
+                counts[number, str(Rejection.UNREADABLE)] += 1
                 continue
-            images.append(self.image_processor.prepare(image))
+            if self.augmentation is not None:
+                image = self.augmentation(image, size, epoch, crc32(sample.image))
+            images.append(resize(image, size))
             labels.append(ids)
         if not images:
             return None
-        return {"pixel_values": torch.from_numpy(np.stack(images)), "labels": torch.from_numpy(pad_labels(labels))}
+        return {"pixels": torch.from_numpy(np.stack(images)), "labels": torch.from_numpy(pad_labels(labels))}
+
+
+class EvaluationBatches(IterableDataset):
+    """All images of a source once, in batches of one size each, with their texts as they are.
+
+    Batches hold `pixels`, uint8 of shape `(n, height, width, 3)`, `texts`, and `unreadable`, the images that could not be
+    read since the last batch. The last batch of a worker may hold no image.
+
+    Args:
+        source: what is read.
+        image_processor: decides sizes and resizes.
+        batch_size: images in a batch, at most.
+    """
+
+    def __init__(self, source: Source, image_processor: SVTRv2ImageProcessor, batch_size: int):
+        self.source = source
+        self.image_processor = image_processor
+        self.batch_size = batch_size
+        self.rank, self.world_size = 0, 1
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        info = get_worker_info()
+        worker, workers = (info.id, info.num_workers) if info else (0, 1)
+        waiting: dict[Size, list[tuple[np.ndarray, str]]] = defaultdict(list)
+        unreadable = 0
+        for sample in self.source.read(self.rank * workers + worker, self.world_size * workers):
+            try:
+                image = load_rgb(sample.image, name=sample.name)
+            except UnreadableImageError:
+                unreadable += 1
+                continue
+            size = self.image_processor.target_size(*image.size)
+            waiting[size].append((resize(image, size), sample.text))
+            if len(waiting[size]) == self.batch_size:
+                yield self._batch(waiting.pop(size), unreadable)
+                unreadable = 0
+        for rest in waiting.values():
+            yield self._batch(rest, unreadable)
+            unreadable = 0
+        if unreadable:
+            yield self._batch([], unreadable)
+
+    @staticmethod
+    def _batch(images: Sequence[tuple[np.ndarray, str]], unreadable: int) -> dict[str, Any]:
+        pixels = np.stack([image for image, _ in images]) if images else np.zeros((0, 4, 4, 3), np.uint8)
+        return {"pixels": torch.from_numpy(pixels), "texts": [text for _, text in images], "unreadable": unreadable}

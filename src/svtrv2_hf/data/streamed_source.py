@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-import fsspec.asyn  # type: ignore[import-untyped]
-import pyarrow.parquet  # type: ignore[import-untyped]
+import fsspec.asyn
+import pyarrow.parquet
 from datasets import DatasetBuilder, Image, IterableDataset, load_dataset_builder
 from datasets.distributed import split_dataset_by_node
 from PIL import Image as PillowImage

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Word accuracy under the field's protocols."""
+"""Word accuracy and edit similarity under the field's protocols."""
 
 import string
 from collections.abc import Iterable
+from dataclasses import astuple, dataclass
 from typing import Literal
+
+from rapidfuzz.distance import Levenshtein
 
 
 Protocol = Literal["english", "chinese"]
@@ -24,19 +27,63 @@ def normalize_text(text: str, protocol: Protocol) -> str:
     return text.replace(" ", "").lower()
 
 
-def word_accuracy(readings: Iterable[str], labels: Iterable[str], protocol: Protocol = "english") -> float:
-    """Share of texts read without error, 0 to 1.
+@dataclass
+class Score:
+    """Sums over samples, which parts of a data set, or ranks, can add up.
 
-    >>> word_accuracy(["Hello!", "wor1d"], ["hello", "world"])
-    0.5
+    Attributes:
+        samples: texts compared, those included whose image could not be read.
+        correct: texts that agree under the protocol.
+        similarity: sum of 1 - edit distance / length of the longer text, of the texts under the protocol.
+        loss: sum of the losses of samples.
+        loss_samples: samples that have a loss: their label is in the charset and fits into the frames.
+        unreadable: images that could not be read; they count as read wrongly.
+    """
+
+    samples: float = 0
+    correct: float = 0
+    similarity: float = 0
+    loss: float = 0
+    loss_samples: float = 0
+    unreadable: float = 0
+
+    def __add__(self, other: "Score") -> "Score":
+        return Score(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+
+    @property
+    def word_accuracy(self) -> float:
+        """Share of texts read without error, 0 to 1; as the reference's `acc`."""
+        return self._mean(self.correct, self.samples)
+
+    @property
+    def one_minus_ned(self) -> float:
+        """Mean similarity, 0 to 1; as the reference's `norm_edit_dis`."""
+        return self._mean(self.similarity, self.samples)
+
+    @property
+    def mean_loss(self) -> float:
+        """Mean over the samples that have a loss."""
+        return self._mean(self.loss, self.loss_samples)
+
+    @staticmethod
+    def _mean(total: float, number: float) -> float:
+        return total / number if number else float("nan")
+
+
+def compare(readings: Iterable[str], labels: Iterable[str], protocol: Protocol = "english") -> Score:
+    """Scores readings against labels.
+
+    >>> score = compare(["Hello!", "wor1d"], ["hello", "world"])
+    >>> score.word_accuracy, score.one_minus_ned
+    (0.5, 0.9)
 
     Raises:
-        ValueError: there is no text, or the numbers of readings and labels differ.
+        ValueError: the numbers of readings and labels differ.
     """
-    right = [
-        normalize_text(reading, protocol) == normalize_text(label, protocol)
-        for reading, label in zip(readings, labels, strict=True)
-    ]
-    if not right:
-        raise ValueError("There is no text to score.")
-    return sum(right) / len(right)
+    score = Score()
+    for reading, label in zip(readings, labels, strict=True):
+        read, true = normalize_text(reading, protocol), normalize_text(label, protocol)
+        score.samples += 1
+        score.correct += read == true
+        score.similarity += Levenshtein.normalized_similarity(read, true)
+    return score

@@ -4,7 +4,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
@@ -14,16 +14,33 @@ from transformers import HfArgumentParser, TrainingArguments
 class DataAndModelArguments:
     """What is trained, and on what."""
 
-    train_data: list[str] = field(metadata={"help": "Folders of images with a labels.tsv (file TAB text)."})
-    eval_data: list[str] = field(default_factory=list, metadata={"help": "Folders to read when training is done."})
+    train_data: list[str] = field(
+        metadata={
+            "help": "Sources: a folder with labels.tsv, a list file, LMDB (also nested), imagefolder, parquet, webdataset "
+            "tars, or hub:NAME; each may go on with ?weight=2&image=COLUMN&text=COLUMN and so on."
+        }
+    )
+    eval_data: list[str] = field(default_factory=list, metadata={"help": "Sources to read during training."})
+    protocol: Literal["english", "chinese"] = field(
+        default="english",
+        metadata={"help": "What readings must agree in: letters and digits, or everything but spaces; case ignored."},
+    )
     model: str = field(
         default="tiny", metadata={"help": "A size (nano, tiny, small, base) to train from scratch, or a saved folder."}
     )
     charset: str | None = field(
         default=None,
         metadata={
-            "help": "File with one character a line, for a new model. Default: the 94 printable ASCII characters."
+            "help": "File with one character a line. A saved model keeps what it knows of them. Default: that of the saved "
+            "model, or the 94 printable ASCII characters."
         },
+    )
+    use_guidance: bool | None = field(
+        default=None,
+        metadata={"help": "Train with the semantic guidance branch. Default: as the model has it, or no."},
+    )
+    freeze_stages: int = field(
+        default=0, metadata={"help": "Leave the stem and so many stages of the backbone as they are (1 to 3)."}
     )
     max_ratio: int | None = field(
         default=None, metadata={"help": "Widest image in units of its height. Default: the model's, or 12."}
@@ -31,18 +48,24 @@ class DataAndModelArguments:
     max_label_length: int = field(
         default=25, metadata={"help": "Samples with longer labels are left out, and counted."}
     )
-    drop_unknown_characters: bool = field(
-        default=False,
+    unknown_characters: Literal["error", "drop_sample", "drop_character"] = field(
+        default="error",
         metadata={
-            "help": "Leave characters outside the charset out of the labels, instead of stopping before training."
+            "help": "What to do about characters outside the charset: stop, leave the sample out, or leave the character "
+            "out of the label; counted either way."
         },
     )
+    augment_operations: int = field(default=3, metadata={"help": "Operations drawn for each image; 0 is none."})
+    augment_magnitude: float = field(default=5.0, metadata={"help": "How strong they are, 0 to 10."})
 
 
 @dataclass
 class SVTRv2TrainingArguments(TrainingArguments):
     """transformers' own arguments, with the paper's values as defaults (section 4.1, for 4 x 256 images a step)."""
 
+    num_train_epochs: float = field(
+        default=20.0, metadata={"help": "Passes over the training data, where --max_steps does not tell."}
+    )
     learning_rate: float = field(default=6.5e-4, metadata={"help": "Peak of the one-cycle schedule."})
     weight_decay: float = field(default=0.05, metadata={"help": "AdamW's, on weights of two and more dimensions."})
     warmup_steps: float = field(
@@ -50,14 +73,53 @@ class SVTRv2TrainingArguments(TrainingArguments):
     )
     max_grad_norm: float = field(default=0.0, metadata={"help": "Gradient clipping; 0 is none."})
     per_device_train_batch_size: int = field(
-        default=256, metadata={"help": "Images a batch of 32 x 128 pixels; larger images make smaller batches."}
+        default=256, metadata={"help": "Images a batch of 32 x 128 pixels or less; wider images make smaller batches."}
     )
+    per_device_eval_batch_size: int = field(default=64, metadata={"help": "Images a batch in evaluation."})
     logging_steps: float = field(default=50, metadata={"help": "Steps between two log lines."})
-    ignore_data_skip: bool = field(default=True, metadata={"help": "Keep: SVTRv2Trainer passes over the data itself."})
+    eval_strategy: str = field(
+        default="steps", metadata={"help": "steps: evaluate every --eval_steps, and at the end; no: at the end only."}
+    )
+    eval_steps: float | None = field(default=500, metadata={"help": "Steps between two evaluations."})
+    metric_for_best_model: str | None = field(
+        default="word_accuracy",
+        metadata={"help": "What the best model is best in: the mean over the sets, or SET_word_accuracy."},
+    )
+    greater_is_better: bool | None = field(default=True, metadata={"help": "Whether more of it is better."})
+    ignore_data_skip: bool = field(default=True, metadata={"help": "Keep: SVTRv2Trainer finds its place by itself."})
+    ddp_find_unused_parameters: bool | None = field(default=False, metadata={"help": "Keep: all are used."})
     save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints to keep."})
     report_to: str = field(
         default="none", metadata={"help": "Where to log besides the terminal: tensorboard, wandb, ..."}
     )
+    ema_decay: float | None = field(
+        default=None,
+        metadata={
+            "help": "Evaluate and save an exponential moving average of the weights; 0.999 to 0.9999 are usual."
+        },
+    )
+    max_hours: float | None = field(
+        default=None, metadata={"help": "Save a checkpoint and stop after so many hours, to go on another time."}
+    )
+    resume_inexactly: bool = field(
+        default=False,
+        metadata={"help": "Go on from a checkpoint although settings differ that decide which data come next."},
+    )
+
+
+def read_recipe(path: str | Path) -> dict[str, Any]:
+    """A YAML file that maps names of arguments to values.
+
+    Raises:
+        ValueError: it is no such file.
+    """
+    try:
+        recipe = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"The recipe {path} is no YAML: {error}") from error
+    if not isinstance(recipe, dict):
+        raise ValueError(f"The recipe {path} must map names of arguments to values.")
+    return recipe
 
 
 def parse_arguments(argv: Sequence[str]) -> tuple[DataAndModelArguments, SVTRv2TrainingArguments]:
@@ -68,10 +130,7 @@ def parse_arguments(argv: Sequence[str]) -> tuple[DataAndModelArguments, SVTRv2T
     """
     arguments = list(argv)
     if arguments and arguments[0].endswith((".yaml", ".yml")):
-        recipe = yaml.safe_load(Path(arguments[0]).read_text(encoding="utf-8"))
-        if not isinstance(recipe, dict):
-            raise ValueError(f"{arguments[0]} must map the names of arguments to values.")
-        arguments = [*_as_command_line(recipe), *arguments[1:]]
+        arguments = [*_as_command_line(read_recipe(arguments[0])), *arguments[1:]]
     parser = HfArgumentParser((DataAndModelArguments, SVTRv2TrainingArguments), prog="train.py")
     return parser.parse_args_into_dataclasses(arguments)
 

@@ -1,85 +1,173 @@
 # SPDX-License-Identifier: Apache-2.0
 """The training run behind `scripts/train.py` and `svtrv2 train`."""
 
+import math
 import sys
+from collections import Counter
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
+from tqdm import tqdm
 from transformers import set_seed
+from transformers.trainer_utils import get_last_checkpoint
+from transformers.utils import logging
 
-from ..charsets import ENGLISH_94, build_tokenizer, charset_of, read_charset
-from ..configuration_svtrv2 import PRESETS, SVTRv2Config
-from ..data.buckets import BucketBatches
-from ..data.folder import Sample, read_folder
-from ..data.labels import LabelEncoder
-from ..evaluation.metrics import word_accuracy
-from ..image_processing_svtrv2 import SVTRv2ImageProcessor
-from ..modeling_svtrv2 import SVTRv2ForCTC
-from ..pipeline_svtrv2 import SVTRv2TextRecognitionPipeline
-from ..processing_svtrv2 import SVTRv2Processor
-from .arguments import DataAndModelArguments, parse_arguments
+from ..charsets import charset_of
+from ..data.augmentation import Augmentation
+from ..data.buckets import BucketBatches, EvaluationBatches
+from ..data.labels import LabelEncoder, UnknownCharactersError
+from ..data.sources import IndexedSource, Source, open_source
+from .arguments import SVTRv2TrainingArguments, parse_arguments
+from .model import model_and_processor
 from .trainer import SVTRv2Trainer
 
 
 def main(argv: Sequence[str]) -> None:
-    """Trains a recogniser, saves it as a Hub folder and reads the evaluation folders with it.
+    """Trains a recogniser and saves it as a Hub folder: the best one of its evaluations, or the last.
+
+    Stopped before its end (`--max_hours`, SIGTERM), it leaves a checkpoint to go on from.
 
     Raises:
-        ValueError: labels have characters outside the charset, or `max_steps` is missing.
+        ValueError: labels have characters outside the charset; the output folder holds another run; settings contradict.
     """
     chosen, arguments = parse_arguments(argv)
-    if arguments.max_steps < 1:
-        raise ValueError("--max_steps must tell how many optimiser steps to train for.")
     set_seed(arguments.seed)
-    samples = [sample for folder in chosen.train_data for sample in read_folder(folder)]
-    held_out = {folder: read_folder(folder) for folder in chosen.eval_data}
-    model, processor = _model_and_processor(chosen)
-    encoder = LabelEncoder(charset_of(processor.tokenizer), chosen.max_label_length, chosen.drop_unknown_characters)
-    _check_characters(samples, encoder)
+    logging.disable_progress_bar()  # of loading and saving, which take no time
+    resume = _resume_from(arguments)
+    model, processor = model_and_processor(chosen)
+    sources = _open_sources(chosen.train_data)
+    held_out = _open_sources(chosen.eval_data)
+    encoder = LabelEncoder(charset_of(processor.tokenizer), chosen.max_label_length, chosen.unknown_characters)
+    if chosen.unknown_characters == "error" and arguments.process_index == 0:
+        check_characters(sources, encoder)
     batches = BucketBatches(
-        samples, encoder, processor.image_processor, arguments.per_device_train_batch_size, arguments.seed
+        sources,
+        encoder,
+        processor.image_processor,
+        arguments.per_device_train_batch_size,
+        arguments.seed,
+        Augmentation(chosen.augment_operations, magnitude=chosen.augment_magnitude, seed=arguments.seed)
+        if chosen.augment_operations
+        else None,
     )
-    trainer = SVTRv2Trainer(model, arguments, train_dataset=batches, processing_class=processor)
-    print(f"Training {model.num_parameters() / 1e6:.2f} M parameters on {len(samples)} samples.", file=sys.stderr)
-    trainer.train(resume_from_checkpoint=arguments.resume_from_checkpoint)
-    trainer.save_model()
-    print(f"Samples read and rejected: {dict(trainer.counts)}. Saved to {arguments.output_dir}.", file=sys.stderr)
-
-    if held_out:
-        # read by what was saved, as a user would
-        read = SVTRv2TextRecognitionPipeline(
-            model=SVTRv2ForCTC.from_pretrained(arguments.output_dir),
-            processor=SVTRv2Processor.from_pretrained(arguments.output_dir),
-            batch_size=32,
-            device=arguments.device,
+    if arguments.max_steps < 1:
+        step = arguments.world_size * arguments.gradient_accumulation_steps
+        arguments.max_steps = math.ceil(arguments.num_train_epochs * batches.batches_per_epoch() / step)
+    if not held_out:
+        arguments.eval_strategy = "no"
+    trainer = SVTRv2Trainer(
+        model,
+        arguments,
+        train_dataset=batches,
+        eval_dataset={
+            source.name: EvaluationBatches(source, processor.image_processor, arguments.per_device_eval_batch_size)
+            for source in held_out
+        },
+        processing_class=processor,
+        protocol=chosen.protocol,
+        freeze_stages=chosen.freeze_stages,
+    )
+    _tell(
+        arguments,
+        f"Training {model.num_parameters(only_trainable=True) / 1e6:.2f} M of {model.num_parameters() / 1e6:.2f} M "
+        f"parameters on {batches.num_samples or 'an unknown number of'} samples for {arguments.max_steps} steps.",
+    )
+    trainer.train(resume_from_checkpoint=resume)
+    state = trainer.state
+    if trainer.stop_in_time.reason:
+        _tell(
+            arguments,
+            f"Stopped after step {state.global_step} of {state.max_steps}: {trainer.stop_in_time.reason}. The same command "
+            "with --resume_from_checkpoint True goes on.",
         )
-        for folder, labelled in held_out.items():
-            readings = [result[0]["generated_text"] for result in read([str(sample.path) for sample in labelled])]
-            accuracy = word_accuracy(readings, [sample.text for sample in labelled])
-            print(f"{Path(folder).name}\t{len(labelled)} samples\tword accuracy {accuracy:.4f}")
+        return
+    if not held_out:
+        trainer.save_recogniser()
+    else:
+        trainer.evaluate_at_the_end()
+        _print_best(trainer, [source.name for source in held_out])
+    _tell(arguments, f"Saved to {arguments.output_dir}.")
 
 
-def _model_and_processor(chosen: DataAndModelArguments) -> tuple[SVTRv2ForCTC, SVTRv2Processor]:
-    if chosen.model not in PRESETS:
-        if chosen.charset is not None:
-            raise ValueError("--charset is for a new model; a saved one has its own.")
-        processor = SVTRv2Processor.from_pretrained(chosen.model)
-        if chosen.max_ratio is not None:
-            processor.image_processor.max_ratio = chosen.max_ratio
-        return SVTRv2ForCTC.from_pretrained(chosen.model), processor
-    charset = ENGLISH_94 if chosen.charset is None else read_charset(chosen.charset)
-    processor = SVTRv2Processor(
-        SVTRv2ImageProcessor(max_ratio=12 if chosen.max_ratio is None else chosen.max_ratio), build_tokenizer(charset)
-    )
-    return SVTRv2ForCTC(SVTRv2Config.preset(chosen.model, vocab_size=len(charset) + 1)), processor
+def check_characters(sources: Sequence[Source], encoder: LabelEncoder) -> None:
+    """Looks for characters outside the charset before training begins.
+
+    Every label of sources on disk is looked at, and the first 10,000 of what comes over a network; training itself stops at
+    any that is left.
+
+    Raises:
+        UnknownCharactersError: there are any; the message tells all of them, how often, and what to do.
+    """
+    unknown: Counter[str] = Counter()
+    strange = looked_at = 0
+    for source in sources:
+        number = source.num_samples if isinstance(source, IndexedSource) else 10_000
+        texts = islice(source.texts(), number)
+        for text in tqdm(texts, f"Checking {source.name}", number, unit=" labels", delay=5):
+            looked_at += 1
+            if found := encoder.unknown(text):
+                strange += 1
+                unknown.update(sorted(found))
+    if strange:
+        listed = ", ".join(f"{character!r} ({number})" for character, number in unknown.most_common(50))
+        raise UnknownCharactersError(
+            f"{strange} of {looked_at} labels have characters outside the charset: {listed}. Add them to the charset "
+            "(--charset FILE), or pass --unknown_characters drop_sample or drop_character. `svtrv2 audit` tells more."
+        )
 
 
-def _check_characters(samples: Sequence[Sample], encoder: LabelEncoder) -> None:
-    strange = [sample for sample in samples if encoder.unknown(sample.text)]
-    if strange and not encoder.drop_unknown:
-        unknown = "".join(sorted(set().union(*(encoder.unknown(sample.text) for sample in strange))))
+def _open_sources(specs: Sequence[str]) -> list[Source]:
+    sources = [open_source(spec) for spec in specs]
+    names = Counter(source.name for source in sources)
+    if twice := [name for name, number in names.items() if number > 1]:
         raise ValueError(
-            f"{len(strange)} of {len(samples)} labels have characters outside the charset: {unknown!r}, first in "
-            f"{strange[0].path}. Add them to the charset (--charset FILE), or leave them out of the labels "
-            "(--drop_unknown_characters)."
+            f"Several sources are named {', '.join(twice)}: name them by ?name=..., so that logs can tell."
         )
+    return sources
+
+
+def _resume_from(arguments: SVTRv2TrainingArguments) -> str | None:
+    """The checkpoint to go on from.
+
+    Raises:
+        ValueError: it starts anew where a run has left checkpoints, which would mix the two; or there is none to go on from.
+    """
+    resume = arguments.resume_from_checkpoint
+    output = Path(arguments.output_dir)
+    last = get_last_checkpoint(output) if output.is_dir() else None
+    if resume is None or resume.lower() in ("false", "no"):
+        if last is not None:
+            raise ValueError(
+                f"{last} is of an earlier run: pass --resume_from_checkpoint True to go on with it, or another "
+                "--output_dir, or remove it."
+            )
+        return None
+    if resume.lower() in ("true", "yes"):
+        if last is None:
+            raise ValueError(f"There is no checkpoint in {output} to resume from.")
+        return last
+    return resume
+
+
+def _print_best(trainer: SVTRv2Trainer, names: Sequence[str]) -> None:
+    if trainer.args.process_index:
+        return
+    metric = (trainer.args.metric_for_best_model or "word_accuracy").removeprefix("eval_")
+    evaluations = [entry for entry in trainer.state.log_history if f"eval_{metric}" in entry]
+    choose = max if trainer.args.greater_is_better else min
+    best = choose(evaluations, key=lambda entry: entry[f"eval_{metric}"])
+    print(f"Best of {len(evaluations)} evaluations, at step {best['step']}:")
+    rows: list[tuple[Any, ...]] = [("set", "samples", "word accuracy", "1-NED", "loss")]
+    for name in names:
+        values = [best[f"eval_{name}_{kind}"] for kind in ("samples", "word_accuracy", "one_minus_ned", "loss")]
+        rows.append((name, f"{values[0]:.0f}", f"{100 * values[1]:.2f}", f"{100 * values[2]:.2f}", f"{values[3]:.3f}"))
+    width = max(len(str(row[0])) for row in rows)
+    for name, *values in rows:
+        print(f"{name:{width}}" + "".join(f"{value:>15}" for value in values))
+
+
+def _tell(arguments: SVTRv2TrainingArguments, message: str) -> None:
+    if arguments.process_index == 0:
+        print(message, file=sys.stderr)

@@ -1,78 +1,143 @@
 # SPDX-License-Identifier: Apache-2.0
-"""transformers' Trainer, taught SVTRv2's batches, loss and schedule."""
+"""transformers' Trainer, taught SVTRv2's batches, loss, schedule, evaluation and checkpoints."""
 
+import json
+import shutil
+import time
 from collections import Counter
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import astuple
+from pathlib import Path
+from typing import Any, cast
 
+import safetensors.torch
 import torch
+from accelerate.utils import gather_object
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
-from torch.utils.data import DataLoader
-from transformers import Trainer, TrainerState
-from transformers.trainer_utils import get_last_checkpoint
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from transformers import Trainer, TrainerControl, TrainerState
+from transformers.trainer_utils import TrainOutput, get_last_checkpoint, rotate_checkpoints
 
-from ..modeling_svtrv2 import SVTRv2Downsample, SVTRv2Embeddings
+from ..data.buckets import BucketBatches, EvaluationBatches, Position
+from ..evaluation.evaluator import evaluate
+from ..evaluation.metrics import Protocol, Score
+from ..modeling_svtrv2 import SVTRv2Downsample, SVTRv2Embeddings, SVTRv2ForCTC
+from .callbacks import AverageWeights, LearningCurve, StopInTime
+from .loader import TrainingStream, make_loader, to_model_inputs
+
+
+DATA_STATE = "data_state.json"
+AVERAGED_WEIGHTS = "averaged_weights.safetensors"
 
 
 class SVTRv2Trainer(Trainer):
-    """Trains [`SVTRv2ForCTC`] on [`BucketBatches`].
+    """Trains [`SVTRv2ForCTC`] on [`BucketBatches`], on any number of ranks.
 
-    What differs from its parent: batches come ready made and of several sizes, so the loader takes them as they are; the
-    loss is a mean over samples, also over accumulated batches; weight decay and schedule are the paper's; and the samples
-    read and rejected so far are logged as `data/...`.
+    What differs from its parent: batches come ready made and of several sizes, and ranks draw them on their own; the loss is
+    a mean over all samples of a step, over ranks and accumulated batches alike; weight decay and schedule are the paper's;
+    evaluation adds up counts; what was read and rejected is logged as `data/...`; a checkpoint appears under its name only
+    when it is complete, and resuming from it is exact.
+
+    Args:
+        eval_dataset (`dict[str, EvaluationBatches]`, *optional*): the sets to evaluate on, by name.
+        protocol ("english" or "chinese"): what readings must agree in.
+        freeze_stages (`int`): leave the stem and so many stages of the backbone as they are.
+        kwargs: as the parent's. `args` are [`SVTRv2TrainingArguments`].
 
     Raises:
-        ValueError: there are several processes or devices.
+        ValueError: one process is to use several devices, or there is no such stage to freeze.
     """
 
     optimizer: torch.optim.Optimizer | None
     lr_scheduler: LRScheduler | None
+    control: TrainerControl
+    model: SVTRv2ForCTC
+    train_dataset: BucketBatches
+    eval_dataset: Mapping[str, EvaluationBatches] | None
 
-    def __init__(self, *args: Any, **kwargs: Any):
+    def __init__(self, *args: Any, protocol: Protocol = "english", freeze_stages: int = 0, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        if self.args.world_size > 1 or self.args.n_gpu > 1:
+        if self.args.n_gpu > 1:
             raise ValueError(
-                f"Training runs in one process on one device so far, not on {self.args.world_size} x {self.args.n_gpu}: "
-                "choose one device with CUDA_VISIBLE_DEVICES and start one process."
+                f"One process cannot train on {self.args.n_gpu} devices: start one for each (accelerate launch), or choose "
+                "one device with CUDA_VISIBLE_DEVICES."
             )
-        self.counts: Counter[str] = Counter()
-        self.batches_done = 0
+        self.protocol = protocol
+        self.frozen = self._freeze(freeze_stages)
+        self.averaged: AveragedModel | None = None
+        self.counts: Counter[tuple[int, str]] = Counter()
+        self.stop_in_time = StopInTime(self.args.max_hours)
+        self.add_callback(self.stop_in_time)
+        self.add_callback(LearningCurve)
+        self._stream: TrainingStream | None = None
+        self._last_log = time.perf_counter()
+        self._staging: Path | None = None
         # The loss divides by the number of samples that `_get_num_items_in_batch` gives.
         self.model_accepts_loss_kwargs = True
+
+    # The run
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
         """Trains, from `resume_from_checkpoint` on exactly as if there had been no break.
 
-        The order of the data follows from its seed, so the batches of the steps already done are read again and passed over;
-        the number of loader workers must be the same as it was.
+        Args:
+            resume_from_checkpoint: a checkpoint's folder; or `True` for the last one in the output folder.
+
+        Raises:
+            ValueError: there is no checkpoint; or settings that decide which data come next differ from those that it was
+                made with, and `resume_inexactly` is not set.
         """
-        self.batches_done = 0
         if resume_from_checkpoint is True:
             resume_from_checkpoint = get_last_checkpoint(self.args.output_dir)
             if resume_from_checkpoint is None:
                 raise ValueError(f"There is no checkpoint in {self.args.output_dir} to resume from.")
+        self.counts.clear()
+        self.train_dataset.start = Position(0, [])
+        # Drop path and guidance draw other random numbers on each rank.
+        torch.manual_seed(self.args.seed + self.args.process_index)
+        if self.args.ema_decay is not None:
+            average = get_ema_multi_avg_fn(self.args.ema_decay)
+            self.averaged = AveragedModel(self.model, multi_avg_fn=average, use_buffers=True)
+            self.remove_callback(AverageWeights)
+            self.add_callback(AverageWeights(self.averaged))
         if resume_from_checkpoint:
-            state = TrainerState.load_from_json(f"{resume_from_checkpoint}/trainer_state.json")
-            self.batches_done = state.global_step * self.args.gradient_accumulation_steps
+            state = self._restore(Path(str(resume_from_checkpoint)))
+            if state.global_step >= self.args.max_steps:  # there is nothing left but what comes after training
+                self._load_from_checkpoint(str(resume_from_checkpoint))
+                self.state = state
+                self.state.is_world_process_zero = self.is_world_process_zero()
+                return TrainOutput(state.global_step, 0.0, {})
+        if self.args.should_save:
+            shutil.rmtree(Path(self.args.output_dir) / ".saving", ignore_errors=True)  # of a run that was killed
         return super().train(resume_from_checkpoint=resume_from_checkpoint or None, **kwargs)
 
     def get_train_dataloader(self) -> Any:
-        return _CountingLoader(
-            DataLoader(
-                self.train_dataset,
-                batch_size=None,
-                num_workers=self.args.dataloader_num_workers,
-                prefetch_factor=self.args.dataloader_prefetch_factor,
-                # of its own, or starting to read would advance the random numbers that a checkpoint restored
-                generator=torch.Generator(),
-                pin_memory=self.args.dataloader_pin_memory and self.args.device.type == "cuda",
-            ),
-            self.counts,
-            self.batches_done,
-        )
+        loader = make_loader(self.train_dataset, self.args, self.args.dataloader_num_workers)
+        self._stream = TrainingStream(loader, self.counts, self.train_dataset.start)
+        return self._stream
+
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        return to_model_inputs(inputs, self.args.device)
 
     def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: torch.device) -> torch.Tensor:
-        return torch.tensor(sum(len(batch["labels"]) for batch in batch_samples), device=device)
+        number = torch.tensor(sum(len(batch["labels"]) for batch in batch_samples), device=device)
+        return self.accelerator.gather(number).sum() if self.args.world_size > 1 else number
+
+    def compute_loss(self, model: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
+        for module in self.frozen:
+            module.eval()  # the Trainer has just put the whole model into training mode
+        return super().compute_loss(model, *args, **kwargs)
+
+    def _freeze(self, stages: int) -> list[torch.nn.Module]:
+        backbone = self.model.svtrv2
+        if not 0 <= stages <= len(backbone.stages):
+            raise ValueError(f"freeze_stages={stages}: the backbone has stages 1 to {len(backbone.stages)}.")
+        frozen = [backbone.embeddings, *backbone.stages[:stages]] if stages else []
+        for module in frozen:
+            module.requires_grad_(False)
+        return frozen
+
+    # Optimiser and schedule
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW without weight decay on vectors, and on the convolutions of stem and downsampling.
@@ -117,23 +182,191 @@ class SVTRv2Trainer(Trainer):
             self._created_lr_scheduler = True
         return self.lr_scheduler
 
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """The checkpoint tells where in the schedule we are; how long it is, this run tells."""
+        scheduler = self.lr_scheduler
+        shape = {
+            name: getattr(scheduler, name) for name in ("total_steps", "_schedule_phases") if hasattr(scheduler, name)
+        }
+        super()._load_optimizer_and_scheduler(checkpoint)
+        vars(scheduler).update(shape)
+
+    # Logs and evaluation
+
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        if "loss" in logs:
-            logs = {**logs, **{f"data/{name}": count for name, count in self.counts.items()}}
+        if "loss" in logs and self._stream is not None:
+            now = time.perf_counter()
+            total: Counter[tuple[int, str]] = Counter()
+            for counts in gather_object([dict(self.counts)]) if self.args.world_size > 1 else [self.counts]:
+                total.update(counts)
+            logs = {
+                **logs,
+                **self._describe(total),
+                "data/waiting": round(self._stream.waited / (now - self._last_log), 4),
+            }
+            self._stream.waited, self._last_log = 0.0, now
         super().log(logs, *args, **kwargs)
 
+    def _describe(self, counts: Counter[tuple[int, str]]) -> dict[str, float]:
+        """The counts as log entries: all together, and by source where there are several."""
+        described: Counter[str] = Counter()
+        sources = self.train_dataset.sources
+        for (number, name), count in sorted(counts.items()):
+            described[f"data/{name}"] += count
+            if len(sources) > 1:
+                described[f"data/{sources[number].name}/{name}"] += count
+        entries: dict[str, float] = dict(described)
+        if length := self.train_dataset.num_samples:
+            entries["data/epochs"] = round(described["data/samples"] / length, 4)
+        return entries
 
-class _CountingLoader:
-    """Takes the counts out of the batches on their way to the model, and passes over the first `skip` batches."""
+    @property
+    def recogniser(self) -> SVTRv2ForCTC:
+        """The model that is evaluated and saved for use: of the averaged weights, if there are any."""
+        return self.model if self.averaged is None else cast(SVTRv2ForCTC, self.averaged.module)
 
-    def __init__(self, loader: DataLoader, counts: Counter[str], skip: int):
-        self.loader = loader
-        self.skip = skip
-        self.dataset = loader.dataset
-        self.counts = counts
+    def evaluate(
+        self, eval_dataset: Mapping[str, EvaluationBatches] | None = None, metric_key_prefix: str = "eval", **_: Any
+    ) -> dict[str, float]:
+        """Reads every set, each rank a part of it, and adds up the scores.
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        for number, batch in enumerate(self.loader):
-            self.counts.update(batch.pop("counts"))
-            if number >= self.skip:
-                yield batch
+        Returns:
+            For each set `eval_NAME_word_accuracy`, `eval_NAME_one_minus_ned`, `eval_NAME_loss` (the mean over samples),
+            `eval_NAME_samples`, and `eval_NAME_unreadable` if there are any; the means over the sets of the first three
+            under `eval_...`. All in 0..1 but the loss.
+        """
+        sets = eval_dataset or self.eval_dataset or {}
+        metrics: dict[str, float] = {}
+        kinds = ("word_accuracy", "one_minus_ned", "loss")
+        for name, batches in sets.items():
+            loader = make_loader(batches, self.args, self.args.dataloader_num_workers)
+            with self.accelerator.autocast():
+                score = self._sum_over_ranks(evaluate(self.recogniser, self.processing_class, loader, self.protocol))
+            values = (score.word_accuracy, score.one_minus_ned, score.mean_loss)
+            metrics |= {f"{metric_key_prefix}_{name}_{kind}": value for kind, value in zip(kinds, values, strict=True)}
+            metrics[f"{metric_key_prefix}_{name}_samples"] = score.samples
+            if score.unreadable:
+                metrics[f"{metric_key_prefix}_{name}_unreadable"] = score.unreadable
+        for kind in kinds:
+            metrics[f"{metric_key_prefix}_{kind}"] = sum(
+                metrics[f"{metric_key_prefix}_{name}_{kind}"] for name in sets
+            ) / max(1, len(sets))
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def evaluate_at_the_end(self) -> None:
+        """Evaluates, unless the last step just did, and keeps the model if it is the best."""
+        if not any(
+            entry["step"] == self.state.global_step for entry in self.state.log_history if "eval_loss" in entry
+        ):
+            self._determine_best_metric(self.evaluate(), trial=None)
+
+    def _sum_over_ranks(self, score: Score) -> Score:
+        if self.args.world_size == 1:
+            return score
+        sums = torch.tensor(astuple(score), dtype=torch.float64, device=self.args.device)
+        torch.distributed.all_reduce(sums)
+        return Score(*sums.tolist())
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        is_best = super()._determine_best_metric(metrics, trial)
+        if is_best:
+            self.save_recogniser()
+        return is_best
+
+    # Saving and resuming
+
+    def save_recogniser(self) -> None:
+        """Saves the recogniser and its processor into the output folder, for use.
+
+        Each file appears when it is complete.
+        """
+        if self.args.should_save:
+            staging = Path(self.args.output_dir) / ".saving" / "recogniser"
+            self.recogniser.save_pretrained(staging)
+            self.processing_class.save_pretrained(staging)
+            for path in staging.iterdir():
+                path.replace(Path(self.args.output_dir) / path.name)
+            staging.rmdir()
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self._staging or super()._get_output_dir(trial))
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        """Writes the checkpoint aside and renames it when it is complete, so that a kill leaves no half of one."""
+        run = Path(super()._get_output_dir(trial))
+        name = f"checkpoint-{self.state.global_step}"
+        self._staging = run / ".saving"
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self._staging = None
+        states = self._data_states()  # of all ranks, which have thereby all written their parts
+        if self.args.should_save:
+            complete = run / ".saving" / name
+            (complete / DATA_STATE).write_text(json.dumps(states, indent=1))
+            if self.averaged is not None:
+                safetensors.torch.save_file(self.averaged.state_dict(), complete / AVERAGED_WEIGHTS)
+            if (run / name).exists():  # of a run that went this way before
+                (run / name).rename(run / ".saving" / "replaced")
+                shutil.rmtree(run / ".saving" / "replaced")
+            complete.rename(run / name)
+            rotate_checkpoints(str(run), save_total_limit=self.args.save_total_limit, use_mtime=True)
+        self.accelerator.wait_for_everyone()
+
+    def _data_states(self) -> dict[str, Any]:
+        assert self._stream is not None
+        counts = [[number, name, count] for (number, name), count in self.counts.items()]
+        own = {"taken": self._stream.position.taken, "formed": self._stream.position.formed, "counts": counts}
+        return {"settings": self._settings(), "ranks": gather_object([own]) if self.args.world_size > 1 else [own]}
+
+    def _settings(self) -> dict[str, Any]:
+        """All that decides which data come next, and how long the schedule is."""
+        data = self.train_dataset
+        return {
+            "processes": self.args.world_size,
+            "dataloader_num_workers": self.args.dataloader_num_workers,
+            "gradient_accumulation_steps": self.args.gradient_accumulation_steps,
+            "per_device_train_batch_size": data.batch_size,
+            "seed": data.seed,
+            "max_steps": self.args.max_steps,
+            "train_data": [[source.name, source.num_samples, source.weight] for source in data.sources],
+            "charset": "".join(data.encoder.ids),
+            "max_label_length": data.encoder.max_length,
+            "unknown_characters": data.encoder.unknown_characters,
+            "max_ratio": data.image_processor.max_ratio,
+            "augmentation": None if data.augmentation is None else vars(data.augmentation),
+        }
+
+    def _restore(self, checkpoint: Path) -> TrainerState:
+        """Sets data and averaged weights to where the checkpoint left them; the parent restores the rest."""
+        path = checkpoint / DATA_STATE
+        if not path.is_file():
+            raise ValueError(f"There is no {path}: {checkpoint} is no checkpoint of this trainer.")
+        states = json.loads(path.read_text())
+        state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+        now = json.loads(json.dumps(self._settings()))
+        differing = [name for name in now if now[name] != states["settings"].get(name)]
+        if not differing:
+            own = states["ranks"][self.args.process_index]
+            self.train_dataset.start = Position(own["taken"], own["formed"])
+            self._add_counts(own["counts"])
+        elif self.args.resume_inexactly:
+            self.train_dataset.seed += state.global_step  # another order than the one that was begun
+            if self.args.process_index == 0:
+                for rank in states["ranks"]:
+                    self._add_counts(rank["counts"])
+        else:
+            raise ValueError(
+                f"{checkpoint} was made with other settings than this run has: "
+                + "; ".join(f"{name} was {states['settings'].get(name)!r} and is {now[name]!r}" for name in differing)
+                + ". With the same settings, training goes on exactly as if it had never stopped. To go on with these, "
+                "reading the data in a new order, pass --resume_inexactly True."
+            )
+        if self.averaged is not None and (checkpoint / AVERAGED_WEIGHTS).is_file():
+            self.averaged.load_state_dict(safetensors.torch.load_file(checkpoint / AVERAGED_WEIGHTS))
+        return state
+
+    def _add_counts(self, counts: list[list[Any]]) -> None:
+        self.counts.update({(number, name): count for number, name, count in counts})

@@ -1,0 +1,333 @@
+#!/usr/bin/env python
+# SPDX-License-Identifier: Apache-2.0
+"""Measures the input side of training: sources, augmentation, MSR buckets, and how long a training step waits for data.
+
+    python scripts/benchmark_data.py [--folder DATA] [--output results.json]
+
+Without --folder it draws words, of the sizes that crops usually have. The images are written into files of each kind, and
+read back through the trainer's own loader: decoded, augmented, resized, in batches. "plain" is the least that a loader can
+do with the same images, all of one size: no buckets, no label rules, no counts. One thread for each process; medians.
+"""
+
+import argparse
+import contextlib
+import io
+import itertools
+import json
+import os
+import platform
+import random
+import statistics
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import datasets
+import lmdb
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from tqdm import tqdm
+from transformers.utils import logging
+
+from svtrv2_hf import ENGLISH_94, SVTRv2Config, SVTRv2ForCTC, SVTRv2ImageProcessor, load_rgb
+from svtrv2_hf.data.augmentation import OPERATIONS, Augmentation
+from svtrv2_hf.data.buckets import BucketBatches, Position
+from svtrv2_hf.data.labels import LabelEncoder
+from svtrv2_hf.data.sources import open_source
+from svtrv2_hf.image_processing_svtrv2 import resize
+from svtrv2_hf.processing_svtrv2 import pad_labels
+from svtrv2_hf.training.arguments import SVTRv2TrainingArguments
+from svtrv2_hf.training.loader import make_loader
+from svtrv2_hf.training.trainer import SVTRv2Trainer
+
+
+SIZE = (32, 128)
+CHARSET = ENGLISH_94 + " "
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, help="a folder with labels.tsv to take crops from")
+    parser.add_argument("--images", type=int, default=4000)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--output", type=Path, help="write the figures to this JSON file, too")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    crops = list(
+        itertools.islice(real_crops(arguments.folder) if arguments.folder else drawn_crops(), arguments.images)
+    )
+    with tempfile.TemporaryDirectory() as temporary:
+        places = write_all(Path(temporary), crops)
+        results = {
+            "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+            "images": len(crops),
+            "median_size": [
+                statistics.median(Image.open(io.BytesIO(data)).size[axis] for data, _ in crops) for axis in (0, 1)
+            ],
+            "rounds": arguments.rounds,
+            "augmentation": augmentation(crops[:500], arguments.rounds),
+            "sources": sources(places, arguments.workers, arguments.rounds),
+            "replay_images_per_second": replay(places["LMDB"], len(crops)),
+            "buckets": buckets(places["one size"], arguments.rounds),
+            "training": training(places["one size"], arguments.rounds),
+        }
+    print(table(results))
+    if arguments.output:
+        arguments.output.write_text(json.dumps(results, indent=2) + "\n")
+
+
+# Data
+
+
+def drawn_crops() -> Iterator[tuple[bytes, str]]:
+    """Words on noise, three of four as JPEG, the others as PNG."""
+    rng = random.Random(0)
+    noise = np.random.default_rng(0)
+    while True:
+        text = "".join(rng.choices(ENGLISH_94[:62], k=min(12, max(1, round(rng.gauss(6, 2.5))))))
+        font = ImageFont.load_default(rng.randint(18, 40))
+        left, top, right, bottom = font.getbbox(text)
+        width, height = int(right - left) + 12, int(bottom - top) + 8
+        yield encode(word(text, font, (width, height), noise), "PNG" if rng.random() < 0.25 else "JPEG"), text
+
+
+def word(text: str, font: Any, size: tuple[int, int], noise: np.random.Generator) -> Image.Image:
+    """A word in the middle of a noisy image."""
+    paper = noise.integers(120, 250, (max(1, size[1] // 4), max(1, size[0] // 4), 3), dtype=np.uint8)
+    image = Image.fromarray(paper).resize(size, Image.Resampling.BICUBIC)
+    ImageDraw.Draw(image).text((size[0] / 2, size[1] / 2), text, font=font, fill=(20, 20, 60), anchor="mm")
+    return image
+
+
+def real_crops(folder: Path) -> Iterator[tuple[bytes, str]]:
+    """The files of a folder, again and again."""
+    while True:
+        for sample in open_source(str(folder)).read():
+            yield sample.image, sample.text
+
+
+def encode(image: Image.Image, format: str) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format)
+    return buffer.getvalue()
+
+
+def write_all(root: Path, crops: list[tuple[bytes, str]]) -> dict[str, str]:
+    """The crops in each kind of file, and words of one size; where they lie, by kind."""
+    places = {
+        kind: root / kind.replace(" ", "_") for kind in ("labels.tsv", "LMDB", "parquet", "webdataset tar", "one size")
+    }
+    for place in places.values():
+        place.mkdir()
+    write_folder(places["labels.tsv"], crops)
+    with lmdb.open(str(places["LMDB"]), map_size=2**32) as environment, environment.begin(write=True) as transaction:
+        for number, (data, text) in enumerate(crops, start=1):
+            transaction.put(b"image-%09d" % number, data)
+            transaction.put(b"label-%09d" % number, text.encode())
+        transaction.put(b"num-samples", str(len(crops)).encode())
+    for shard in range(4):
+        part = crops[shard::4]
+        table = datasets.Dataset.from_dict(
+            {"image": [{"bytes": d, "path": None} for d, _ in part], "text": [t for _, t in part]}
+        )
+        table.cast_column("image", datasets.Image()).to_parquet(str(places["parquet"] / f"{shard}.parquet"))
+        with tarfile.open(places["webdataset tar"] / f"{shard}.tar", "w") as archive:
+            for number, (data, text) in enumerate(part):
+                for name, content in ((f"{number:06}.jpg", data), (f"{number:06}.txt", text.encode())):
+                    entry = tarfile.TarInfo(name)
+                    entry.size = len(content)
+                    archive.addfile(entry, io.BytesIO(content))
+    noise, font = np.random.default_rng(1), ImageFont.load_default(26)
+    words = [(encode(word(text[:8], font, (138, 36), noise), "JPEG"), text[:8]) for _, text in crops[:2000]]
+    write_folder(places["one size"], words)
+    return {kind: str(place) for kind, place in places.items()}
+
+
+def write_folder(folder: Path, crops: list[tuple[bytes, str]]) -> None:
+    lines = []
+    for number, (data, text) in enumerate(crops):
+        (folder / f"{number}.img").write_bytes(data)
+        lines.append(f"{number}.img\t{text}\n")
+    (folder / "labels.tsv").write_text("".join(lines), encoding="utf-8")
+
+
+# Measurements
+
+
+def augmentation(crops: list[tuple[bytes, str]], rounds: int) -> dict[str, Any]:
+    """Microseconds an image: each operation alone; and decoding with resizing, without and with chains."""
+    images = [load_rgb(data) for data, _ in crops]
+    keys = [crc32(data) for data, _ in crops]
+    rng = random.Random(0)
+    operations = {
+        name: microseconds(
+            lambda operation=operation: [operation(image, 0.5, rng) for image in images], len(images), rounds
+        )
+        for name, operation in OPERATIONS.items()
+    }
+    chains: dict[str, float] = {}
+    for name, probability in (("none", None), ("each with probability 0.5", 0.5), ("all three", 1.0)):
+        augment = None if probability is None else Augmentation(probability=probability)
+
+        def run(augment: Augmentation | None = augment) -> None:
+            for (data, _), key in zip(crops, keys, strict=True):
+                image = load_rgb(data)
+                resize(image if augment is None else augment(image, SIZE, 0, key), SIZE)
+
+        chains[name] = microseconds(run, len(crops), rounds)
+    return {"operations_us": operations, "decode_augment_resize_us": chains}
+
+
+def microseconds(run: Callable[[], Any], number: int, rounds: int) -> float:
+    times = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        run()
+        times.append((time.perf_counter() - start) / number * 1e6)
+    return round(statistics.median(times), 1)
+
+
+def stream(place: str, batch_size: int = 64) -> BucketBatches:
+    encoder = LabelEncoder(CHARSET, unknown_characters="drop_sample")
+    return BucketBatches(
+        [open_source(place)], encoder, SVTRv2ImageProcessor(), batch_size, augmentation=Augmentation()
+    )
+
+
+def sources(places: dict[str, str], workers: list[int], rounds: int) -> list[dict[str, Any]]:
+    """Images a second out of the loader, for each kind of file and number of workers."""
+    rows = []
+    cases = [(kind, number) for kind in places if kind != "one size" for number in workers]
+    for kind, number in tqdm(cases, desc="sources", disable=None):
+        rates = [rate(stream(places[kind]), number, images=2000) for _ in range(max(3, rounds // 2))]
+        rows.append({"source": kind, "workers": number, "images_per_second": round(statistics.median(rates))})
+    return rows
+
+
+def rate(batches: Any, workers: int, images: int, warm_up: int = 4) -> float:
+    loader = iter(make_loader(batches, SVTRv2TrainingArguments(use_cpu=True), workers))
+    for _ in range(warm_up):  # starting workers, opening files
+        next(loader)
+    start, done = time.perf_counter(), 0
+    while done < images:
+        done += len(next(loader)["labels"])
+    return done / (time.perf_counter() - start)
+
+
+def replay(place: str, images: int) -> int:
+    """Images a second that a resumed run passes over."""
+    batches = stream(place)
+    batches.start = Position(images // 64 - 10, [images // 64 - 10])
+    start = time.perf_counter()
+    next(iter(batches))
+    return round(images / (time.perf_counter() - start))
+
+
+class PlainBatches(BucketBatches):
+    """The same work on images of one size, without buckets, rules and counts."""
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        formed = 0
+        for epoch in itertools.count():
+            samples = self.sources[0].read(0, 1, self.seed, epoch)
+            while chunk := list(itertools.islice(samples, self.batch_size)):
+                images = [self.augmentation(load_rgb(s.image), SIZE, epoch, crc32(s.image)) for s in chunk]
+                formed += 1
+                yield {
+                    "pixels": torch.from_numpy(np.stack([resize(image, SIZE) for image in images])),
+                    "labels": torch.from_numpy(pad_labels([self.encoder.encode(s.text) for s in chunk])),
+                    "counts": {},
+                    "worker": 0,
+                    "formed": formed,
+                }
+
+
+def plain(place: str, batch_size: int = 64) -> PlainBatches:
+    buckets = stream(place, batch_size)
+    return PlainBatches(
+        buckets.sources, buckets.encoder, buckets.image_processor, batch_size, augmentation=buckets.augmentation
+    )
+
+
+def buckets(place: str, rounds: int) -> dict[str, float]:
+    """Images a second out of the loader, through buckets and plain, in turn."""
+    pairs = [
+        (rate(stream(place), 0, 2000), rate(plain(place), 0, 2000))
+        for _ in tqdm(range(rounds), "buckets", disable=None)
+    ]
+    return {
+        "images_per_second": round(statistics.median(ours for ours, _ in pairs)),
+        "plain_images_per_second": round(statistics.median(base for _, base in pairs)),
+        "of_plain": round(statistics.median(ours / base for ours, base in pairs), 3),
+    }
+
+
+def training(place: str, rounds: int, steps: int = 40) -> dict[str, float]:
+    """Nano by the trainer with one worker: images a second through buckets and plain, and the share spent on waiting."""
+    rates: dict[str, list[float]] = {"buckets": [], "plain": []}
+    waiting = []
+    for _ in tqdm(range(max(3, rounds // 2)), "training", disable=None):
+        for name, make in (("buckets", stream), ("plain", plain)):
+            with tempfile.TemporaryDirectory() as output:
+                args = SVTRv2TrainingArguments(
+                    output, max_steps=steps, per_device_train_batch_size=32, use_cpu=True, disable_tqdm=True,
+                    save_strategy="no", eval_strategy="no", logging_steps=steps // 2, dataloader_num_workers=1,
+                )  # fmt: skip
+                torch.manual_seed(0)
+                model = SVTRv2ForCTC(SVTRv2Config.preset("nano", vocab_size=len(CHARSET) + 1))
+                trainer = SVTRv2Trainer(model, args, train_dataset=make(place, 32))
+                start = time.perf_counter()
+                with contextlib.redirect_stdout(io.StringIO()):
+                    trainer.train()
+                rates[name].append(steps * 32 / (time.perf_counter() - start))
+            if name == "buckets":
+                waiting.append([entry["data/waiting"] for entry in trainer.state.log_history if "loss" in entry][-1])
+    pairs = zip(rates["buckets"], rates["plain"], strict=True)
+    return {
+        "images_per_second": round(statistics.median(rates["buckets"]), 1),
+        "plain_images_per_second": round(statistics.median(rates["plain"]), 1),
+        "of_plain": round(statistics.median(ours / base for ours, base in pairs), 3),
+        "waiting": round(statistics.median(waiting), 4),
+    }
+
+
+def table(results: dict[str, Any]) -> str:
+    """The figures as Markdown."""
+    workers = sorted({row["workers"] for row in results["sources"]})
+    width, height = results["median_size"]
+    lines = [
+        f"Images a second out of the loader (decoded, augmented, resized), crops of {width:.0f} x {height:.0f} pixels in the "
+        f"median, {results['machine']}:",
+        "",
+        "| source | " + " | ".join(f"{n} workers" if n != 1 else "1 worker" for n in workers) + " |",
+        "|---" * (len(workers) + 1) + "|",
+    ]
+    for kind in dict.fromkeys(row["source"] for row in results["sources"]):
+        rates = {row["workers"]: row["images_per_second"] for row in results["sources"] if row["source"] == kind}
+        lines.append(f"| {kind} | " + " | ".join(f"{rates[n]:,}" for n in workers) + " |")
+    chains = results["augmentation"]["decode_augment_resize_us"]
+    training = results["training"]
+    lines += [
+        "",
+        "Decoding, augmenting and resizing, milliseconds an image and core: "
+        + ", ".join(f"{time / 1000:.2f} ({name})" for name, time in chains.items())
+        + ".",
+        "",
+        f"Against plain batches of one size, the buckets pass {100 * results['buckets']['of_plain']:.1f} % of the images, and "
+        f"nano trains at {100 * training['of_plain']:.1f} % of the rate ({training['images_per_second']:.0f} images a second on one "
+        f"core, waiting for data {100 * training['waiting']:.1f} % of the time). A resumed run passes over "
+        f"{results['replay_images_per_second']:,} images a second and worker.",
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

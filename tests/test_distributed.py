@@ -1,0 +1,104 @@
+"""Training on two ranks. `accelerate launch` on CPUs may start one process and say nothing; torch's own launcher does not."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import make_folder
+from safetensors.torch import load_file
+from test_training import arguments, trainer_on
+from two_ranks import CONFIG
+
+from svtrv2_hf import SVTRv2Config, SVTRv2ForCTC
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """Where two ranks have trained, and left what they did."""
+    root = tmp_path_factory.mktemp("two_ranks")
+    make_folder(root / "data", [f"{number:03}" for number in range(40)] + [f"{n:07}" for n in range(24)] + [""])
+    make_folder(root / "held", [f"{number:03}" for number in range(11)] + ["caf\u00e9", "a line of words"])
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
+            Path(__file__).parent / "two_ranks.py", root,
+        ],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parent,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return root
+
+
+@pytest.fixture(scope="module")
+def results(root):
+    return [json.loads((root / f"results_{rank}.json").read_text()) for rank in range(2)]
+
+
+def test_the_gradient_is_the_mean_over_the_samples_of_all_ranks(root):
+    model = SVTRv2ForCTC(SVTRv2Config(**CONFIG, drop_path_rate=0.0))
+    model.load_state_dict(load_file(root / "initial_0.safetensors"))
+    model.train()
+    batches = []
+    for rank in range(2):
+        tensors = load_file(root / f"batches_{rank}.safetensors")
+        batches += [{name: tensors[f"{i}.{name}"] for name in ("pixel_values", "labels")} for i in range(2)]
+    sizes = [(*batch["pixel_values"].shape[-2:], len(batch["labels"])) for batch in batches]
+    assert len(set(sizes[:2]) | set(sizes[2:])) > 1, "batches of several sizes"
+    total = sum(len(batch["labels"]) for batch in batches)
+    torch.set_num_threads(1)  # as on the ranks: the order of sums is theirs, too
+    for batch in batches:
+        batch["pixel_values"] = batch["pixel_values"].contiguous(memory_format=torch.channels_last)
+        (model(**batch).loss * len(batch["labels"]) / total).backward()
+    first, second = (load_file(root / f"gradients_{rank}.safetensors") for rank in range(2))
+    expected = torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
+    for gradients in (first, second):
+        found = torch.cat([gradients[name].flatten() for name, _ in model.named_parameters()])
+        assert ((found - expected).norm() / expected.norm()).item() < 1e-6
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_ranks_stay_together(root, workers):
+    first, second = (load_file(root / f"parameters_{workers}_{rank}.safetensors") for rank in range(2))
+    for name, parameter in first.items():
+        assert torch.equal(parameter, second[name]), name
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_resuming_is_exact_on_both_ranks(results, workers):
+    for result in (ranks[f"resuming_{workers}"] for ranks in results):
+        assert len(result["losses"]) == 6
+        assert result["losses"] == result["resumed_losses"]
+        assert result["same_parameters"]
+        assert result["same_counts"]
+
+
+def test_counts_are_of_all_ranks(results):
+    logged = {ranks["resuming_0"]["logged_samples"] for ranks in results}
+    assert logged == {sum(ranks["resuming_0"]["own_samples"] for ranks in results)}
+
+
+def test_all_ranks_stop_after_the_same_step(results, root):
+    assert [ranks["stopping"]["step"] for ranks in results] == [3, 3]
+    assert [ranks["stopping"]["reason"] for ranks in results] == ["another process was told to stop", "test"]
+    assert (root / "stop" / "out" / "checkpoint-3" / "data_state.json").is_file()
+
+
+def test_evaluation_is_that_of_one_process(results, root):
+    torch.manual_seed(1)
+    model = SVTRv2ForCTC(SVTRv2Config(**CONFIG))
+    alone = trainer_on(root / "data", model, arguments(root / "alone"), root / "held").evaluate()
+    assert alone["eval_held_samples"] == 13
+    for ranks in results:
+        assert ranks["evaluation"] == pytest.approx(alone, rel=1e-5)
+
+
+def test_another_number_of_processes_is_refused(root):
+    model = SVTRv2ForCTC(SVTRv2Config(**CONFIG))
+    trainer = trainer_on(root / "data", model, arguments(root / "alone", gradient_accumulation_steps=2, max_steps=6))
+    with pytest.raises(ValueError, match=r"checkpoint-3 was made with other settings.*: processes was 2 and is 1; "):
+        trainer.train(resume_from_checkpoint=str(root / "resume0" / "out" / "checkpoint-3"))

@@ -1,0 +1,117 @@
+"""What test_distributed.py starts on two ranks: python -m torch.distributed.run --nproc_per_node 2 two_ranks.py FOLDER."""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from conftest import CHARSET
+from safetensors.torch import save_file
+from test_training import arguments, trainer_on
+
+from svtrv2_hf import SVTRv2Config, SVTRv2ForCTC
+
+
+# As the fixture `config` of conftest.py, with drop path, which draws random numbers of its own on each rank.
+CONFIG = {
+    "vocab_size": len(CHARSET) + 1,
+    "hidden_sizes": [16, 32, 32],
+    "depths": [1, 2, 1],
+    "num_attention_heads": [2, 2, 2],
+    "num_convolution_blocks": [1, 1, 0],
+}
+
+
+def new_trainer(root, out, drop_path_rate=0.1, **options):
+    torch.manual_seed(1)
+    model = SVTRv2ForCTC(SVTRv2Config(**CONFIG, drop_path_rate=drop_path_rate))
+    args = arguments(root / out, gradient_accumulation_steps=2, logging_steps=1, **options)
+    assert args.world_size == 2
+    return trainer_on(root / "data", model, args, eval_folder=root / "held", augment=True)
+
+
+def parameters(trainer):
+    return {name: parameter.detach().clone() for name, parameter in trainer.model.named_parameters()}
+
+
+def losses(trainer):
+    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+
+def one_gradient(root, rank):
+    """The gradient of a step over four batches, two on each rank, and the batches."""
+    trainer = new_trainer(root, "gradient", drop_path_rate=0.0, max_steps=1)
+    gradients, batches = {}, []
+
+    class Spy(torch.optim.SGD):
+        def step(self, closure=None):
+            gradients.update({name: p.grad.clone() for name, p in trainer.model.named_parameters()})
+
+    trainer.optimizer = Spy(trainer.model.parameters(), lr=1.0)
+    save_file(trainer.model.state_dict(), root / f"initial_{rank}.safetensors")
+    prepare = trainer._prepare_inputs
+
+    def recording(inputs):
+        prepared = prepare(inputs)
+        batches.append(prepared)
+        return prepared
+
+    trainer._prepare_inputs = recording
+    trainer.train()
+    tensors = {f"{number}.{name}": t.contiguous() for number, batch in enumerate(batches) for name, t in batch.items()}
+    save_file(tensors, root / f"batches_{rank}.safetensors")
+    save_file(gradients, root / f"gradients_{rank}.safetensors")
+
+
+def resuming(root, rank, workers):
+    options = {"max_steps": 6, "save_strategy": "steps", "save_steps": 3, "dataloader_num_workers": workers}
+    whole = new_trainer(root, f"resume{workers}", **options)
+    whole.train()
+    resumed = new_trainer(root, f"resume{workers}", **options)
+    resumed.train(resume_from_checkpoint=str(root / f"resume{workers}" / "out" / "checkpoint-3"))
+    save_file(parameters(whole), root / f"parameters_{workers}_{rank}.safetensors")
+    logged = [entry for entry in whole.state.log_history if "loss" in entry]
+    return {
+        "same_parameters": all(
+            torch.equal(a, b) for a, b in zip(parameters(whole).values(), parameters(resumed).values(), strict=True)
+        ),
+        "losses": losses(whole),
+        "resumed_losses": losses(resumed),
+        "same_counts": whole.counts == resumed.counts,
+        "own_samples": whole.counts[0, "samples"],
+        "logged_samples": logged[-1]["data/samples"],
+    }
+
+
+def stopping(root, rank):
+    """Only rank 1 is told to stop."""
+    trainer = new_trainer(root, "stop", max_steps=50)
+    if rank == 1:
+        step = trainer.training_step
+        done = []
+
+        def training_step(*args, **kwargs):
+            done.append(1)
+            if len(done) == 5:
+                trainer.stop_in_time.reason = "test"
+            return step(*args, **kwargs)
+
+        trainer.training_step = training_step
+    trainer.train()
+    return {"step": trainer.state.global_step, "reason": trainer.stop_in_time.reason}
+
+
+def main():
+    root = Path(sys.argv[1])
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo")
+    rank = torch.distributed.get_rank()
+    one_gradient(root, rank)
+    results = {f"resuming_{workers}": resuming(root, rank, workers) for workers in (0, 2)}
+    results["stopping"] = stopping(root, rank)
+    results["evaluation"] = new_trainer(root, "evaluate").evaluate()
+    (root / f"results_{rank}.json").write_text(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main()
