@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line: `svtrv2 read`, `svtrv2 convert` and `svtrv2 train`."""
+"""The command line: `svtrv2 read`, `svtrv2 convert`, `svtrv2 audit` and `svtrv2 train`."""
 
 import argparse
 import glob
@@ -23,6 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_read(commands)
     _add_convert(commands)
+    _add_audit(commands)
     commands.add_parser(
         "train", add_help=False, help="train or fine-tune: svtrv2 train [RECIPE.yaml] [--name value ...]"
     )
@@ -79,6 +80,82 @@ def _convert(arguments: argparse.Namespace) -> int:
         f"{processor.image_processor.max_ratio}."
     )
     return 0
+
+
+def _add_audit(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "audit",
+        help="examine data before training",
+        description="Reads data as training would, decodes every image, counts what would be left out or repaired, and "
+        "says what to do about it. The exit status is 0 if training would take every sample as it is, 1 if not, and 130 "
+        "if Ctrl-C ended the reading; what was read by then is reported.",
+    )
+    parser.add_argument(
+        "first",
+        metavar="RECIPE_OR_SOURCE",
+        help="a training recipe (.yaml or .yml), whose data are examined by its rules; or a source as --train_data of "
+        "svtrv2 train takes it",
+    )
+    parser.add_argument("more", nargs="*", type=_source, metavar="SOURCE", help="more sources")
+    parser.add_argument(
+        "--charset",
+        metavar="FILE",
+        help="characters, one a line (default: the recipe's, or the 94 of the English models)",
+    )
+    parser.add_argument(
+        "--max_label_length",
+        type=_positive,
+        metavar="N",
+        help="most characters in a label (default: the recipe's, or 25)",
+    )
+    parser.add_argument(
+        "--max_ratio",
+        type=_positive,
+        metavar="N",
+        help="largest width in units of the height (default: the recipe's, or 12)",
+    )
+    parser.add_argument(
+        "--workers",
+        type=_not_negative,
+        default=0,
+        metavar="N",
+        help="processes that read besides this one (default: 0)",
+    )
+    parser.add_argument("--limit", type=_positive, metavar="N", help="samples to read of each source (default: all)")
+    parser.add_argument("--output", metavar="FOLDER", help="also write audit.json, audit.md and audit.png here")
+    parser.set_defaults(run=_audit)
+
+
+def _audit(arguments: argparse.Namespace) -> int:
+    try:
+        from .training.audit import run
+    except ImportError as error:
+        raise ValueError(f"Auditing needs more packages ({error}): pip install 'svtrv2-hf[train]'.") from error
+    return run(
+        [arguments.first, *arguments.more],
+        charset=arguments.charset,
+        max_label_length=arguments.max_label_length,
+        max_ratio=arguments.max_ratio,
+        workers=arguments.workers,
+        limit=arguments.limit,
+        output=arguments.output,
+    )
+
+
+def _source(word: str) -> str:
+    if word.endswith((".yaml", ".yml")):
+        raise argparse.ArgumentTypeError(f"there is one recipe at most, and it comes first; {word} does not")
+    return word
+
+
+def _positive(word: str) -> int:
+    if not word.isdecimal() or int(word) < 1:
+        raise argparse.ArgumentTypeError(f"{word!r} is no whole number above 0")
+    return int(word)
+
+
+def _not_negative(word: str) -> int:
+    return 0 if word == "0" else _positive(word)
 
 
 def _add_read(commands: argparse._SubParsersAction) -> None:

@@ -110,13 +110,30 @@ def load_rgb(source: Any, name: str | None = None, timeout: float | None = 30.0)
             return _pil_to_rgb(image)
 
 
-def upright_size(source: Any, name: str | None = None) -> tuple[int, int]:
-    """Width and height in pixels that `load_rgb` will give an image file, told from its header.
+def open_image(source: Any, name: str | None = None, timeout: float | None = 30.0) -> Image.Image:
+    """Opens an image file and reads its header; `load_rgb` may take it from there.
+
+    Args:
+        source: a path, a URL or the bytes of a file.
+        name (`str`, *optional*): what to call the image in errors.
+        timeout (`float`, *optional*, defaults to 30): seconds to wait for a URL.
 
     Raises:
         UnreadableImageError: it has no header that Pillow knows.
     """
-    with _named_errors(source, name), _open(source, timeout=None) as image:
+    with _named_errors(source, name):
+        return _open(source, timeout)
+
+
+def upright_size(image: Image.Image, name: str | None = None) -> tuple[int, int]:
+    """Width and height in pixels that `load_rgb` will give an opened image, told from its header.
+
+    Raises:
+        UnreadableImageError: the header is damaged, or tells of no pixels.
+    """
+    with _named_errors(image, name):
+        if 0 in image.size:
+            raise ValueError(f"its size is {image.width}x{image.height} pixels")
         # not image.getexif(), which for PNG decodes all pixels in search of a chunk behind them
         sideways = Image.Image.getexif(image).get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
         return (image.height, image.width) if sideways else image.size
@@ -335,6 +352,7 @@ __all__ = [
     "UnreadableImageError",
     "load_rgb",
     "normalize",
+    "open_image",
     "pad_to_batch",
     "resize",
     "target_size",

@@ -9,9 +9,17 @@ from zlib import crc32
 
 import numpy as np
 import torch
+from PIL import Image
 from torch.utils.data import IterableDataset, get_worker_info
 
-from ..image_processing_svtrv2 import SVTRv2ImageProcessor, UnreadableImageError, load_rgb, resize, upright_size
+from ..image_processing_svtrv2 import (
+    SVTRv2ImageProcessor,
+    UnreadableImageError,
+    load_rgb,
+    open_image,
+    resize,
+    upright_size,
+)
 from ..processing_svtrv2 import pad_labels
 from .augmentation import Augmentation
 from .labels import LabelEncoder, RejectedSampleError, Rejection, frames_needed
@@ -24,12 +32,14 @@ Size = tuple[int, int]  # height and width in pixels
 
 
 class Waiting(NamedTuple):
-    """A sample whose bucket is not yet full."""
+    """A sample whose bucket is not yet full; the image is opened, but not decoded."""
 
     sample: Sample
+    image: Image.Image
     ids: list[int]
-    epoch: int
+    size: Size
     source: int
+    epoch: int
 
 
 class Position(NamedTuple):
@@ -128,8 +138,8 @@ class BucketBatches(IterableDataset):
         counts: Counter[tuple[int, str]] = Counter()
         batches = 0.0
         for number, _, sample in islice(mix(self.sources, 0, 1, self.seed), drawn):
-            if (opened := self._open(number, sample, counts)) is not None:
-                batches += 1 / self.batch_size_of(opened[1])
+            if (opened := self._open(sample, number, 0, counts)) is not None:
+                batches += 1 / self.batch_size_of(opened.size)
         if not batches:
             raise ValueError(f"None of {drawn} samples can be trained on: {self._tell(counts)}.")
         return batches / drawn * self.num_samples
@@ -146,21 +156,20 @@ class BucketBatches(IterableDataset):
         for number, epoch, sample in mix(
             self.sources, self.rank * workers + worker, self.world_size * workers, self.seed
         ):
-            if (opened := self._open(number, sample, counts)) is None:
+            if (opened := self._open(sample, number, epoch, counts)) is None:
                 unused += 1
                 if unused > self._patience:
                     raise ValueError(f"None of the last {unused} samples can be trained on: {self._tell(counts)}.")
                 continue
             unused = 0
-            ids, size = opened
-            waiting[size].append(Waiting(sample, ids, epoch, number))
-            if len(waiting[size]) < self.batch_size_of(size):
+            waiting[opened.size].append(opened)
+            if len(waiting[opened.size]) < self.batch_size_of(opened.size):
                 continue
             formed += 1
-            full = waiting.pop(size)
+            full = waiting.pop(opened.size)
             if formed <= skip:
                 counts.clear()
-            elif batch := self._batch(full, size, counts):
+            elif batch := self._batch(full, counts):
                 yield {**batch, "counts": dict(counts), "worker": worker, "formed": formed}
                 counts.clear()
 
@@ -172,33 +181,32 @@ class BucketBatches(IterableDataset):
     def _tell(self, counts: Counter[tuple[int, str]]) -> dict[str, int]:
         return {f"{self.sources[number].name}: {name}": count for (number, name), count in counts.items()}
 
-    def _open(self, number: int, sample: Sample, counts: Counter[tuple[int, str]]) -> tuple[list[int], Size] | None:
-        """The label and the size of a sample, or `None` if it is left out; counted either way."""
-        counts[number, "samples"] += 1
+    def _open(self, sample: Sample, source: int, epoch: int, counts: Counter[tuple[int, str]]) -> Waiting | None:
+        """The sample with label and size, or `None` if it is left out; counted either way."""
+        counts[source, "samples"] += 1
         try:
             ids = self.encoder.encode(sample.text)
-            size = self.image_processor.target_size(*upright_size(sample.image, sample.name))
+            image = open_image(sample.image, sample.name)
+            size = self.image_processor.target_size(*upright_size(image, sample.name))
             if frames_needed(ids) > size[1] // PIXELS_PER_FRAME:
                 raise RejectedSampleError(Rejection.UNALIGNABLE, f"{sample.text!r} in {size[0]} x {size[1]} pixels")
         except RejectedSampleError as rejected:
-            counts[number, str(rejected.reason)] += 1
+            counts[source, str(rejected.reason)] += 1
             return None
         except UnreadableImageError:
-            counts[number, str(Rejection.UNREADABLE)] += 1
+            counts[source, str(Rejection.UNREADABLE)] += 1
             return None
         if dropped := len(sample.text) - len(ids):
-            counts[number, "dropped_characters"] += dropped
-        return ids, size
+            counts[source, "dropped_characters"] += dropped
+        return Waiting(sample, image, ids, size, source, epoch)
 
-    def _batch(
-        self, waiting: Sequence[Waiting], size: Size, counts: Counter[tuple[int, str]]
-    ) -> dict[str, torch.Tensor] | None:
+    def _batch(self, waiting: Sequence[Waiting], counts: Counter[tuple[int, str]]) -> dict[str, torch.Tensor] | None:
         images, labels = [], []
-        for sample, ids, epoch, number in waiting:
+        for sample, opened, ids, size, source, epoch in waiting:
             try:
-                image = load_rgb(sample.image, name=sample.name)
+                image = load_rgb(opened, name=sample.name)
             except UnreadableImageError:
-                counts[number, str(Rejection.UNREADABLE)] += 1
+                counts[source, str(Rejection.UNREADABLE)] += 1
                 continue
             if self.augmentation is not None:
                 image = self.augmentation(image, size, epoch, crc32(sample.image))

@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Audits in words: a table, and what to do about each problem."""
+
+import bisect
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from itertools import accumulate, islice
+
+from .audit import EXAMPLES, VERTICAL, AuditReport, code_point
+from .buckets import PIXELS_PER_FRAME
+from .labels import Rejection
+
+
+def total(reports: Sequence[AuditReport]) -> AuditReport:
+    """The reports added up."""
+    everything = reports[0].empty("all")
+    for report in reports:
+        everything.update(report)
+    return everything
+
+
+def render_table(reports: Sequence[AuditReport]) -> str:
+    """A line for each report, and one for all if there are several; in Markdown, aligned."""
+    rows = [
+        [
+            "source",
+            "samples",
+            "usable",
+            "usable %",
+            "repairable",
+            *(str(fault).replace("_", " ") for fault in Rejection),
+        ]
+    ]
+    rows[0] += ["clipped", "vertical"]
+    for report in [*reports, total(reports)] if len(reports) > 1 else reports:
+        share = percent(report.usable, report.samples)
+        counts = [report.repairable, *(report.faults[fault] for fault in Rejection), report.clipped, report.vertical]
+        name = report.name.replace("|", "\\|")
+        rows.append([name, f"{report.samples:,}", f"{report.usable:,}", share, *(f"{count:,}" for count in counts)])
+    widths = [max(3, *map(len, column)) for column in zip(*rows, strict=True)]
+    rows.insert(1, [":" + "-" * (widths[0] - 1), *("-" * (width - 1) + ":" for width in widths[1:])])
+    lines = []
+    for name, *numbers in rows:
+        cells = [name.ljust(widths[0]), *(n.rjust(width) for n, width in zip(numbers, widths[1:], strict=True))]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def advise(report: AuditReport) -> list[str]:
+    """A sentence for each problem: how often, where for example, and what to do."""
+    encoder, max_ratio, faults = report.encoder, report.image_processor.max_ratio, report.faults
+    sentences = []
+    if not report.samples:
+        sentences.append("There is no sample.")
+    if count := faults[Rejection.UNKNOWN_CHARACTERS]:
+        sentences.append(
+            f"Characters outside the charset: {samples_told(count)}, {_most_frequent(report.unknown_characters)}. "
+            + {
+                "error": "Training would stop. Add them to the charset (--charset FILE), or choose --unknown_characters "
+                "drop_sample, to leave these samples out, or drop_character, to leave the characters out of the labels, "
+                f"which makes {report.repairable:,} of the samples usable.",
+                "drop_sample": "Training leaves these samples out. Add the characters to the charset (--charset FILE) to "
+                f"keep them all; --unknown_characters drop_character would keep {report.repairable:,}, without the "
+                "characters.",
+                "drop_character": "Training leaves the characters out of the labels, which makes "
+                f"{report.repairable:,} of the samples usable. Add them to the charset (--charset FILE) to have them read.",
+            }[encoder.unknown_characters]
+        )
+    if count := faults[Rejection.EMPTY]:
+        sentences.append(
+            f"Empty labels: {samples_told(count)}{_such_as(report, Rejection.EMPTY)}. Training leaves them out; write what the "
+            "images say, or remove them."
+        )
+    if count := faults[Rejection.TOO_LONG]:
+        sentences.append(
+            f"Labels of more than {encoder.max_length} characters: {samples_told(count)}{_such_as(report, Rejection.TOO_LONG)}. "
+            f"Training leaves them out; {_would_do('--max_label_length', report.label_lengths, encoder.max_length)}."
+        )
+    if count := faults[Rejection.UNALIGNABLE]:
+        sentences.append(
+            f"Labels of more characters than CTC has frames for, one in {PIXELS_PER_FRAME} pixels of the resized width: "
+            f"{samples_told(count)}{_such_as(report, Rejection.UNALIGNABLE)}. Training leaves them out; correct their labels or "
+            f"crops, or raise --max_ratio where the image is wider than {max_ratio} times its height."
+        )
+    if count := faults[Rejection.UNREADABLE]:
+        shown = [f"- {error}" for _, error in sorted(report.unreadable)[:EXAMPLES]]
+        if count > len(shown):
+            shown.append(f"- and {count - len(shown):,} more; --output FOLDER writes all their names.")
+        sentences.append(
+            "\n".join(
+                [f"Images that cannot be read: {samples_told(count)}. Replace or remove these files:", "", *shown]
+            )
+        )
+    if report.clipped:
+        sentences.append(
+            f"Images wider than {max_ratio} times their height: {samples_told(report.clipped)}. They are squeezed; "
+            f"{_would_do('--max_ratio', report.aspect_ratios, max_ratio)}."
+        )
+    if report.vertical:
+        sentences.append(
+            f"Images taller than {VERTICAL:g} times their width, of several characters: {samples_told(report.vertical)}. If their "
+            "text runs down or up, turn them by a quarter, for the model reads from left to right."
+        )
+    if report.samples and (unused := report.unused_characters):
+        shown_characters = unused if len(unused) <= 100 else unused[:100] + "..."
+        sentences.append(
+            f"Characters of the charset that never occur: {len(unused):,} of {len(encoder.ids):,}. The model cannot learn to "
+            f"read them from these data: {shown_characters!r}"
+        )
+    return sentences
+
+
+def render(reports: Sequence[AuditReport]) -> str:
+    """The rules, the table and what to do, in Markdown."""
+    encoder, image_processor = reports[0].encoder, reports[0].image_processor
+    rules = (
+        f"Rules: a charset of {len(encoder.ids):,} characters, labels of up to {encoder.max_length} of them, images up to "
+        f"{image_processor.max_ratio} times as wide as high."
+    )
+    words = (
+        "Usable: without any fault. Repairable: usable once the characters outside the charset are left out of the labels. "
+        "Clipped and vertical images are trained on."
+    )
+    empty = [f"There is no sample in {report.name}." for report in reports if len(reports) > 1 and not report.samples]
+    return "\n\n".join([rules, render_table(reports), words, *empty, *advise(total(reports))])
+
+
+def samples_told(count: int) -> str:
+    """A number of samples, in words."""
+    return f"{count:,} sample{'' if count == 1 else 's'}"
+
+
+def _would_do(option: str, counts: Counter[int], limit: int) -> str:
+    """What the option must be for nine in ten of the counts beyond the limit, since a single one may be enormous."""
+    values, numbers = zip(*sorted(item for item in counts.items() if item[0] > limit), strict=True)
+    so_far = list(accumulate(numbers))
+    enough = values[bisect.bisect_left(so_far, 0.9 * so_far[-1])]
+    if enough == values[-1]:
+        return f"{option} {enough} would do for them"
+    return f"{option} {enough} would do for nine in ten of them, {values[-1]} for all"
+
+
+def _such_as(report: AuditReport, fault: Rejection) -> str:
+    names = ", ".join(report.examples[fault][:3])
+    return f" ({names}{', ...' if report.faults[fault] > 3 else ''})"
+
+
+def _most_frequent(characters: Counter[str]) -> str:
+    told = [f"{_describe(character)} {count:,} times" for character, count in islice(characters.items(), 10)]
+    others = len(characters) - len(told)
+    return ", ".join(told) + (f", and {others:,} others" if others else "")
+
+
+def _describe(character: str) -> str:
+    return f"{character!r} ({'space, ' if is_space(character) else ''}{code_point(character)})"
+
+
+def is_space(character: str) -> bool:
+    """Whether it is one of Unicode's spaces."""
+    return unicodedata.category(character) == "Zs"
+
+
+def percent(part: int, whole: int) -> str:
+    """Rounded down, so that 100 % is all."""
+    return f"{part * 1000 // whole / 10:.1f}" if whole else "-"
+
+
+def printable(text: str) -> str:
+    """Without halves of surrogate pairs, which texts and file names from anywhere may hold."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

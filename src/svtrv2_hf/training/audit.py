@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command `svtrv2 audit`: what a training run would make of its data."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..charsets import ENGLISH_94, charset_of, read_charset
+from ..configuration_svtrv2 import PRESETS
+from ..data.audit import AuditReport, audit_into
+from ..data.audit_chart import plot
+from ..data.audit_report import printable, render, total
+from ..data.labels import LabelEncoder
+from ..data.sources import open_source
+from ..image_processing_svtrv2 import SVTRv2ImageProcessor
+from ..processing_svtrv2 import SVTRv2Processor
+from .arguments import read_recipe
+
+
+def run(
+    words: Sequence[str],
+    charset: str | None = None,
+    max_label_length: int | None = None,
+    max_ratio: int | None = None,
+    workers: int = 0,
+    limit: int | None = None,
+    output: str | None = None,
+) -> int:
+    """The command `svtrv2 audit`: prints a report on sources and writes it to a folder.
+
+    Args:
+        words: sources as `open_source` takes them; the first may be a training recipe, whose data are then examined by
+            its rules.
+        charset, max_label_length, max_ratio: go before what the recipe says.
+        workers, limit: as in [`audit`].
+        output: folder for `audit.json`, `audit.md` and `audit.png`.
+
+    Returns:
+        0 if training would take every sample as it is, 1 if not, 130 if interrupted; what was read by then is reported.
+
+    Raises:
+        ValueError, OSError: recipe, charset or a source cannot be read, or they contradict each other.
+    """
+    recipe: Mapping[str, Any] = {}
+    if words and words[0].endswith((".yaml", ".yml")):
+        recipe, words = read_recipe(words[0]), words[1:]
+        words = [*_specs(recipe, "train_data"), *words]
+    given = {"charset": charset, "max_label_length": max_label_length, "max_ratio": max_ratio}
+    encoder, image_processor = _rules(
+        {**recipe, **{name: value for name, value in given.items() if value is not None}}
+    )
+    if output is not None:
+        Path(output).mkdir(parents=True, exist_ok=True)
+    sources = [(source, source.name) for source in map(open_source, words)]
+    sources += [(source, f"{source.name} (eval)") for source in map(open_source, _specs(recipe, "eval_data"))]
+    if not sources:
+        raise ValueError("The recipe names no train_data and no eval_data, and there is no source beside it.")
+
+    reports: list[AuditReport] = []
+    interrupted = False
+    try:
+        for source, name in sources:
+            reports.append(AuditReport(name, encoder, image_processor))
+            audit_into(reports[-1], source, workers, limit, progress=True)
+    except KeyboardInterrupt:
+        interrupted = True
+    remarks = [] if limit is None else [f"At most {limit:,} samples of each source were read."]
+    if interrupted:
+        unread = ", ".join(name for _, name in sources[len(reports) :])
+        remarks.append(
+            "Interrupted: this is about the samples read by then."
+            + (f" Nothing was read of {unread}." if unread else "")
+        )
+    print(printable("\n\n".join([render(reports), *remarks])))
+    if output is not None:
+        _write(reports, remarks, Path(output))
+        print(f"Written: audit.json, audit.md and audit.png in {output}.", file=sys.stderr)
+    if interrupted:
+        return 130
+    return 0 if all(report.faultless for report in reports) else 1
+
+
+def _specs(recipe: Mapping[str, Any], name: str) -> list[str]:
+    specs = recipe.get(name) or []
+    if isinstance(specs, str):
+        specs = [specs]
+    if not isinstance(specs, list) or not all(isinstance(spec, str) for spec in specs):
+        raise ValueError(f"{name} in the recipe must be a source or a list of sources, not {specs!r}.")
+    return specs
+
+
+def _rules(settings: Mapping[str, Any]) -> tuple[LabelEncoder, SVTRv2ImageProcessor]:
+    """What a training run with these settings goes by; a model to go on from has a charset and a widest size of its own."""
+    model = settings.get("model")
+    saved = None if model is None or model in PRESETS else SVTRv2Processor.from_pretrained(model)
+    if settings.get("charset") is not None:
+        characters = read_charset(settings["charset"])
+    else:
+        characters = list(ENGLISH_94) if saved is None else charset_of(saved.tokenizer)
+    image_processor = SVTRv2ImageProcessor() if saved is None else saved.image_processor
+    if settings.get("max_ratio") is not None:
+        image_processor = SVTRv2ImageProcessor(settings["max_ratio"], image_processor.bucket_sizes)
+    longest = settings.get("max_label_length", 25)
+    if not isinstance(longest, int) or longest < 1:
+        raise ValueError(f"max_label_length={longest!r} must be an integer, 1 or more.")
+    return LabelEncoder(characters, longest, settings.get("unknown_characters", "error")), image_processor
+
+
+def _write(reports: Sequence[AuditReport], remarks: Sequence[str], folder: Path) -> None:
+    encoder, image_processor = reports[0].encoder, reports[0].image_processor
+    content = {
+        "charset": "".join(encoder.ids),
+        "max_label_length": encoder.max_length,
+        "unknown_characters": encoder.unknown_characters,
+        "max_ratio": image_processor.max_ratio,
+        "remarks": remarks,
+        "sources": [report.to_dict() for report in reports],
+        "total": total(reports).to_dict(),
+    }
+    (folder / "audit.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    text = "\n\n".join(["# Audit of training data", render(reports), *remarks, "![Charts](audit.png)"])
+    (folder / "audit.md").write_text(printable(text) + "\n", encoding="utf-8")
+    plot(reports, folder / "audit.png")

@@ -1,0 +1,446 @@
+"""Faults in data, found before training."""
+
+import io
+import itertools
+import json
+import os
+import warnings
+
+import pytest
+import torch
+from conftest import CHARSET, draw
+from PIL import Image
+
+import svtrv2_hf.data.audit
+import svtrv2_hf.training.audit
+from svtrv2_hf import SVTRv2ImageProcessor
+from svtrv2_hf.charsets import ENGLISH_94
+from svtrv2_hf.cli import main
+from svtrv2_hf.data.audit import AuditReport, audit
+from svtrv2_hf.data.audit_chart import plot
+from svtrv2_hf.data.audit_report import advise, render_table
+from svtrv2_hf.data.labels import LabelEncoder, RejectedSampleError, Rejection
+from svtrv2_hf.data.sources import Sample, Source
+
+
+EMPTY, UNKNOWN, TOO_LONG, UNALIGNABLE, UNREADABLE = Rejection
+
+
+class ListSource(Source):
+    """Samples in memory; an exception in their place is raised when its turn comes."""
+
+    def __init__(self, samples, name="list"):
+        self.samples, self.name, self.weight, self.num_samples = samples, name, None, len(samples)
+
+    def read(self, part=0, parts=1, seed=None, epoch=0):
+        for sample in self.samples[part::parts]:
+            if isinstance(sample, BaseException):
+                raise sample
+            yield sample
+
+    def texts(self):
+        return (sample.text for sample in self.samples)
+
+
+def encoded(width, height):
+    file = io.BytesIO()
+    Image.effect_noise((width, height), 50).save(file, "PNG")
+    return file.getvalue()
+
+
+SQUARE, WIDE = encoded(40, 40), encoded(480, 40)  # of 64 x 64 and 32 x 384 pixels, so 16 and 96 frames
+TRUNCATED = SQUARE[: len(SQUARE) // 2]
+
+
+def report_on(samples, charset="abc", max_length=25, max_ratio=12, **kwargs):
+    """Audits (image, text) pairs; their names are their numbers."""
+    samples = [
+        Sample(*sample, f"number {number}") if type(sample) is tuple else sample
+        for number, sample in enumerate(samples)
+    ]
+    return audit(
+        ListSource(samples), LabelEncoder(charset, max_length), SVTRv2ImageProcessor(max_ratio=max_ratio), **kwargs
+    )
+
+
+def report_of(charset="abc", **kwargs):
+    return AuditReport("one", LabelEncoder(charset, **kwargs), SVTRv2ImageProcessor())
+
+
+@pytest.mark.parametrize(
+    ("image", "text", "faults", "repairable"),
+    [
+        (SQUARE, "abc", set(), 0),
+        (WIDE, "abc" * 8 + "a", set(), 0),
+        (SQUARE, "a" * 8, set(), 0),  # 15 frames of 16
+        (SQUARE, "", {EMPTY}, 0),
+        (SQUARE, "ab!", {UNKNOWN}, 1),
+        (SQUARE, "!?", {UNKNOWN}, 0),  # nothing would be left of the label
+        (WIDE, "ab" * 13, {TOO_LONG}, 0),
+        (SQUARE, "a" * 9, {UNALIGNABLE}, 0),  # 17 frames
+        (SQUARE, "!" * 9, {UNKNOWN, UNALIGNABLE}, 0),
+        (SQUARE, "a!" * 8 + "b!", {UNKNOWN, UNALIGNABLE}, 1),
+        (WIDE, "ab!" * 9, {UNKNOWN, TOO_LONG}, 1),
+        (WIDE, "ab!" * 13, {UNKNOWN, TOO_LONG}, 0),
+        (TRUNCATED, "abc", {UNREADABLE}, 0),
+        (TRUNCATED, "ab!", {UNREADABLE, UNKNOWN}, 0),
+        (b"no image", "a" * 9, {UNREADABLE}, 0),  # nobody knows how wide it is
+        (b"", "", {UNREADABLE, EMPTY}, 0),
+        (TRUNCATED, "a!" * 20, {UNREADABLE, UNKNOWN, TOO_LONG, UNALIGNABLE}, 0),
+    ],
+)
+def test_every_fault_of_a_sample_is_counted(image, text, faults, repairable):
+    report = report_on([(image, text)])
+    assert report.faults == dict.fromkeys(faults, 1)
+    assert report.examples == {fault: ["number 0"] for fault in faults}
+    assert (report.samples, report.usable, report.repairable) == (1, int(not faults), repairable)
+
+
+def test_what_is_usable_is_what_the_label_rules_take():
+    texts = ["".join(text) for length in range(5) for text in itertools.product("ab!", repeat=length)]
+    report = report_on([(WIDE, text) for text in texts], charset="ab", max_length=3)
+
+    def taken(policy):
+        encoder = LabelEncoder("ab", 3, policy)
+        count = 0
+        for text in texts:
+            try:
+                encoder.encode(text)
+                count += 1
+            except RejectedSampleError:
+                pass
+        return count
+
+    assert report.usable == taken("drop_sample") == 2 + 4 + 8
+    assert report.usable + report.repairable == taken("drop_character")
+
+
+def test_characters_lengths_and_shapes_are_counted():
+    samples = [(SQUARE, "aa\u00e9"), (WIDE, "\u00e9 "), (encoded(400, 20), "aa"), (encoded(400, 20), "a")]
+    found = report_on([*samples, (encoded(20, 60), "ab"), (encoded(20, 60), "a")], charset="abc").to_dict()
+    assert found["unknown_characters"] == [
+        {"character": "\u00e9", "code_point": "U+00E9", "count": 2},
+        {"character": " ", "code_point": "U+0020", "count": 1},
+    ]
+    assert found["unused_characters"] == "c"
+    assert found["label_lengths"] == {"1": 2, "2": 3, "3": 1}
+    assert found["aspect_ratios"] == [
+        {"ratio": 1, "size": [64, 64], "count": 3},
+        {"ratio": 12, "size": [32, 384], "count": 1},
+        {"ratio": 20, "size": [32, 384], "count": 2},
+    ]
+    assert found["clipped"] == 2
+    assert found["vertical"] == 1, "a single character stands upright"
+    assert report_on(samples, max_ratio=20).clipped == 0
+
+
+def test_a_photograph_on_its_side_is_measured_upright():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    file = io.BytesIO()
+    draw("a long line of text").transpose(Image.Transpose.ROTATE_90).save(file, "JPEG", exif=exif)
+    report = report_on([(file.getvalue(), "ab")])
+    assert report.vertical == 0
+    assert min(report.aspect_ratios) > 4
+
+
+def test_unreadable_images_are_named_with_the_reason():
+    report = report_on([(b"no image", "a"), (SQUARE, "a"), (TRUNCATED, "a")])
+    first, second = report.to_dict()["unreadable"]
+    assert first == {"name": "number 0", "error": "Cannot read number 0: it is in no image format that Pillow knows."}
+    assert second["name"] == "number 2"
+    assert "truncated" in second["error"].lower()
+
+
+def various(count=40):
+    images, texts = [SQUARE, WIDE, TRUNCATED, b""], ["abc", "", "a!", "ab" * 15, "\u00e9" * 20]
+    return [(images[number % 4], texts[number % 5]) for number in range(count)]
+
+
+@pytest.mark.parametrize("limit", [None, 11, 1000])
+def test_the_report_does_not_depend_on_the_number_of_workers(monkeypatch, limit):
+    monkeypatch.setattr(svtrv2_hf.data.audit, "SAMPLES_PER_REPORT", 3)
+    state = torch.get_rng_state()
+    reports = [report_on(various(), workers=workers, limit=limit) for workers in (0, 1, 2)]
+    assert reports[0].samples == min(limit or 40, 40)
+    assert reports[0].to_dict() == reports[1].to_dict() == reports[2].to_dict()
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_the_report_does_not_depend_on_the_order():
+    samples = [Sample(*sample, str(number)) for number, sample in enumerate(various(200))]
+    assert report_on(samples).to_dict() == report_on(samples[::-1]).to_dict()
+
+
+def test_reports_add_up():
+    samples = [Sample(*sample, str(number)) for number, sample in enumerate(various(150))]
+    whole, first, second = report_on(samples), report_on(samples[:50]), report_on(samples[50:])
+    before = first.to_dict()
+    assert (first + second).to_dict() == (second + first).to_dict() == whole.to_dict()
+    assert first.to_dict() == before
+    first.update(second)
+    assert first.to_dict() == whole.to_dict()
+    other = report_of("abcd")
+    with pytest.raises(ValueError, match=r"list and one .*different rules"):
+        first.update(other)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_source_that_fails_is_an_error_of_one_line(workers):
+    with pytest.raises(ValueError, match=r"^data\.mdb ends too early$"):
+        report_on([(SQUARE, "a"), ValueError("data.mdb ends too early")], workers=workers)
+
+
+def test_the_table_is_aligned_and_has_a_sum():
+    reports = [report_on(various(20)), report_on(various())]
+    reports[1].name = "another | source"
+    lines = render_table(reports).splitlines()
+    assert len({len(line) for line in lines}) == 1
+    cells = [[cell.strip() for cell in line.replace("\\|", "").strip("|").split("|")] for line in lines]
+    assert cells[0][:4] == ["source", "samples", "usable", "usable %"]
+    assert [row[0] for row in cells[2:]] == ["list", "another  source", "all"]
+    for column, name in enumerate(cells[0]):
+        if name not in ("source", "usable %"):
+            assert int(cells[2][column]) + int(cells[3][column]) == int(cells[4][column]), name
+    assert len(render_table(reports[:1]).splitlines()) == 3
+
+
+def test_a_share_of_all_is_told_of_all_only():
+    report = report_of()
+    report.samples, report.usable = 100_000, 99_999
+    assert " 99.9 " in render_table([report])
+    report.usable += 1
+    assert " 100.0 " in render_table([report])
+
+
+@pytest.mark.parametrize(
+    ("policy", "words"),
+    [
+        ("error", ["would stop", "--charset", "drop_sample", "drop_character", "makes 1 of"]),
+        ("drop_sample", ["leaves these samples out", "drop_character would keep 1"]),
+        ("drop_character", ["leaves the characters out", "makes 1 of"]),
+    ],
+)
+def test_what_to_do_about_unknown_characters_depends_on_the_policy(policy, words):
+    report = report_of(unknown_characters=policy)
+    for text in ("a!", "!", "abc"):
+        report.add(Sample(SQUARE, text, "x"))
+    [sentence] = advise(report)
+    assert sentence.startswith("Characters outside the charset: 2 samples, '!' (U+0021) 2 times.")
+    assert all(word in sentence for word in words)
+
+
+def test_every_problem_has_its_sentence():
+    report = report_of()
+    samples = [(SQUARE, ""), (SQUARE, "a" * 9), (b"", "a"), (encoded(20, 60), "ab"), (encoded(400, 20), "ab")]
+    samples += [(WIDE, "ab" * 13)] * 9 + [(WIDE, "ab" * 100)]
+    for number, sample in enumerate(samples):
+        report.add(Sample(*sample, f"{number}.png"))
+    sentences = advise(report)
+    beginnings = (
+        "Empty labels: 1 sample (0.png).",
+        "Labels of more than 25 characters: 10 samples (10.png, 11.png, 12.png, ...).",
+        "Labels of more characters than CTC has frames for, one in 4 pixels of the resized width: 2 samples (1.png, 14.png)",
+        "Images that cannot be read: 1 sample. ",
+        "Images wider than 12 times their height: 1 sample. ",
+        "Images taller than 1.5 times their width, of several characters: 1 sample. ",
+        "Characters of the charset that never occur: 1 of 3. ",
+    )
+    for sentence, beginning in zip(sentences, beginnings, strict=True):
+        assert sentence.startswith(beginning)
+    assert "--max_label_length 26 would do for nine in ten of them, 200 for all." in sentences[1]
+    assert "Cannot read 2.png: it is empty." in sentences[3]
+    assert "--max_ratio 20 would do for them." in sentences[4]
+    assert advise(report_of()) == ["There is no sample."]
+
+
+def test_only_the_first_unreadable_images_are_named_on_the_screen():
+    report = report_of()
+    for number in range(30):
+        report.add(Sample(b"", "abc", str(number)))
+    [sentence] = advise(report)
+    assert sentence.count("Cannot read") == 20
+    assert "and 10 more" in sentence
+    assert len(report.to_dict()["unreadable"]) == 30
+    assert len(report.examples[UNREADABLE]) == 20
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_charts_are_drawn_without_a_warning(tmp_path, number):
+    """Of characters and names that the font lacks or that matplotlib would take for formulas, too."""
+    report = report_of()
+    for text in ("\u7696A", "$x$", "\u0301", "\ud83d", " ", "\t", "^_\\{", "\U0001f600\U000e0100", "abc", "!" * 30):
+        report.add(Sample(WIDE, text, "x"))
+    report.name = "\u8eca\u724c $\\wrong{$"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        plot([report, report_of(), report_of()][:number], tmp_path / "audit.png")
+    with Image.open(tmp_path / "audit.png") as image:
+        assert image.size == (1700, 330 * number)
+        assert len(image.convert("RGB").getcolors(1 << 24)) > 10
+
+
+def make_folder(root, texts, broken=()):
+    root.mkdir()
+    for number, _ in enumerate(texts):
+        draw("word").save(root / f"{number}.png")
+    for number in broken:
+        (root / f"{number}.png").write_bytes(TRUNCATED)
+    lines = [f"{number}.png\t{text}\n" for number, text in enumerate(texts)]
+    (root / "labels.tsv").write_text("".join(lines), encoding="utf-8")
+    return root
+
+
+@pytest.fixture
+def good(tmp_path):
+    return make_folder(tmp_path / "good", [ENGLISH_94[start : start + 20] for start in range(0, 94, 20)])
+
+
+@pytest.fixture
+def bad(tmp_path):
+    return make_folder(tmp_path / "bad", ["word", "two words", ""], broken=[0])
+
+
+def run(capsys, *words):
+    status = main(["audit", *map(str, words)])
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+def test_good_data(good, capsys):
+    status, out, _ = run(capsys, good)
+    assert status == 0
+    assert "| good   |       5 |      5 |    100.0 |" in out
+    assert "charset of 94 characters" in out
+    assert out.strip().endswith("Clipped and vertical images are trained on."), "there is nothing to say"
+
+
+def test_faults_are_told_and_written(good, bad, tmp_path, capsys):
+    status, out, _ = run(capsys, good, bad, "--output", tmp_path / "deep" / "report", "--limit", "3")
+    assert status == 1
+    assert all(words in out for words in ("' ' (space, U+0020)", "Empty labels: 1 sample", "At most 3 samples"))
+    content = json.loads((tmp_path / "deep" / "report" / "audit.json").read_text())
+    assert content["charset"] == ENGLISH_94
+    assert (content["max_label_length"], content["max_ratio"]) == (25, 12)
+    assert [source["source"] for source in content["sources"]] == ["good", "bad"]
+    assert [source["samples"] for source in content["sources"]] == [3, 3]
+    assert content["sources"][1]["faults"] == {
+        "empty": 1,
+        "unknown_characters": 1,
+        "too_long": 0,
+        "unalignable": 0,
+        "unreadable": 1,
+    }
+    assert [image["name"].rsplit(os.sep, 1)[-1] for image in content["sources"][1]["unreadable"]] == ["0.png"]
+    assert content["total"]["samples"] == 6
+    text = (tmp_path / "deep" / "report" / "audit.md").read_text()
+    assert "# Audit" in text and out.strip() in text
+    with Image.open(tmp_path / "deep" / "report" / "audit.png") as image:
+        assert image.size == (1700, 660)
+
+
+def test_a_source_without_samples_is_a_fault(monkeypatch, capsys):
+    monkeypatch.setattr(svtrv2_hf.training.audit, "open_source", lambda name: ListSource([], name))
+    status, out, _ = run(capsys, "nothing")
+    assert status == 1
+    assert "There is no sample." in out
+    assert "There is no sample in two." in run(capsys, "one", "two")[1]
+
+
+def test_options(good, tmp_path, capsys):
+    (tmp_path / "letters.txt").write_text("\n".join(ENGLISH_94[:60]) + "\n")
+    options = ["--max_label_length", "19", "--max_ratio", "1", "--workers", "1", "--output", tmp_path / "out"]
+    status, _, _ = run(capsys, good, "--charset", tmp_path / "letters.txt", *options)
+    assert status == 1
+    total = json.loads((tmp_path / "out" / "audit.json").read_text())["total"]
+    assert (total["faults"]["too_long"], total["faults"]["unknown_characters"], total["clipped"]) == (4, 2, 5)
+
+
+def test_a_recipe_and_what_goes_before_it(good, bad, tmp_path, capsys):
+    (tmp_path / "letters.txt").write_text("\n".join(ENGLISH_94[:60]) + "\n")
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        f"train_data: {good}\neval_data: [{bad}]\ncharset: {tmp_path / 'letters.txt'}\nmax_label_length: 10\n"
+        "max_ratio: 3\nunknown_characters: drop_character\nmodel: tiny\nlearning_rate: 1e-3\n"
+    )
+
+    def content(*words):
+        assert run(capsys, recipe, *words, "--output", tmp_path / "out")[0] == 1
+        return json.loads((tmp_path / "out" / "audit.json").read_text())
+
+    by_recipe = content()
+    assert [source["source"] for source in by_recipe["sources"]] == ["good", "bad (eval)"]
+    assert by_recipe["charset"] == ENGLISH_94[:60]
+    assert (by_recipe["max_label_length"], by_recipe["max_ratio"]) == (10, 3)
+    assert by_recipe["unknown_characters"] == "drop_character"
+    changed = content(bad, "--max_label_length", "12", "--max_ratio", "2")
+    assert [source["source"] for source in changed["sources"]] == ["good", "bad", "bad (eval)"]
+    assert changed["charset"] == ENGLISH_94[:60]
+    assert (changed["max_label_length"], changed["max_ratio"]) == (12, 2)
+
+
+def test_a_recipe_that_goes_on_from_a_saved_model_has_its_rules(good, saved, processor, tmp_path, capsys):
+    processor.image_processor.max_ratio = 8
+    processor.save_pretrained(saved)
+    (tmp_path / "recipe.yml").write_text(f"train_data: [{good}]\nmodel: {saved}\n")
+    assert run(capsys, tmp_path / "recipe.yml", "--output", tmp_path / "out")[0] == 1
+    content = json.loads((tmp_path / "out" / "audit.json").read_text())
+    assert (content["charset"], content["max_ratio"]) == (CHARSET, 8)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        ("- a\n- b\n", "must map"),
+        ("a: [", "no YAML"),
+        ("model: tiny\n", "names no train_data"),
+        ("train_data: {a: b}\n", "train_data in the recipe must be"),
+        ("train_data: GOOD\nmax_label_length: many\n", "max_label_length='many'"),
+        ("train_data: GOOD\nmax_ratio: 0\n", "max_ratio=0"),
+        ("train_data: GOOD\nunknown_characters: ignore\n", "'ignore' must be one of error"),
+        ("train_data: GOOD\ncharset: nowhere.txt\n", "nowhere.txt"),
+    ],
+)
+def test_wrong_recipes(good, tmp_path, capsys, recipe, message):
+    (tmp_path / "recipe.yaml").write_text(recipe.replace("GOOD", str(good)))
+    status, out, errors = run(capsys, tmp_path / "recipe.yaml")
+    assert (status, out) == (1, "")
+    assert message in errors
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize("place", ["nowhere", "nowhere.yaml"])
+def test_no_such_place(tmp_path, capsys, place):
+    status, out, errors = run(capsys, tmp_path / place)
+    assert (status, out, len(errors.splitlines())) == (1, "", 1)
+    assert place in errors
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["data", "recipe.yaml"],
+        ["data", "--workers", "-1"],
+        ["data", "--limit", "0"],
+        ["data", "--max_ratio", "wide"],
+        ["data", "--nothing"],
+    ],
+)
+def test_misuse(words, capsys):
+    with pytest.raises(SystemExit) as error:
+        main(["audit", *words])
+    assert error.value.code == 2
+    assert "usage: svtrv2" in capsys.readouterr().err
+
+
+def test_an_interrupted_audit_tells_what_it_has_read(monkeypatch, tmp_path, capsys):
+    samples = [Sample(SQUARE, "abc", str(number)) for number in range(4)]
+    sources = {"first": samples, "second": [*samples, KeyboardInterrupt(), *samples], "third": samples}
+    monkeypatch.setattr(svtrv2_hf.data.audit, "SAMPLES_PER_REPORT", 3)
+    monkeypatch.setattr(svtrv2_hf.training.audit, "open_source", lambda name: ListSource(sources[name], name))
+    status, out, _ = run(capsys, *sources, "--output", tmp_path / "out")
+    assert status == 130
+    assert "Nothing was read of third." in out
+    content = json.loads((tmp_path / "out" / "audit.json").read_text())
+    assert [source["samples"] for source in content["sources"]] == [4, 3]
