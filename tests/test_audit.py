@@ -333,6 +333,8 @@ def test_faults_are_told_and_written(good, bad, tmp_path, capsys):
     }
     assert [image["name"].rsplit(os.sep, 1)[-1] for image in content["sources"][1]["unreadable"]] == ["0.png"]
     assert content["total"]["samples"] == 6
+    with Image.open(tmp_path / "deep" / "report" / "augmentation.png") as image:
+        assert image.height > 1000, "a row for each operation"
     text = (tmp_path / "deep" / "report" / "audit.md").read_text()
     assert "# Audit" in text and out.strip() in text
     with Image.open(tmp_path / "deep" / "report" / "audit.png") as image:

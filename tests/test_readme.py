@@ -29,12 +29,37 @@ def test_python_blocks_run(block, saved, tmp_path, monkeypatch):
     exec(block.replace("path/to/folder", str(saved)), {})
 
 
-def test_the_speed_table_is_rendered_from_its_results():
-    specification = importlib.util.spec_from_file_location("benchmark", ROOT / "scripts" / "benchmark.py")
-    benchmark = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(benchmark)
-    results = json.loads((ROOT / "model_cards" / "results" / "speed_tiny_cpu.json").read_text())
-    assert benchmark.table(results) in README
+@pytest.mark.parametrize(("script", "results"), [("benchmark", "speed_tiny_cpu"), ("benchmark_data", "data_cpu")])
+def test_the_tables_are_rendered_from_their_results(script, results):
+    specification = importlib.util.spec_from_file_location(script, ROOT / "scripts" / f"{script}.py")
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    figures = json.loads((ROOT / "model_cards" / "results" / f"{results}.json").read_text())
+    assert module.table(figures) in README
+
+
+def test_fine_tuning_figures():
+    """Of the run that the README tells of."""
+    results = json.loads((ROOT / "model_cards" / "results" / "plates_nano.json").read_text())
+    for run in results["runs"]:
+        assert f"{100 * run['word_accuracy']:.1f} %" in README
+    assert f"{results['train_images']} photographs" in README
+    assert f"{results['runs'][0]['steps']:,} steps" in README
+
+
+def test_commands_of_the_readme_are_understood():
+    """Every `svtrv2` and `train.py` line names what there is."""
+    from svtrv2_hf.training.arguments import DataAndModelArguments, SVTRv2TrainingArguments
+
+    known = {name for cls in (DataAndModelArguments, SVTRv2TrainingArguments) for name in cls.__dataclass_fields__}
+    joined = README.replace("\\\n", " ")
+    lines = [line for line in joined.splitlines() if line.startswith("    ") and "scripts/train.py" in line]
+    assert len(lines) >= 5
+    for line in lines:
+        options = re.findall(r"--(\w+)", line.split("scripts/train.py")[1])
+        assert set(options) <= known, line
+    for recipe in re.findall(r"scripts/recipes/(\w+\.yaml)", README):
+        assert (ROOT / "scripts" / "recipes" / recipe).is_file()
 
 
 def test_options_of_the_pipeline():

@@ -193,6 +193,10 @@ def test_resuming_otherwise_is_refused_or_asked_for(config, folder, tmp_path):
     going_on.train(resume_from_checkpoint=True)
     assert going_on.state.global_step == 6
     assert going_on.counts[0, "samples"] > first.counts[0, "samples"]
+    again = trainer_on(folder, SVTRv2ForCTC(config), arguments(tmp_path, **other))
+    again.train(resume_from_checkpoint=str(tmp_path / "out" / "checkpoint-4"))  # exactly, in the new order
+    assert again.state.log_history[-2]["loss"] == going_on.state.log_history[-2]["loss"]
+    assert again.counts == going_on.counts
     rates = [entry["learning_rate"] for entry in going_on.state.log_history if "loss" in entry]
     assert len(rates) == 6 and rates[2] > rates[-1] > 0, "the longer schedule is gone on with"
 

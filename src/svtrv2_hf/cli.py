@@ -122,7 +122,11 @@ def _add_audit(commands: argparse._SubParsersAction) -> None:
         help="processes that read besides this one (default: 0)",
     )
     parser.add_argument("--limit", type=_positive, metavar="N", help="samples to read of each source (default: all)")
-    parser.add_argument("--output", metavar="FOLDER", help="also write audit.json, audit.md and audit.png here")
+    parser.add_argument(
+        "--output",
+        metavar="FOLDER",
+        help="also write here: audit.json, audit.md, charts (audit.png), and what augmentation does (augmentation.png)",
+    )
     parser.set_defaults(run=_audit)
 
 

@@ -114,6 +114,19 @@ class BucketBatches(IterableDataset):
         lengths = [source.num_samples for source in self.sources]
         return None if None in lengths else sum(length for length in lengths if length is not None)
 
+    def settings(self) -> dict[str, Any]:
+        """What the stream follows from, beside the number of ranks and workers, in a form that JSON can hold."""
+        return {
+            "train_data": [[source.name, source.num_samples, source.weight] for source in self.sources],
+            "per_device_train_batch_size": self.batch_size,
+            "seed": self.seed,
+            "charset": "".join(self.encoder.ids),
+            "max_label_length": self.encoder.max_length,
+            "unknown_characters": self.encoder.unknown_characters,
+            "max_ratio": self.image_processor.max_ratio,
+            "augmentation": None if self.augmentation is None else vars(self.augmentation),
+        }
+
     def batch_size_of(self, size: Size) -> int:
         """Images of `size` in a batch."""
         height, width = self.image_processor.bucket_sizes[-1]

@@ -4,6 +4,7 @@
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ from ..configuration_svtrv2 import PRESETS
 from ..data.audit import AuditReport, audit_into
 from ..data.audit_chart import plot
 from ..data.audit_report import printable, render, total
+from ..data.augmentation import contact_sheet
 from ..data.labels import LabelEncoder
-from ..data.sources import open_source
-from ..image_processing_svtrv2 import SVTRv2ImageProcessor
+from ..data.sources import Source, open_source
+from ..image_processing_svtrv2 import SVTRv2ImageProcessor, UnreadableImageError, load_rgb
 from ..processing_svtrv2 import SVTRv2Processor
 from .arguments import read_recipe
 
@@ -76,7 +78,8 @@ def run(
     print(printable("\n\n".join([render(reports), *remarks])))
     if output is not None:
         _write(reports, remarks, Path(output))
-        print(f"Written: audit.json, audit.md and audit.png in {output}.", file=sys.stderr)
+        drawn = _draw_augmentation(sources[0][0], Path(output))
+        print(f"Written: audit.json, audit.md and audit.png {drawn}in {output}.", file=sys.stderr)
     if interrupted:
         return 130
     return 0 if all(report.faultless for report in reports) else 1
@@ -123,3 +126,14 @@ def _write(reports: Sequence[AuditReport], remarks: Sequence[str], folder: Path)
     text = "\n\n".join(["# Audit of training data", render(reports), *remarks, "![Charts](audit.png)"])
     (folder / "audit.md").write_text(printable(text) + "\n", encoding="utf-8")
     plot(reports, folder / "audit.png")
+
+
+def _draw_augmentation(source: Source, folder: Path) -> str:
+    """What the operations of augmentation do to the first image that can be read; nothing, if none of the first can."""
+    for sample in islice(source.read(), 100):
+        try:
+            contact_sheet(load_rgb(sample.image, sample.name)).save(folder / "augmentation.png")
+        except UnreadableImageError:
+            continue
+        return "and augmentation.png "
+    return ""

@@ -69,6 +69,7 @@ class SVTRv2Trainer(Trainer):
         self.stop_in_time = StopInTime(self.args.max_hours)
         self.add_callback(self.stop_in_time)
         self.add_callback(LearningCurve)
+        self.seed_shift = 0  # by which the order of the data was changed on going on inexactly
         self._stream: TrainingStream | None = None
         self._last_log = time.perf_counter()
         self._staging: Path | None = None
@@ -93,6 +94,7 @@ class SVTRv2Trainer(Trainer):
                 raise ValueError(f"There is no checkpoint in {self.args.output_dir} to resume from.")
         self.counts.clear()
         self.train_dataset.start = Position(0, [])
+        self._shift_seed(0)
         # Drop path and guidance draw other random numbers on each rank.
         torch.manual_seed(self.args.seed + self.args.process_index)
         if self.args.ema_decay is not None:
@@ -319,24 +321,18 @@ class SVTRv2Trainer(Trainer):
         assert self._stream is not None
         counts = [[number, name, count] for (number, name), count in self.counts.items()]
         own = {"taken": self._stream.position.taken, "formed": self._stream.position.formed, "counts": counts}
-        return {"settings": self._settings(), "ranks": gather_object([own]) if self.args.world_size > 1 else [own]}
+        ranks = gather_object([own]) if self.args.world_size > 1 else [own]
+        settings = {**self._settings(), "seed": self.train_dataset.seed - self.seed_shift}
+        return {"settings": settings, "seed_shift": self.seed_shift, "ranks": ranks}
 
     def _settings(self) -> dict[str, Any]:
         """All that decides which data come next, and how long the schedule is."""
-        data = self.train_dataset
         return {
             "processes": self.args.world_size,
             "dataloader_num_workers": self.args.dataloader_num_workers,
             "gradient_accumulation_steps": self.args.gradient_accumulation_steps,
-            "per_device_train_batch_size": data.batch_size,
-            "seed": data.seed,
             "max_steps": self.args.max_steps,
-            "train_data": [[source.name, source.num_samples, source.weight] for source in data.sources],
-            "charset": "".join(data.encoder.ids),
-            "max_label_length": data.encoder.max_length,
-            "unknown_characters": data.encoder.unknown_characters,
-            "max_ratio": data.image_processor.max_ratio,
-            "augmentation": None if data.augmentation is None else vars(data.augmentation),
+            **self.train_dataset.settings(),
         }
 
     def _restore(self, checkpoint: Path) -> TrainerState:
@@ -351,9 +347,10 @@ class SVTRv2Trainer(Trainer):
         if not differing:
             own = states["ranks"][self.args.process_index]
             self.train_dataset.start = Position(own["taken"], own["formed"])
+            self._shift_seed(states["seed_shift"])
             self._add_counts(own["counts"])
         elif self.args.resume_inexactly:
-            self.train_dataset.seed += state.global_step  # another order than the one that was begun
+            self._shift_seed(states["seed_shift"] + state.global_step)  # another order than the one that was begun
             if self.args.process_index == 0:
                 for rank in states["ranks"]:
                     self._add_counts(rank["counts"])
@@ -367,6 +364,10 @@ class SVTRv2Trainer(Trainer):
         if self.averaged is not None and (checkpoint / AVERAGED_WEIGHTS).is_file():
             self.averaged.load_state_dict(safetensors.torch.load_file(checkpoint / AVERAGED_WEIGHTS))
         return state
+
+    def _shift_seed(self, shift: int) -> None:
+        self.train_dataset.seed += shift - self.seed_shift
+        self.seed_shift = shift
 
     def _add_counts(self, counts: list[list[Any]]) -> None:
         self.counts.update({(number, name): count for number, name, count in counts})
