@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line: `svtrv2 read`, `svtrv2 convert`, `svtrv2 audit` and `svtrv2 train`."""
+"""The command line: `svtrv2 read`, `svtrv2 convert`, `svtrv2 draw`, `svtrv2 audit` and `svtrv2 train`."""
 
 import argparse
 import glob
@@ -12,7 +12,7 @@ from PIL import Image
 from tqdm import tqdm
 from transformers.utils import logging
 
-from .charsets import read_charset
+from .charsets import ENGLISH_94, read_charset
 from .conversion import convert
 
 
@@ -24,6 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _add_read(commands)
     _add_convert(commands)
     _add_audit(commands)
+    _add_draw(commands)
     commands.add_parser(
         "train", add_help=False, help="train or fine-tune: svtrv2 train [RECIPE.yaml] [--name value ...]"
     )
@@ -144,6 +145,54 @@ def _audit(arguments: argparse.Namespace) -> int:
         limit=arguments.limit,
         output=arguments.output,
     )
+
+
+def _add_draw(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "draw",
+        help="draw text, as a contact sheet or as training data",
+        description="Draws texts as photographs show them, in the fonts of this machine. What it draws follows from the seed.",
+    )
+    parser.add_argument(
+        "output",
+        metavar="OUTPUT",
+        help="a .png for a contact sheet, a .parquet, a folder ending in .lmdb, or a folder for image files and labels.tsv",
+    )
+    parser.add_argument("--images", type=_positive, default=150, metavar="N", help="how many (default: 150)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of texts and pictures (default: 0)")
+    parser.add_argument(
+        "--difficulty",
+        type=float,
+        default=1.0,
+        metavar="X",
+        help="0 is clean print, 1 what photographs show (default: 1)",
+    )
+    parser.add_argument("--atlas", metavar="FILE", help="fonts drawn before (default: those of this machine)")
+    parser.add_argument(
+        "--charset",
+        metavar="FILE",
+        help="characters, one a line (default: the 94 of the English models and the space)",
+    )
+    parser.add_argument("--words", action="store_true", help="words alone, no phrases and lines")
+    parser.set_defaults(run=_draw)
+
+
+def _draw(arguments: argparse.Namespace) -> int:
+    try:
+        from .synthetic.draw import draw
+        from .synthetic.source import DrawnSource
+    except ImportError as error:
+        raise ValueError(f"Drawing needs more packages ({error}): pip install 'svtrv2-hf[train]'.") from error
+    source = DrawnSource(
+        arguments.atlas,
+        ENGLISH_94 + " " if arguments.charset is None else "".join(read_charset(arguments.charset)),
+        difficulty=arguments.difficulty,
+        num_samples=arguments.images,
+        lines=not arguments.words,
+    )
+    draw(source, arguments.output, arguments.seed)
+    print(f"{arguments.output}: {arguments.images} images in {len(source.atlas.fonts)} fonts.")
+    return 0
 
 
 def _source(word: str) -> str:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Batches of one image size each (MSR buckets; paper, section 3.2), endless for training and once through to evaluate."""
 
+from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -63,26 +64,92 @@ def pixel_values_of(pixels: torch.Tensor) -> torch.Tensor:
     return pixels.permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
 
 
-class BucketBatches(IterableDataset):
-    """An endless stream of ready batches, the images of each of one size.
+class TrainingBatches(IterableDataset, ABC):
+    """An endless stream of ready batches, the images of each of one size, that ranks and their workers share.
 
-    Every sample goes to the bucket of its size, which its aspect ratio decides before it is decoded, and waits there as
-    bytes. A full bucket is a batch. Buckets carry over from epoch to epoch, so that every sample is seen once in each.
-
-    Ranks and their workers each read a part of the samples. What a worker yields follows from the arguments alone, so a
-    stream is found again by forming batches without decoding them.
+    What a worker yields follows from the arguments alone, so a stream is found again by going through it without making
+    the batches that were taken.
 
     Batches hold `pixels`, uint8 of shape `(n, height, width, 3)`; `labels` of shape `(n, longest)` padded with -100;
     `counts`, what this worker has read and rejected since its last batch, by source number and name; and `worker` and
     `formed`, for the [`Position`].
 
     Args:
-        sources: mixed as `mix` does.
+        names: of the sources, for logs.
         encoder: the label rules.
         image_processor: decides sizes and resizes, as it does in reading.
         batch_size: images in a batch up to the last of the processor's sizes (32 x 128 pixels); wider ones make smaller
             batches of the same area.
         seed: of the order.
+
+    Attributes:
+        num_samples: samples in an epoch, where that is known.
+        rank: of the process that takes the batches.
+        world_size: how many such processes there are.
+        start: where to begin.
+    """
+
+    num_samples: int | None = None
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        encoder: LabelEncoder,
+        image_processor: SVTRv2ImageProcessor,
+        batch_size: int,
+        seed: int = 0,
+    ):
+        self.names = list(names)
+        self.encoder = encoder
+        self.image_processor = image_processor
+        self.batch_size = batch_size
+        self.seed = seed
+        self.rank, self.world_size = 0, 1
+        self.start = Position(0, [])
+
+    def settings(self) -> dict[str, Any]:
+        """What the stream follows from, beside the number of ranks and workers, in a form that JSON can hold."""
+        return {
+            "train_data": self.names,
+            "per_device_train_batch_size": self.batch_size,
+            "seed": self.seed,
+            "charset": "".join(self.encoder.ids),
+            "max_label_length": self.encoder.max_length,
+            "unknown_characters": self.encoder.unknown_characters,
+            "max_ratio": self.image_processor.max_ratio,
+        }
+
+    def batch_size_of(self, size: Size) -> int:
+        """Images of `size` in a batch."""
+        height, width = self.image_processor.bucket_sizes[-1]
+        area = size[0] * size[1]
+        if list(size) in self.image_processor.bucket_sizes or area <= height * width:
+            return self.batch_size
+        return max(1, self.batch_size * height * width // area)
+
+    def my_part(self) -> tuple[int, int, int, int]:
+        """In a worker: which one it is, the batches it is to pass over, its part of the samples, and how many parts there are."""
+        info = get_worker_info()
+        workers = info.num_workers if info else 1
+        # A stream that goes on from the middle must begin with the worker whose turn it is.
+        worker = ((info.id if info else 0) + self.start.taken) % workers
+        skip = self.start.formed[worker] if self.start.formed else 0
+        return worker, skip, self.rank * workers + worker, self.world_size * workers
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """The batches of this worker."""
+
+
+class BucketBatches(TrainingBatches):
+    """Batches of labelled images.
+
+    Every sample goes to the bucket of its size, which its aspect ratio decides before it is decoded, and waits there as
+    bytes. A full bucket is a batch. Buckets carry over from epoch to epoch, so that every sample is seen once in each.
+
+    Args:
+        sources: mixed as `mix` does.
+        encoder, image_processor, batch_size, seed: as of [`TrainingBatches`].
         augmentation: what is done to images before they are resized.
 
     Raises:
@@ -99,41 +166,19 @@ class BucketBatches(IterableDataset):
         seed: int = 0,
         augmentation: Augmentation | None = None,
     ):
+        super().__init__([source.name for source in sources], encoder, image_processor, batch_size, seed)
         self.sources = list(sources)
-        self.encoder = encoder
-        self.image_processor = image_processor
-        self.batch_size = batch_size
-        self.seed = seed
         self.augmentation = augmentation
-        self.rank, self.world_size = 0, 1
-        self.start = Position(0, [])
-
-    @property
-    def num_samples(self) -> int | None:
-        """Samples of all sources, where it is known."""
         lengths = [source.num_samples for source in self.sources]
-        return None if None in lengths else sum(length for length in lengths if length is not None)
+        if None not in lengths:
+            self.num_samples = sum(length for length in lengths if length is not None)
 
     def settings(self) -> dict[str, Any]:
-        """What the stream follows from, beside the number of ranks and workers, in a form that JSON can hold."""
         return {
+            **super().settings(),
             "train_data": [[source.name, source.num_samples, source.weight] for source in self.sources],
-            "per_device_train_batch_size": self.batch_size,
-            "seed": self.seed,
-            "charset": "".join(self.encoder.ids),
-            "max_label_length": self.encoder.max_length,
-            "unknown_characters": self.encoder.unknown_characters,
-            "max_ratio": self.image_processor.max_ratio,
             "augmentation": None if self.augmentation is None else vars(self.augmentation),
         }
-
-    def batch_size_of(self, size: Size) -> int:
-        """Images of `size` in a batch."""
-        height, width = self.image_processor.bucket_sizes[-1]
-        area = size[0] * size[1]
-        if list(size) in self.image_processor.bucket_sizes or area <= height * width:
-            return self.batch_size
-        return max(1, self.batch_size * height * width // area)
 
     def batches_per_epoch(self, probe: int = 10_000) -> float:
         """Batches that an epoch makes on average, estimated from the headers of `probe` samples drawn at random.
@@ -158,17 +203,11 @@ class BucketBatches(IterableDataset):
         return batches / drawn * self.num_samples
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        info = get_worker_info()
-        workers = info.num_workers if info else 1
-        # A stream that goes on from the middle must begin with the worker whose turn it is.
-        worker = ((info.id if info else 0) + self.start.taken) % workers
-        skip = self.start.formed[worker] if self.start.formed else 0
+        worker, skip, part, parts = self.my_part()
         counts: Counter[tuple[int, str]] = Counter()
         waiting: dict[Size, list[Waiting]] = defaultdict(list)
         formed = unused = 0
-        for number, epoch, sample in mix(
-            self.sources, self.rank * workers + worker, self.world_size * workers, self.seed
-        ):
+        for number, epoch, sample in mix(self.sources, part, parts, self.seed):
             if (opened := self._open(sample, number, epoch, counts)) is None:
                 unused += 1
                 if unused > self._patience:
@@ -192,7 +231,7 @@ class BucketBatches(IterableDataset):
         return min(self.num_samples or 1_000_000, 1_000_000)
 
     def _tell(self, counts: Counter[tuple[int, str]]) -> dict[str, int]:
-        return {f"{self.sources[number].name}: {name}": count for (number, name), count in counts.items()}
+        return {f"{self.names[number]}: {name}": count for (number, name), count in counts.items()}
 
     def _open(self, sample: Sample, source: int, epoch: int, counts: Counter[tuple[int, str]]) -> Waiting | None:
         """The sample with label and size, or `None` if it is left out; counted either way."""

@@ -78,6 +78,7 @@ class Kind(StrEnum):
     PARQUET = "parquet"
     TAR = "webdataset"
     HUB = "a dataset for load_dataset"
+    DRAWN = "drawn text"
 
 
 _FORMS = (
@@ -85,7 +86,8 @@ _FORMS = (
     "an image folder with a metadata.csv or metadata.jsonl, or that file; "
     "an LMDB folder (data.mdb), or a folder with such folders below it; "
     "a .parquet or a .tar (webdataset) file, a pattern or a folder of them; "
-    "hub:NAME, a dataset of the Hub, or a folder that datasets.load_dataset understands"
+    "hub:NAME, a dataset of the Hub, or a folder that datasets.load_dataset understands; "
+    "drawn: or drawn:ATLAS, text that is drawn for training"
 )
 _ENDINGS = {
     ".tsv": Kind.LIST,
@@ -103,6 +105,7 @@ _KEYS = {
     Kind.PARQUET: ("image", "text", "samples"),
     Kind.TAR: ("image", "text", "samples"),
     Kind.HUB: ("image", "text", "samples", "split", "config"),
+    Kind.DRAWN: ("samples", "difficulty", "lines"),
 }
 IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp")
 TEXT_COLUMNS = ("text", "label", "txt", "transcription", "transcript", "word")
@@ -121,11 +124,13 @@ def open_source(spec: str) -> Source:
               folder below which there are such: all together are one source;
             - a `.parquet` file or a `.tar` file (webdataset), a pattern, or a folder of them; remote ones (`hf://`,
               `https://`) by their full address;
-            - `hub:NAME`: what `datasets.load_dataset` streams, a dataset of the Hub or a folder.
+            - `hub:NAME`: what `datasets.load_dataset` streams, a dataset of the Hub or a folder;
+            - `drawn:`, text drawn in the fonts of this machine, or `drawn:ATLAS` in those of an atlas's file.
 
             Keys are `weight` (share of the draws in a mixture) and `name` (for logs); `image` and `text`, the columns,
             where there are columns; `samples`, how many there are, for parquet, webdataset and `hub:`, which do not
-            always tell; `split` (`train` if not given) and `config` for `hub:`.
+            always tell, and for `drawn:`; `split` (`train` if not given) and `config` for `hub:`; `difficulty` (1) and
+            `lines` (1, or 0 for words alone) for `drawn:`.
 
     Returns:
         the source. Whatever it needs of files and connections is opened anew in each process that reads it.
@@ -157,6 +162,17 @@ def open_source(spec: str) -> Source:
         from .lmdb_source import LmdbSource
 
         return LmdbSource([Path(file).parent for file in files], name, weight)
+    if kind == Kind.DRAWN:
+        from ..synthetic.source import DrawnSource
+
+        return DrawnSource(
+            atlas=files[0] if files else None,
+            difficulty=_positive(spec, "difficulty", options.get("difficulty")) or 1.0,
+            num_samples=int(samples or 1_000_000),
+            lines=options.get("lines", "1") != "0",
+            name=name,
+            weight=weight,
+        )
     from .streamed_source import StreamedSource, open_stream
 
     path = {Kind.PARQUET: "parquet", Kind.TAR: "webdataset"}.get(kind, files[0])
@@ -191,6 +207,8 @@ def _positive(spec: str, key: str, value: str | None) -> float | None:
 
 
 def _short_name(place: str) -> str:
+    if place.startswith("drawn:"):
+        return "drawn"
     path = Path(place.removeprefix("hub:")).expanduser()
     return path.resolve().name if path.is_dir() else path.stem
 
@@ -199,6 +217,8 @@ def _recognise(place: str) -> tuple[Kind, list[str]]:
     """What lies at a place, and the files that hold it."""
     if place.startswith("hub:"):
         return Kind.HUB, [place.removeprefix("hub:")]
+    if place.startswith("drawn:"):
+        return Kind.DRAWN, [place.removeprefix("drawn:")] if place != "drawn:" else []
     remote = "://" in place
     files = [Path(place)] if remote else _files_at(Path(place).expanduser())
     kinds = {_ENDINGS.get(file.suffix) for file in files}

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from ..data.buckets import BucketBatches, EvaluationBatches, Position, pixel_values_of
+from ..data.buckets import EvaluationBatches, Position, TrainingBatches, pixel_values_of
 
 
-def make_loader(batches: BucketBatches | EvaluationBatches, args: Any, workers: int) -> DataLoader:
+def make_loader(batches: TrainingBatches | EvaluationBatches, args: Any, workers: int) -> DataLoader:
     """A loader that takes batches as they are; `args` are the TrainingArguments.
 
     Neither accelerate nor the loader may cut or gather them: ranks and workers share the samples among themselves.

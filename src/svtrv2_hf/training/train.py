@@ -19,7 +19,9 @@ from ..data.augmentation import Augmentation
 from ..data.buckets import BucketBatches, EvaluationBatches
 from ..data.labels import LabelEncoder, UnknownCharactersError
 from ..data.sources import IndexedSource, Source, open_source
-from .arguments import SVTRv2TrainingArguments, parse_arguments
+from ..processing_svtrv2 import SVTRv2Processor
+from ..synthetic.source import DrawnBatches, DrawnSource
+from .arguments import DataAndModelArguments, SVTRv2TrainingArguments, parse_arguments
 from .model import model_and_processor
 from .trainer import SVTRv2Trainer
 
@@ -42,16 +44,7 @@ def main(argv: Sequence[str]) -> None:
     encoder = LabelEncoder(charset_of(processor.tokenizer), chosen.max_label_length, chosen.unknown_characters)
     if chosen.unknown_characters == "error" and arguments.process_index == 0:
         check_characters(sources, encoder)
-    batches = BucketBatches(
-        sources,
-        encoder,
-        processor.image_processor,
-        arguments.per_device_train_batch_size,
-        arguments.seed,
-        Augmentation(chosen.augment_operations, magnitude=chosen.augment_magnitude, seed=arguments.seed)
-        if chosen.augment_operations
-        else None,
-    )
+    batches = _batches(chosen, arguments, sources, encoder, processor)
     if arguments.max_steps < 1:
         step = arguments.world_size * arguments.gradient_accumulation_steps
         arguments.max_steps = math.ceil(arguments.num_train_epochs * batches.batches_per_epoch() / step)
@@ -89,6 +82,25 @@ def main(argv: Sequence[str]) -> None:
         trainer.evaluate_at_the_end()
         _print_best(trainer, [source.name for source in held_out])
     _tell(arguments, f"Saved to {arguments.output_dir}.")
+
+
+def _batches(
+    chosen: DataAndModelArguments,
+    arguments: SVTRv2TrainingArguments,
+    sources: Sequence[Source],
+    encoder: LabelEncoder,
+    processor: SVTRv2Processor,
+) -> BucketBatches | DrawnBatches:
+    """Drawn text alone comes straight from the renderer; with other sources, or augmented, as samples like theirs."""
+    rules = (encoder, processor.image_processor, arguments.per_device_train_batch_size, arguments.seed)
+    [first, *others] = sources
+    if isinstance(first, DrawnSource) and not others and not chosen.augment_operations:
+        on_gpu = arguments.device.type == "cuda" and not arguments.dataloader_num_workers
+        return DrawnBatches(first, *rules, device=arguments.device if on_gpu else "cpu")
+    augmentation = None
+    if chosen.augment_operations:
+        augmentation = Augmentation(chosen.augment_operations, magnitude=chosen.augment_magnitude, seed=arguments.seed)
+    return BucketBatches(sources, *rules, augmentation)
 
 
 def check_characters(sources: Sequence[Source], encoder: LabelEncoder) -> None:

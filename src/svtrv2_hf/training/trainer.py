@@ -18,7 +18,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import Trainer, TrainerControl, TrainerState
 from transformers.trainer_utils import TrainOutput, get_last_checkpoint, rotate_checkpoints
 
-from ..data.buckets import BucketBatches, EvaluationBatches, Position
+from ..data.buckets import EvaluationBatches, Position, TrainingBatches
 from ..evaluation.evaluator import evaluate
 from ..evaluation.metrics import Protocol, Score
 from ..modeling_svtrv2 import SVTRv2Downsample, SVTRv2Embeddings, SVTRv2ForCTC
@@ -31,7 +31,7 @@ AVERAGED_WEIGHTS = "averaged_weights.safetensors"
 
 
 class SVTRv2Trainer(Trainer):
-    """Trains [`SVTRv2ForCTC`] on [`BucketBatches`], on any number of ranks.
+    """Trains [`SVTRv2ForCTC`] on [`TrainingBatches`], on any number of ranks.
 
     What differs from its parent: batches come ready made and of several sizes, and ranks draw them on their own; the loss is
     a mean over all samples of a step, over ranks and accumulated batches alike; weight decay and schedule are the paper's;
@@ -52,7 +52,7 @@ class SVTRv2Trainer(Trainer):
     lr_scheduler: LRScheduler | None
     control: TrainerControl
     model: SVTRv2ForCTC
-    train_dataset: BucketBatches
+    train_dataset: TrainingBatches
     eval_dataset: Mapping[str, EvaluationBatches] | None
 
     def __init__(self, *args: Any, protocol: Protocol = "english", freeze_stages: int = 0, **kwargs: Any):
@@ -212,11 +212,11 @@ class SVTRv2Trainer(Trainer):
     def _describe(self, counts: Counter[tuple[int, str]]) -> dict[str, float]:
         """The counts as log entries: all together, and by source where there are several."""
         described: Counter[str] = Counter()
-        sources = self.train_dataset.sources
+        names = self.train_dataset.names
         for (number, name), count in sorted(counts.items()):
             described[f"data/{name}"] += count
-            if len(sources) > 1:
-                described[f"data/{sources[number].name}/{name}"] += count
+            if len(names) > 1:
+                described[f"data/{names[number]}/{name}"] += count
         entries: dict[str, float] = dict(described)
         if length := self.train_dataset.num_samples:
             entries["data/epochs"] = round(described["data/samples"] / length, 4)

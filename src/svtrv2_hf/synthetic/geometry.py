@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a text lies in the picture: bent, turned, seen from the side, and cropped more or less closely."""
+
+import math
+from dataclasses import dataclass, fields
+
+import torch
+
+from .atlas import CAP_HEIGHT
+from .draws import Draws, columns
+from .layout import Layout
+
+
+_STEPS = 13  # points along each long side by which the outline of a bent text is known
+
+
+@dataclass
+class Geometry:
+    """A map from the plane of the text, `x` and `y` about the middle of its ink, to the plane of the crop, and back.
+
+    First the text is bent (an arc, or a wave), then a homography is applied.
+
+    Attributes:
+        matrix: float64 of shape `(n, 3, 3)`: the homography.
+        curvature: float32 of shape `(n,)`: 1 / radius of the arc; its middle lies below for positive numbers.
+        wave: float32 of shape `(n, 3)`: amplitude, frequency in radians per pixel, and phase of the wave.
+        middle: float32 of shape `(n, 2)`: where the middle of the text lies in the layout.
+        half: float32 of shape `(n, 2)`: half the width and half the height of the text.
+        crop: float32 of shape `(n, 4)`: left, top, right and bottom of the crop.
+    """
+
+    matrix: torch.Tensor
+    curvature: torch.Tensor
+    wave: torch.Tensor
+    middle: torch.Tensor
+    half: torch.Tensor
+    crop: torch.Tensor
+
+    def at(self, rows: torch.Tensor) -> "Geometry":
+        """The maps of some of the texts."""
+        return Geometry(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
+
+    @property
+    def ratios(self) -> torch.Tensor:
+        """Width / height of the crops, float32 of shape `(n,)`."""
+        left, top, right, bottom = self.crop.unbind(1)
+        return (right - left) / (bottom - top)
+
+    def forward(self, points: torch.Tensor) -> torch.Tensor:
+        """Points of the text's plane, `(n, k, 2)`, to the crop's."""
+        x, y = _bend(points[..., 0], points[..., 1], self.curvature[:, None], self.wave[:, None])
+        homogeneous = torch.stack([x, y, torch.ones_like(x)], -1).double() @ self.matrix.transpose(1, 2)
+        return (homogeneous[..., :2] / homogeneous[..., 2:]).float()
+
+    def to_text(self, height: int, width: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+        """`x` and `y` in the text's plane of each pixel of crops of one size, `(n, height, width)` each."""
+        left, top, right, bottom = self.crop.double().unbind(1)
+        zero, one = torch.zeros_like(left), torch.ones_like(left)
+        step_x, step_y = (right - left) / width, (bottom - top) / height
+        pixels = torch.stack([step_x, zero, left, zero, step_y, top, zero, zero, one], 1).reshape(-1, 3, 3)
+        inverse = torch.linalg.inv(self.matrix) @ pixels
+        inverse = (inverse / inverse[:, 2:, 2:]).float().to(device)
+        across = torch.arange(width, device=device) + 0.5
+        down = (torch.arange(height, device=device) + 0.5)[:, None]
+
+        def plane(row: int) -> torch.Tensor:
+            a, b, c = inverse[:, row, :, None, None].unbind(1)
+            return (b * down + c) + a * across
+
+        scale = plane(2).reciprocal_()
+        x, y = plane(0).mul_(scale), plane(1).mul_(scale)
+        bent = ((self.curvature != 0) | (self.wave[:, 0] != 0)).nonzero()[:, 0]
+        if len(bent):
+            rows = bent.to(device)
+            curvature, *wave = columns(device, self.curvature[bent], *self.wave[bent].unbind(1))
+            x[rows], y[rows] = _unbend(x[rows], y[rows], curvature, wave)
+        return x, y
+
+    def scale(self, height: int, width: int) -> torch.Tensor:
+        """Pixels of the atlas that one pixel of the crop covers in the middle, float32 of shape `(n,)`."""
+        left, top, right, bottom = self.crop.unbind(1)
+        area = (right - left) * (bottom - top) / (height * width)
+        zoom = torch.linalg.det(self.matrix[:, :2, :2]).abs().float()
+        return (area / zoom).sqrt()
+
+
+def _bend(
+    x: torch.Tensor, y: torch.Tensor, curvature: torch.Tensor, wave: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    amplitude, frequency, phase = wave.unbind(-1)
+    y = y + amplitude * torch.sin(frequency * x + phase)
+    side = torch.where(curvature < 0, -1.0, 1.0)
+    radius = 1 / curvature.abs().clamp(min=1e-6)
+    from_middle = radius - side * y
+    bent_x = from_middle * torch.sin(x / radius)
+    bent_y = side * (radius - from_middle * torch.cos(x / radius))
+    return torch.where(curvature == 0, x, bent_x), torch.where(curvature == 0, y, bent_y)
+
+
+def _unbend(
+    x: torch.Tensor, y: torch.Tensor, curvature: torch.Tensor, wave: list[torch.Tensor]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    side = torch.where(curvature < 0, -1.0, 1.0)
+    radius = 1 / curvature.abs().clamp(min=1e-6)
+    below = radius - side * y
+    straight_x = torch.where(curvature == 0, x, radius * torch.atan2(x, below))
+    straight_y = torch.where(curvature == 0, y, side * (radius - torch.sqrt(x * x + below * below)))
+    amplitude, frequency, phase = wave
+    return straight_x, straight_y - amplitude * torch.sin(frequency * straight_x + phase)
+
+
+def draw_geometry(layout: Layout, difficulty: float, draws: Draws) -> Geometry:
+    """Chooses how texts lie in their pictures and how those are cropped."""
+    left, top, right, bottom = layout.box.unbind(1)
+    # A full stop or a dash alone is not blown up to the height of the crop: who crops it leaves room as for a letter.
+    lacking = (0.62 * CAP_HEIGHT - (bottom - top)).clamp(min=0)
+    top, bottom = top - lacking * draws.uniform(0.3, 0.7), bottom + lacking * draws.uniform(0.3, 0.7)
+    middle = torch.stack([(left + right) / 2, (top + bottom) / 2], 1)
+    half_width, half_height = (right - left) / 2, (bottom - top) / 2
+    curvature, wave = _draw_bend(half_width, half_height, layout.stacked, difficulty, draws.part("bend"))
+    matrix = _draw_homography(half_width, half_height, layout.stacked, difficulty, draws.part("homography"))
+    geometry = Geometry(
+        matrix, curvature, wave, middle, torch.stack([half_width, half_height], 1), torch.zeros(len(draws), 4)
+    )
+    geometry.crop = _draw_crop(geometry, layout.stacked, difficulty, draws.part("crop"))
+    return geometry
+
+
+def _draw_bend(
+    half_width: torch.Tensor, half_height: torch.Tensor, stacked: torch.Tensor, difficulty: float, draws: Draws
+) -> tuple[torch.Tensor, torch.Tensor]:
+    length = half_width / half_height
+    long = (length > 1.6) & (length < 12) & ~stacked
+    # The rise of the arc, half_width * angle / 2, is kept to about the height of the letters.
+    angle = torch.minimum(draws.uniform(0.15, 1.1), 2.2 * half_height / half_width)
+    angle = torch.where(draws.chance(0.3), -angle, angle)
+    arc = draws.chance(0.06 * difficulty) & long
+    curvature = torch.where(arc, angle / half_width, torch.zeros_like(angle))
+    waved = draws.chance(0.025 * difficulty) & long & ~arc
+    amplitude = torch.where(waved, half_height * draws.uniform(0.06, 0.3), torch.zeros_like(angle))
+    frequency = draws.uniform(0.6, 2.2) * math.pi / (2 * half_width).clamp(min=3 * CAP_HEIGHT)
+    return curvature, torch.stack([amplitude, frequency, draws.uniform(0, 2 * math.pi)], 1)
+
+
+def _draw_homography(
+    half_width: torch.Tensor, half_height: torch.Tensor, stacked: torch.Tensor, difficulty: float, draws: Draws
+) -> torch.Tensor:
+    count = len(draws)
+    slight, tilted, strong = draws.normal(0, 1.4), draws.normal(0, 6), draws.uniform(12, 34)
+    strong = torch.where(draws.chance(0.5), strong, -strong)
+    kind = draws.uniform()
+    turn = torch.where(kind < 0.30 * difficulty, tilted, slight * min(difficulty, 1.0))
+    turn = torch.where(kind > 1 - 0.07 * difficulty, strong, turn)
+    # The letters must not become too small in a crop that has room for the rise of a long line.
+    length = half_width / half_height
+    rise = (3.4 - 0.1 * length).clamp(1, 3)  # in heights of the line
+    steepest = torch.rad2deg(torch.asin((rise / length).clamp(max=1)))
+    turn = torch.where(stacked, turn * 0.3, torch.maximum(torch.minimum(turn, steepest), -steepest))
+    short = half_width < 4.5 * half_height
+    steep = draws.uniform(35, 70) * torch.where(draws.chance(0.5), 1.0, -1.0)
+    turn = torch.where(draws.chance(0.012 * difficulty) & short & ~stacked, steep, turn)
+    sideways = torch.where(draws.chance(0.6), 90.0, -90.0) + draws.normal(0, 2)
+    turn = torch.where(draws.chance(0.008 * difficulty) & short & ~stacked, sideways, turn)
+    turn = torch.deg2rad(turn)
+
+    # Words in photographs are narrower than fonts would have them: 15 percent in IIIT5k, whose signs face the camera
+    # and like narrow letters, and 30 percent in ICDAR 2015, which sees many from the side.
+    squeeze = draws.normal(-0.13, 0.15).clamp(-0.5, 0.3) - draws.chance(0.3) * draws.uniform(0, 0.45)
+    squeeze = torch.exp(squeeze * min(difficulty, 1.0))
+    shear = draws.normal(0, 0.16) * draws.chance(0.25 * difficulty)
+    tip = draws.normal(0, 0.13, (2,)) * draws.chance(0.35 * difficulty)[:, None]
+    # A long line seen from the side would end in letters too small to read.
+    tip_x = (tip[:, 0] * (half_height * 8 / half_width).clamp(max=1)).clamp(-0.3, 0.3)
+    tip_y = tip[:, 1].clamp(-0.22, 0.22)
+
+    cosine, sine = torch.cos(turn), torch.sin(turn)
+    zero, one = torch.zeros(count), torch.ones(count)
+    rotation = torch.stack([cosine, -sine, sine, cosine], 1).reshape(-1, 2, 2)
+    slant = torch.stack([squeeze, shear, zero, one], 1).reshape(-1, 2, 2)
+    matrix = torch.zeros(count, 3, 3, dtype=torch.float64)
+    matrix[:, :2, :2] = (rotation @ slant).double()
+    matrix[:, 2] = torch.stack([tip_x / half_width, tip_y / half_height, one], 1).double()
+    return matrix
+
+
+def _draw_crop(geometry: Geometry, stacked: torch.Tensor, difficulty: float, draws: Draws) -> torch.Tensor:
+    """The box about the text in the plane of the crop, with margins, or cutting a little into the letters."""
+    steps = torch.linspace(-1, 1, _STEPS)
+    edge = torch.stack([torch.cat([steps, steps]), torch.cat([-torch.ones(_STEPS), torch.ones(_STEPS)])], 1)
+    outline = geometry.forward(edge * geometry.half[:, None])
+    low, high = outline.amin(1), outline.amax(1)
+    across = geometry.forward(torch.tensor([[0.0, -1.0], [0.0, 1.0]]) * geometry.half[:, None])
+    line = (across[:, 1] - across[:, 0]).square().sum(1).sqrt()
+    line = torch.where(stacked, 2 * geometry.half[:, 0], line)
+    letters = line.minimum(4 * geometry.half[:, 0])[:, None]
+
+    close = draws.normal(0, 0.05, (4,)).abs() + 0.02
+    loose = draws.uniform(0.05, 0.32, (4,))
+    cut = -draws.uniform(0, 0.07, (4,))
+    kind = draws.uniform(0, 1, (4,))
+    margins = torch.where(kind < 0.24, loose, close)
+    margins = torch.where(kind > 1 - 0.09 * difficulty, cut, margins)
+    margins = margins + (draws.chance(0.05 * difficulty) * draws.uniform(0.1, 0.4))[:, None]
+    low, high = low - margins[:, :2] * letters, high + margins[:, 2:] * letters
+    # Nobody crops an "I" as narrow as it is, or hardly ever.
+    narrow = (draws.uniform(0.45, 0.95) * line - (high[:, 0] - low[:, 0])).clamp(min=0) / 2
+    widening = torch.stack([narrow, torch.zeros_like(narrow)], 1)
+    return torch.cat([low - widening, high + widening], 1)

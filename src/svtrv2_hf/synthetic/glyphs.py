@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The glyphs of one font as signed distance fields, with their advances and kerning."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from fontTools.ttLib import TTCollection, TTFont  # type: ignore[import-untyped]
+from PIL import Image, ImageDraw, ImageFont
+
+from .fonts import FontFace
+
+
+CELL = 64  # height and width in pixels of a glyph's field
+CAP_HEIGHT = 25  # pixels from the baseline to the top of an H
+BASELINE = 44  # the row of the baseline, from the top: glyphs stand on its upper edge
+ORIGIN = 16  # the column of the pen: at its left edge
+SPREAD = 6.0  # pixels of distance that a field tells, to either side of the outline
+MARGIN = 3  # pixels between a glyph and the edge of its cell, at least
+SUPERSAMPLING = 5  # glyphs are drawn this many times larger; odd, so that a field's pixel has a middle
+FINER = 8  # advances are read in a size as many times larger, because FreeType rounds them to whole pixels
+
+FLAT_CAPITALS = "BDEFHIKLNPRTXZ"  # their tops stand on one line in most fonts
+NO_CHARACTER = "\uffff"  # no font has it, so that it is drawn as the sign for what a font has not
+
+
+class Glyphs(NamedTuple):
+    """What one font gives, in the order of the charset; see [`Atlas`]."""
+
+    fields: np.ndarray
+    advances: np.ndarray
+    kerning: np.ndarray
+    drawable: np.ndarray
+
+
+class UndrawableFontError(ValueError):
+    """A font that no text can be drawn with; the message says why."""
+
+
+def draw_font(face: FontFace, charset: str) -> Glyphs:
+    """Draws all characters of one font.
+
+    Raises:
+        UndrawableFontError: the file is damaged, or its capitals have no height.
+    """
+    try:
+        table = _open(face)
+        size = _size(face)
+        font, ruler = _at(face, size), _at(face, size * FINER)
+        names = [table.getBestCmap().get(ord(character), ".notdef") for character in charset]
+        # From the font's units to quarter pixels.
+        kerning = _kerning(table, names) * (4 * size / SUPERSAMPLING / table["head"].unitsPerEm)
+        lengths = [ruler.getlength(character) / (FINER * SUPERSAMPLING) for character in charset]
+        advances = np.array(lengths, dtype=np.float32)
+        masks = [_draw_glyph(font, character) for character in charset]
+        missing = _draw_glyph(font, NO_CHARACTER)
+    except UndrawableFontError:
+        raise
+    except Exception as error:  # FreeType and fontTools raise anything on a damaged font
+        raise UndrawableFontError(f"unreadable: {error}") from error
+    drawn = [mask is not None and (missing is None or not np.array_equal(mask, missing)) for mask in masks]
+    drawn = [
+        advance >= 1 if one == " " else is_drawn
+        for one, advance, is_drawn in zip(charset, advances, drawn, strict=True)
+    ]
+    drawable = np.array([name != ".notdef" for name in names]) & np.array(drawn)
+    blank = np.zeros((CELL * SUPERSAMPLING, CELL * SUPERSAMPLING), dtype=bool)
+    return Glyphs(
+        fields=signed_distance(np.stack([blank if mask is None else mask for mask in masks])),
+        advances=advances,
+        kerning=np.clip(np.rint(kerning), -127, 127).astype(np.int8),
+        drawable=drawable,
+    )
+
+
+def _open(face: FontFace) -> TTFont:
+    if face.path.suffix.lower() in (".ttc", ".otc"):
+        return TTCollection(face.path, lazy=True).fonts[face.number]
+    return TTFont(face.path, lazy=True)
+
+
+def _at(face: FontFace, size: float) -> ImageFont.FreeTypeFont:
+    # Without Raqm, which is not everywhere: no ligatures are wanted, and kerning is read from the font.
+    font = ImageFont.truetype(face.path, size, face.number, layout_engine=ImageFont.Layout.BASIC)
+    if face.axes:
+        font.set_variation_by_axes(list(face.axes))
+    return font
+
+
+def _size(face: FontFace) -> float:
+    """The size at which the font's capitals have the height wanted, in large pixels."""
+    probe = 400.0
+    font = _at(face, probe)
+    height = float(np.median([-font.getbbox(capital, anchor="ls")[1] for capital in FLAT_CAPITALS]))
+    if height <= 0:
+        raise UndrawableFontError("its capitals have no height")
+    return probe * CAP_HEIGHT * SUPERSAMPLING / height
+
+
+def _draw_glyph(font: ImageFont.FreeTypeFont, character: str) -> np.ndarray | None:
+    """A glyph in its cell, bool of shape `(CELL * SUPERSAMPLING,) * 2`; None if it is blank or does not fit."""
+    side = CELL * SUPERSAMPLING
+    canvas = Image.new("L", (2 * side, 2 * side))
+    pen = (side // 2 + ORIGIN * SUPERSAMPLING, side // 2 + BASELINE * SUPERSAMPLING)
+    ImageDraw.Draw(canvas).text(pen, character, fill=255, font=font, anchor="ls")
+    box = canvas.getbbox()
+    least, most = side // 2 + MARGIN * SUPERSAMPLING, side // 2 + side - MARGIN * SUPERSAMPLING
+    if box is None or min(box[:2]) < least or max(box[2:]) > most:
+        return None
+    return np.asarray(canvas.crop((side // 2, side // 2, side // 2 + side, side // 2 + side))) > 127
+
+
+def signed_distance(masks: np.ndarray) -> np.ndarray:
+    """Fields of drawn glyphs, by exact Euclidean distances between the pixels of the large drawings.
+
+    Args:
+        masks: bool of shape `(glyphs, CELL * SUPERSAMPLING, CELL * SUPERSAMPLING)`.
+
+    Returns:
+        uint8 of shape `(glyphs, CELL, CELL)`; see [`Atlas`].
+    """
+    inside = masks[:, SUPERSAMPLING // 2 :: SUPERSAMPLING, SUPERSAMPLING // 2 :: SUPERSAMPLING]
+    # The outline runs half a pixel before the first pixel of the other kind.
+    distance = (np.where(inside, _distance_to(~masks), _distance_to(masks)) - 0.5) / SUPERSAMPLING
+    return np.clip(np.rint(128 + np.where(inside, distance, -distance) * (127 / SPREAD)), 0, 255).astype(np.uint8)
+
+
+def _distance_to(target: np.ndarray) -> np.ndarray:
+    """Distances in large pixels from the middle of every field's pixel to the nearest pixel of the target.
+
+    Separable: down the columns first, then the least of squares along the rows. Told up to a little more than `SPREAD`.
+    """
+    reach = int(SPREAD * SUPERSAMPLING) + SUPERSAMPLING
+    glyphs, side, _ = target.shape
+    middle, cells = SUPERSAMPLING // 2, side // SUPERSAMPLING
+    rows = np.arange(side, dtype=np.int16)[:, None]
+    above = np.maximum.accumulate(np.where(target, rows, np.int16(-reach)), axis=1)
+    below = np.minimum.accumulate(np.where(target, rows, np.int16(side + reach))[:, ::-1], axis=1)[:, ::-1]
+    at = rows[middle::SUPERSAMPLING]
+    down = np.minimum(at - above[:, middle::SUPERSAMPLING], below[:, middle::SUPERSAMPLING] - at)
+    squares = np.full((glyphs, cells, side + 2 * reach), reach * reach, dtype=np.int16)
+    squares[:, :, reach : reach + side] = np.minimum(down, reach) ** 2
+    # Columns that one shift compares lie together: column k * SUPERSAMPLING + phase at [phase, k].
+    padded = np.pad(squares, ((0, 0), (0, 0), (0, -squares.shape[2] % SUPERSAMPLING)), constant_values=reach * reach)
+    phases = np.ascontiguousarray(padded.reshape(glyphs, cells, -1, SUPERSAMPLING).transpose(3, 0, 1, 2))
+    nearest = np.full((glyphs, cells, cells), reach * reach, dtype=np.int16)
+    for shift in range(-reach, reach + 1):
+        start, phase = divmod(reach + middle + shift, SUPERSAMPLING)
+        np.minimum(nearest, phases[phase, :, :, start : start + cells] + np.int16(shift * shift), out=nearest)
+    return np.sqrt(nearest, dtype=np.float32)
+
+
+def _kerning(font: TTFont, names: Sequence[str]) -> np.ndarray:
+    """Units of the font to add between two glyphs, float of shape `(glyphs, glyphs)`.
+
+    From the GPOS table's pair adjustments, or the older kern table; Pillow's own layout knows only the latter.
+    """
+    kerning = np.zeros((len(names), len(names)))
+    if "GPOS" in font:
+        for lookup in _kerning_lookups(font["GPOS"].table):
+            settled = np.zeros(kerning.shape, dtype=bool)
+            for subtable in lookup.SubTable:
+                pairs = getattr(subtable, "ExtSubTable", subtable)
+                if pairs.LookupType == 2:
+                    _add_pairs(kerning, settled, pairs, names)
+    elif "kern" in font:
+        for table in font["kern"].kernTables:
+            pairs = getattr(table, "kernTable", {})
+            kerning += [[pairs.get((left, right), 0) for right in names] for left in names]
+    return kerning
+
+
+def _kerning_lookups(table: Any) -> list[Any]:
+    """The lookups of the feature "kern" for Latin text, or for the default script where there is no Latin."""
+    scripts = {record.ScriptTag: record.Script for record in table.ScriptList.ScriptRecord} if table.ScriptList else {}
+    script = scripts.get("latn") or scripts.get("DFLT")
+    if script is None or script.DefaultLangSys is None:
+        return []
+    features = [table.FeatureList.FeatureRecord[number] for number in script.DefaultLangSys.FeatureIndex]
+    numbers = {n for record in features if record.FeatureTag == "kern" for n in record.Feature.LookupListIndex}
+    return [table.LookupList.Lookup[number] for number in sorted(numbers)]
+
+
+def _add_pairs(kerning: np.ndarray, settled: np.ndarray, pairs: Any, names: Sequence[str]) -> None:
+    """Adds a subtable's values to the pairs that no earlier subtable of the lookup has settled."""
+    covered = set(pairs.Coverage.glyphs)
+    numbers = {name: number for number, name in enumerate(names) if name != ".notdef"}
+    for left, row in numbers.items():
+        if left not in covered:
+            continue
+        if pairs.Format == 1:
+            records = pairs.PairSet[pairs.Coverage.glyphs.index(left)].PairValueRecord
+            found = {record.SecondGlyph: record.Value1 for record in records if record.SecondGlyph in numbers}
+        else:
+            classes = pairs.Class1Record[pairs.ClassDef1.classDefs.get(left, 0)].Class2Record
+            found = {right: classes[pairs.ClassDef2.classDefs.get(right, 0)].Value1 for right in numbers}
+        for right, value in found.items():
+            column = numbers[right]
+            if not settled[row, column]:
+                kerning[row, column] += getattr(value, "XAdvance", 0) or 0
+                settled[row, column] = True

@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Drawn text as training data: batches straight from the renderer, or samples like those of any other source."""
+
+import io
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from functools import cached_property
+from itertools import count, islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from PIL import Image
+
+from ..charsets import ENGLISH_94
+from ..data.buckets import PIXELS_PER_FRAME, Size, TrainingBatches
+from ..data.labels import LabelEncoder, RejectedSampleError, Rejection, frames_needed
+from ..data.sources import Sample, Source
+from ..image_processing_svtrv2 import SVTRv2ImageProcessor
+from ..processing_svtrv2 import pad_labels
+from .atlas import Atlas, load_or_build
+from .fonts import find_fonts
+from .renderer import Renderer
+from .texts import TextSource
+
+
+CHUNK = 256  # texts that are planned together
+
+
+class Planned(NamedTuple):
+    """A text, its place in the stream, and the size it is to be drawn at."""
+
+    number: int
+    text: str
+    size: Size
+
+
+class DrawnSource(Source):
+    """Text that is drawn anew in each epoch.
+
+    Image `index` of a seed is a pure function of the two and of the arguments.
+
+    Args:
+        atlas: the file of an atlas; by default that of the fonts found on this machine, built if need be.
+        charset: what texts are made of.
+        difficulty: of the renderer.
+        num_samples: images in an epoch.
+        lines: draw phrases and long lines, too, not words alone.
+        name: for logs.
+        weight: in a mixture.
+    """
+
+    num_samples: int
+
+    def __init__(
+        self,
+        atlas: str | Path | None = None,
+        charset: str = ENGLISH_94 + " ",
+        difficulty: float = 1.0,
+        num_samples: int = 1_000_000,
+        lines: bool = True,
+        name: str = "drawn",
+        weight: float | None = None,
+    ):
+        self.atlas_path = None if atlas is None else Path(atlas)
+        self.charset = charset
+        self.difficulty = difficulty
+        self.num_samples = num_samples
+        self.lines = lines
+        self.name = name
+        self.weight = weight
+        self.image_processor = SVTRv2ImageProcessor(max_ratio=20)
+
+    @cached_property
+    def text_source(self) -> TextSource:
+        """Where the texts come from."""
+        return TextSource(self.charset, None if self.lines else {"phrase": 0, "line": 0})
+
+    @cached_property
+    def atlas(self) -> Atlas:
+        """The glyphs."""
+        if self.atlas_path is not None:
+            return Atlas.load(self.atlas_path)
+        return load_or_build(find_fonts().fonts, self.charset)
+
+    def renderer(self, device: torch.device | str = "cpu") -> Renderer:
+        """The renderer of this source's images."""
+        return Renderer(self.atlas, self.difficulty, device)
+
+    def plan(
+        self, renderer: Renderer, image_processor: SVTRv2ImageProcessor, seed: int, part: int = 0, parts: int = 1
+    ) -> Iterator[Planned]:
+        """The texts of a part of the endless stream, with the sizes that crops of them would be resized to."""
+        for chunk in count(part, parts):
+            start = chunk * CHUNK
+            texts = self.text_source.texts(seed, start, CHUNK)
+            ratios = renderer.plan(texts, seed, start).tolist()
+            for index, text, ratio in zip(count(start), texts, ratios, strict=False):
+                yield Planned(index, text, image_processor.target_size(max(1, round(1000 * ratio)), 1000))
+
+    def read(self, part: int = 0, parts: int = 1, seed: int | None = None, epoch: int = 0) -> Iterator[Sample]:
+        """Images as PNG, of the sizes that training resizes to, so that nothing is lost by that."""
+        renderer = self.renderer()
+        first = (seed or 0) + epoch  # a stream of its own for each epoch
+        for planned in islice(self.plan(renderer, self.image_processor, first), part, self.num_samples, parts):
+            pixels = renderer.render([planned.text], planned.size, first, torch.tensor([planned.number])).pixels[0]
+            buffer = io.BytesIO()
+            Image.fromarray(pixels.numpy()).save(buffer, "PNG")
+            yield Sample(buffer.getvalue(), planned.text, f"{self.name} {planned.number} of seed {first}")
+
+    def texts(self) -> Iterator[str]:
+        """The texts of the first epoch of seed 0."""
+        for start in range(0, self.num_samples, CHUNK):
+            yield from self.text_source.texts(0, start, min(CHUNK, self.num_samples - start))
+
+
+class DrawnBatches(TrainingBatches):
+    """Batches straight from the renderer, without files between.
+
+    Args:
+        source: what is drawn.
+        encoder, image_processor, batch_size, seed: as of [`TrainingBatches`].
+        device: where pictures are drawn. On a GPU, this takes a loader without workers.
+    """
+
+    def __init__(
+        self,
+        source: DrawnSource,
+        encoder: LabelEncoder,
+        image_processor: SVTRv2ImageProcessor,
+        batch_size: int,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+    ):
+        super().__init__([source.name], encoder, image_processor, batch_size, seed)
+        self.source = source
+        self.num_samples = source.num_samples
+        self.device = torch.device(device)
+
+    def settings(self) -> dict[str, Any]:
+        source = self.source
+        return {
+            **super().settings(),
+            "train_data": [source.name, len(source.atlas.fonts), source.charset, source.difficulty, source.lines],
+        }
+
+    def batches_per_epoch(self, probe: int = 4096) -> float:
+        """Batches that an epoch makes on average, estimated from the first texts."""
+        counts: Counter[tuple[int, str]] = Counter()
+        planned = islice(self.source.plan(self.source.renderer(), self.image_processor, self.seed), probe)
+        usable = [text for text in planned if self._encode(text, counts) is not None]
+        return sum(1 / self.batch_size_of(text.size) for text in usable) / probe * self.source.num_samples
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        worker, skip, part, parts = self.my_part()
+        renderer = self.source.renderer(self.device)
+        counts: Counter[tuple[int, str]] = Counter()
+        waiting: dict[Size, list[tuple[Planned, list[int]]]] = defaultdict(list)
+        formed = 0
+        for planned in self.source.plan(renderer, self.image_processor, self.seed, part, parts):
+            if (ids := self._encode(planned, counts)) is None:
+                continue
+            waiting[planned.size].append((planned, ids))
+            if len(waiting[planned.size]) < self.batch_size_of(planned.size):
+                continue
+            formed += 1
+            full = waiting.pop(planned.size)
+            if formed > skip:
+                texts, labels = zip(*full, strict=True)
+                indices = torch.tensor([text.number for text in texts])
+                drawn = renderer.render([text.text for text in texts], planned.size, self.seed, indices)
+                yield {
+                    "pixels": drawn.pixels.clone(),  # out of inference mode
+                    "labels": torch.from_numpy(pad_labels(labels)),
+                    "counts": dict(counts),
+                    "worker": worker,
+                    "formed": formed,
+                }
+            counts.clear()
+
+    def _encode(self, planned: Planned, counts: Counter[tuple[int, str]]) -> list[int] | None:
+        counts[0, "samples"] += 1
+        try:
+            ids = self.encoder.encode(planned.text)
+            if frames_needed(ids) > planned.size[1] // PIXELS_PER_FRAME:
+                raise RejectedSampleError(Rejection.UNALIGNABLE, planned.text)
+        except RejectedSampleError as rejected:
+            counts[0, str(rejected.reason)] += 1
+            return None
+        return ids

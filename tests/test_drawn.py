@@ -1,0 +1,174 @@
+"""Drawn text as training data."""
+
+import io
+import itertools
+from collections import Counter
+
+import pytest
+import torch
+from matplotlib import font_manager
+from PIL import Image
+from test_training import run
+from torch.utils.data import DataLoader
+
+from svtrv2_hf import ENGLISH_94, SVTRv2ForCTC, SVTRv2ImageProcessor
+from svtrv2_hf.cli import main as command
+from svtrv2_hf.data.buckets import Position
+from svtrv2_hf.data.labels import LabelEncoder
+from svtrv2_hf.data.sources import open_source
+from svtrv2_hf.synthetic.atlas import build_atlas
+from svtrv2_hf.synthetic.fonts import find_fonts
+from svtrv2_hf.synthetic.source import DrawnBatches
+
+
+CHARSET = ENGLISH_94 + " "
+
+
+@pytest.fixture(scope="module")
+def atlas(tmp_path_factory):
+    """Two fonts that every installation has."""
+    assert font_manager.findfont("DejaVu Sans")
+    fonts = find_fonts(packages=False, system=False).fonts
+    path = tmp_path_factory.mktemp("atlas") / "atlas.safetensors"
+    build_atlas(fonts[:2], CHARSET, progress=False).save(path)
+    return path
+
+
+def batches_of(atlas, batch_size=8, seed=0, charset=CHARSET, **options):
+    spec = f"drawn:{atlas}?" + "&".join(f"{key}={value}" for key, value in {"samples": 500, **options}.items())
+    encoder = LabelEncoder(charset, max_length=60, unknown_characters="drop_sample")
+    return DrawnBatches(open_source(spec), encoder, SVTRv2ImageProcessor(), batch_size, seed)
+
+
+def texts_in(batches):
+    return Counter(
+        "".join(CHARSET[id - 1] for id in row if id > 0) for batch in batches for row in batch["labels"].tolist()
+    )
+
+
+def take(stream, number, workers=0):
+    return list(itertools.islice(iter(DataLoader(stream, batch_size=None, num_workers=workers)), number))
+
+
+def test_batches_of_one_size_with_the_labels_of_their_texts(atlas):
+    stream = batches_of(atlas)
+    batches = take(stream, 30)
+    texts = Counter(stream.source.text_source.texts(0, 0, 4096))
+    sizes = {tuple(batch["pixels"].shape[1:]) for batch in batches}
+    assert len(sizes) > 3
+    for batch in batches:
+        assert batch["pixels"].dtype == torch.uint8
+        assert len(batch["pixels"]) == len(batch["labels"]) == stream.batch_size_of(tuple(batch["pixels"].shape[1:3]))
+    assert not texts_in(batches) - texts, "each text once"
+    counts = sum((Counter(batch["counts"]) for batch in batches), Counter())
+    assert counts[0, "samples"] >= sum(len(batch["labels"]) for batch in batches)
+
+
+def test_an_image_is_the_same_in_batches_of_any_kind(atlas):
+    """The label and the picture of a text, whichever worker of however many draws it, in whatever company."""
+
+    def pictures(workers, batch_size):
+        seen = {}
+        for batch in take(batches_of(atlas, batch_size), 40, workers):
+            for pixels, ids in zip(batch["pixels"], batch["labels"].tolist(), strict=True):
+                seen.setdefault(tuple(id for id in ids if id > 0), pixels.int())
+        return seen
+
+    alone, together = pictures(0, 3), pictures(2, 8)
+    both = alone.keys() & together.keys()
+    assert len(both) > 20
+    same = [ids for ids in both if alone[ids].shape == together[ids].shape]
+    close = [ids for ids in same if (alone[ids] - together[ids]).abs().max() <= 2]
+    assert len(close) >= 0.9 * len(both), "but for texts that came twice"
+
+
+@pytest.mark.parametrize(("workers", "taken"), [(0, 7), (2, 7)])
+def test_a_stream_is_found_again(atlas, workers, taken):
+    whole = take(batches_of(atlas), taken + 4, workers)
+    formed = [0] * max(1, workers)
+    for batch in whole[:taken]:
+        formed[batch["worker"]] = batch["formed"]
+    again = batches_of(atlas)
+    again.start = Position(taken, formed)
+    for expected, batch in zip(whole[taken:], take(again, 4, workers), strict=True):
+        assert torch.equal(expected["pixels"], batch["pixels"])
+        assert torch.equal(expected["labels"], batch["labels"])
+        assert expected["counts"] == batch["counts"]
+
+
+def test_seeds_draw_other_texts(atlas):
+    one, two = (texts_in(take(batches_of(atlas, seed=seed), 10)) for seed in (1, 2))
+    assert (one & two).total() < 0.2 * one.total()
+
+
+def test_ranks_draw_other_texts(atlas):
+    parts = []
+    for rank in range(2):
+        stream = batches_of(atlas)
+        stream.rank, stream.world_size = rank, 2
+        parts.append(texts_in(take(stream, 10)))
+    assert (parts[0] & parts[1]).total() < 0.2 * parts[0].total()
+
+
+def test_as_samples_like_those_of_any_source(atlas):
+    source = open_source(f"drawn:{atlas}?samples=30&name=words&lines=0&weight=2")
+    assert (source.name, source.num_samples, source.weight) == ("words", 30, 2.0)
+    whole = list(source.read(seed=3))
+    parts = [list(source.read(part, 3, seed=3)) for part in range(3)]
+    assert len(whole) == 30
+    assert sorted(whole) == sorted(sample for part in parts for sample in part)
+    assert {sample.text for sample in source.read(seed=3, epoch=1)} != {sample.text for sample in whole}
+    processor = SVTRv2ImageProcessor(max_ratio=20)
+    for sample in whole:
+        with Image.open(io.BytesIO(sample.image)) as image:
+            assert processor.target_size(*image.size) == (image.height, image.width), "nothing is lost by resizing"
+    assert len(list(source.texts())) == 30
+    assert not any(" " in text for text in [sample.text for sample in whole] if len(text) > 40)
+
+
+@pytest.mark.parametrize("name", ["folder", "data.lmdb", "data.parquet"])
+def test_a_data_set_of_files(atlas, tmp_path, capsys, name):
+    words = ["draw", str(tmp_path / name), "--images", "12", "--seed", "3", "--atlas", str(atlas)]
+    assert command(words) == 0
+    assert "12 images in 2 fonts" in capsys.readouterr().out
+    drawn = open_source(f"drawn:{atlas}?samples=12").read(seed=3)
+    assert [(s.image, s.text) for s in open_source(str(tmp_path / name)).read()] == [(s.image, s.text) for s in drawn]
+    assert command(words) == 1
+    assert "is there already" in capsys.readouterr().err
+
+
+def test_a_contact_sheet(atlas, tmp_path):
+    sheet = tmp_path / "sheet.png"
+    assert command(["draw", str(sheet), "--images", "30", "--words", "--atlas", str(atlas)]) == 0
+    with Image.open(sheet) as image:
+        assert image.width == 1400 and image.height >= 68
+
+
+def test_what_the_charset_lacks_is_left_out_and_counted(atlas):
+    counts = Counter()
+    for batch in take(batches_of(atlas, charset="0123456789", batch_size=2), 4):
+        counts.update(batch["counts"])
+        assert batch["labels"].max() <= 10
+    assert counts[0, "unknown_characters"] > 0
+
+
+def test_training_on_drawn_text(atlas, tmp_path, capsys):
+    charset = tmp_path / "charset.txt"
+    charset.write_text("\n".join(CHARSET) + "\n")
+    words = ("--model", "nano", "--charset", str(charset), "--max_label_length", "60")
+    out = run(tmp_path, f"drawn:{atlas}?samples=100", *words, "--augment_operations", "0")
+    assert "on 100 samples for 3 steps" in capsys.readouterr().err
+    assert SVTRv2ForCTC.from_pretrained(out).config.vocab_size == 96
+    run(tmp_path / "augmented", f"drawn:{atlas}?samples=100", *words)
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("drawn:?size=3", "size cannot be given; for drawn text"),
+        ("drawn:?difficulty=hard", "difficulty must be a number"),
+    ],
+)
+def test_wrong_specs(spec, message):
+    with pytest.raises(ValueError, match=message):
+        open_source(spec)

@@ -1,0 +1,320 @@
+"""The renderer of training text."""
+
+import itertools
+import random
+from dataclasses import replace
+
+import pytest
+import torch
+
+from svtrv2_hf import ENGLISH_94
+from svtrv2_hf.image_processing_svtrv2 import BUCKET_SIZES
+from svtrv2_hf.synthetic import ink
+from svtrv2_hf.synthetic.atlas import build_atlas
+from svtrv2_hf.synthetic.degradation import Camera, _enlarge, _take
+from svtrv2_hf.synthetic.draws import Draws
+from svtrv2_hf.synthetic.fonts import find_fonts
+from svtrv2_hf.synthetic.palette import contrast, draw_pairs, luminance, separate
+from svtrv2_hf.synthetic.renderer import Renderer
+from svtrv2_hf.synthetic.textures import COUNT, TILE, texture_bank
+
+
+CHARSET = ENGLISH_94 + " "
+SIZES = [*BUCKET_SIZES, (32, 160), (32, 640)]
+TEXTS = [
+    "Hotel",
+    "i",
+    "FOR SALE",
+    "www.example.com/index.html",
+    "$9.99",
+    "OPEN",
+    "Q",
+    "a line of text, " * 3 + "and more",
+]
+
+
+@pytest.fixture(scope="module")
+def atlas():
+    fonts = find_fonts(packages=False, system=False).fonts  # DejaVu, which comes with matplotlib
+    return build_atlas(fonts[:3], CHARSET, progress=False)
+
+
+@pytest.fixture(scope="module")
+def renderer(atlas):
+    return Renderer(atlas)
+
+
+@pytest.fixture(scope="module")
+def plain(atlas):
+    return Renderer(atlas, difficulty=0)
+
+
+def random_texts(count, seed=0):
+    choose = random.Random(seed)
+    texts = ["".join(choose.choices(CHARSET, k=choose.choice((1, 2, 3, 5, 8, 13, 25, 60)))) for _ in range(count)]
+    return [text if text.strip() else "blank" for text in texts]
+
+
+def ink_columns(pixels):
+    """Which columns of a plain picture hold ink."""
+    picture = pixels.float().mean(-1)
+    ground = picture[0, 0]
+    return ((picture - ground).abs() > 0.4 * (picture - ground).abs().max()).any(0)
+
+
+def runs(columns):
+    """Firsts and lasts of the runs of true values."""
+    steps = torch.diff(columns.int(), prepend=torch.tensor([0]), append=torch.tensor([0]))
+    return list(zip((steps == 1).nonzero()[:, 0].tolist(), ((steps == -1).nonzero()[:, 0] - 1).tolist(), strict=True))
+
+
+@pytest.mark.parametrize("size", [(32, 128), (64, 64)])
+def test_an_image_does_not_depend_on_its_batch(renderer, size):
+    texts = TEXTS * 4
+    together = renderer.render(texts, size, seed=3, indices=100)
+    ratios = renderer.plan(texts, 3, 100)
+    order = torch.randperm(len(texts))
+    for rows in (order[:16], order[16:31], order[31:]):
+        chosen = [texts[row] for row in rows]
+        drawn = renderer.render(chosen, size, seed=3, indices=100 + rows)
+        difference = (drawn.pixels.int() - together.pixels[rows].int()).abs()
+        assert difference.max() <= 1
+        longest = drawn.centres.shape[1]
+        torch.testing.assert_close(drawn.centres, together.centres[rows, :longest], equal_nan=True)
+        assert (drawn.fonts == together.fonts[rows]).all()
+        torch.testing.assert_close(renderer.plan(chosen, 3, 100 + rows), ratios[rows])
+
+
+def test_seed_and_index_change_the_image(renderer):
+    first = renderer.render(["Hotel"] * 8, (32, 128), seed=1, indices=0).pixels.int()
+    again = renderer.render(["Hotel"] * 8, (32, 128), seed=1, indices=0).pixels.int()
+    other = renderer.render(["Hotel"] * 8, (32, 128), seed=2, indices=0).pixels.int()
+    assert (first == again).all()
+    assert ((first - other).abs().float().mean((1, 2, 3)) > 3).all()
+    assert ((first[1:] - first[:-1]).abs().float().mean((1, 2, 3)) > 3).all()
+
+
+@pytest.mark.parametrize("difficulty", [0, 0.5, 1, 1.5])
+def test_whatever_is_drawn_comes_out_as_finite_pixels(atlas, difficulty, monkeypatch):
+    photograph = Camera.photograph
+    seen = []
+
+    def checked(self, image, *rest):
+        assert torch.isfinite(image).all()
+        taken = photograph(self, image, *rest)
+        assert torch.isfinite(taken).all()
+        seen.append(len(taken))
+        return taken
+
+    monkeypatch.setattr(Camera, "photograph", checked)
+    renderer = Renderer(atlas, difficulty)
+    texts = [*(character for character in ENGLISH_94), *random_texts(60)]
+    for number, size in enumerate(SIZES):
+        some = texts[number :: len(SIZES)] if size != (64, 64) else texts
+        drawn = renderer.render(some, size, seed=number, indices=7)
+        assert drawn.pixels.dtype == torch.uint8
+        assert drawn.pixels.shape == (len(some), *size, 3)
+        assert drawn.centres.shape == (len(some), max(map(len, some)))
+        for text, centres in zip(some, drawn.centres, strict=True):
+            has_ink = torch.tensor([character != " " for character in text])
+            assert torch.isfinite(centres[: len(text)][has_ink]).all()
+            assert torch.isnan(centres[: len(text)][~has_ink]).all()
+            assert torch.isnan(centres[len(text) :]).all()
+    assert sum(seen) > len(texts)
+
+
+def test_centres_lie_on_the_characters(plain):
+    text = "H I T E L"
+    drawn = plain.render([text] * 20, (32, 192), seed=5, indices=0)
+    for pixels, centres in zip(drawn.pixels, drawn.centres, strict=True):
+        spans = runs(ink_columns(pixels))
+        assert len(spans) == 5
+        for (first, last), centre in zip(spans, centres[::2], strict=True):
+            assert abs((first + last + 1) / 2 - centre) < 1.5
+        assert torch.isnan(centres[1::2]).all()
+
+
+def test_pixels_map_to_the_text_and_back(renderer):
+    texts = ["STACK", "Signs", "curved words"] * 200
+    _, geometry = renderer._arrange(texts, Draws.of(0, torch.arange(len(texts))))
+    assert (geometry.curvature != 0).any()
+    assert (geometry.wave[:, 0] != 0).any()
+    height, width = 16, 32
+    x, y = geometry.to_text(height, width, torch.device("cpu"))
+    # within the box of the text: far from it an arc closes upon itself
+    near = (x.abs() < geometry.half[:, 0, None, None]) & (y.abs() < geometry.half[:, 1, None, None])
+    back = geometry.forward(torch.stack([x, y], -1).flatten(1, 2)).reshape(len(texts), height, width, 2)
+    left, top, right, bottom = geometry.crop[:, :, None, None].unbind(1)
+    expected_x = left + (right - left) * (torch.arange(width) + 0.5) / width
+    expected_y = top + (bottom - top) * (torch.arange(height)[:, None] + 0.5) / height
+    assert near.float().mean() > 0.3
+    assert (back[..., 0] - expected_x)[near].abs().max() < 0.1
+    assert (back[..., 1] - expected_y)[near].abs().max() < 0.1
+
+
+def test_characters_stand_in_reading_order(renderer):
+    texts = ["reading"] * 300
+    drawn = renderer.render(texts, (48, 96), seed=0, indices=0)
+    in_order = (drawn.centres.diff(dim=1) > 0).all(1)
+    inside = ((drawn.centres > -3) & (drawn.centres < 99)).all(1)
+    assert in_order.float().mean() > 0.95  # but for those on end
+    assert inside.all()
+
+
+def test_every_character_can_be_seen(plain):
+    drawn = plain.render(list(ENGLISH_94), (64, 64), seed=0, indices=0)
+    grey = drawn.pixels.float().mean(-1).flatten(1)
+    assert ((grey.amax(1) - grey.amin(1)) > 80).all()
+
+
+def test_words_stand_out_from_their_ground(renderer, monkeypatch):
+    wear, fills = ink._wear, []
+
+    def watched(fill, *rest):
+        fills.append(fill.flatten(1).clone())
+        return wear(fill, *rest)
+
+    monkeypatch.setattr(ink, "_wear", watched)
+    pixels = renderer.render(["legible"] * 400, (40, 112), seed=0, indices=0).pixels
+    fill = fills[0] - fills[0].mean(1, keepdim=True)
+    # the difference of ink and ground, by a regression of the final colours on the ink
+    difference = (fill[:, :, None] * pixels.float().flatten(1, 2)).sum(1) / fill.square().sum(1, keepdim=True)
+    assert (difference.norm(dim=1) < 0.05 * 255).float().mean() < 0.02
+
+
+def test_spaces_leave_gaps(plain):
+    drawn = plain.render(["HH HH"] * 10, (32, 160), seed=1, indices=0)
+    for pixels, centres in zip(drawn.pixels, drawn.centres, strict=True):
+        spans = runs(ink_columns(pixels))
+        gaps = [(right[0] - left[1], left[1], right[0]) for left, right in itertools.pairwise(spans)]
+        widest, first, last = max(gaps)
+        assert centres[1] < first < last < centres[3]
+        assert sorted(gap for gap, *_ in gaps)[-2] < 0.7 * widest
+
+
+def test_difficulty_0_is_clean_print(plain):
+    drawn = plain.render(["Clean", "PRINT"] * 20, (32, 128), seed=0, indices=0)
+    pixels = drawn.pixels.float()
+    ground = pixels[:, 0, 0]
+    corners = torch.stack([pixels[:, 0, -1], pixels[:, -1, 0], pixels[:, -1, -1]], 1)
+    assert (corners - ground[:, None]).abs().max() <= 2
+    away = (luminance(pixels) - luminance(ground)[:, None, None]).flatten(1)
+    strongest = away.gather(1, away.abs().argmax(1, keepdim=True))
+    assert (strongest.abs() > 90).all()
+    level = away / strongest  # 0 on the ground, 1 in the ink, little in between
+    assert ((level > 0.25) & (level < 0.75)).float().mean() < 0.2
+    assert (level > -0.05).all()
+    assert 0.2 < (strongest > 0).float().mean() < 0.8
+
+
+def test_plan_tells_the_shape_of_a_natural_crop(plain, renderer):
+    ratios = plain.plan(["HH", "HHHH", "HHHHHHHH"], seed=0, start=0)
+    assert 1.5 < ratios[1] / ratios[0] < 2.5
+    assert 1.5 < ratios[2] / ratios[1] < 2.5
+    words = renderer.plan(["street"] * 500, seed=0, start=0)
+    assert 2 < words.median() < 4
+    assert words.min() > 0.2
+    assert words.std() > 0.4
+
+
+def test_fonts_that_lack_a_character_are_not_chosen(atlas):
+    drawable = atlas.drawable.clone()
+    drawable[0, CHARSET.index("Q")] = False
+    lowercase = torch.tensor([True, False, True])
+    renderer = Renderer(replace(atlas, drawable=drawable, has_lowercase=lowercase))
+    texts = ["QUIET"] * 40 + ["quiet"] * 40 + ["Qi"] * 40
+    quiet_upper, quiet_lower, both = renderer.render(texts, (32, 128), seed=0, indices=0).fonts.split(40)
+    assert set(quiet_upper.tolist()) == {1, 2}
+    assert set(quiet_lower.tolist()) == {0, 2}
+    assert set(both.tolist()) == {2}
+
+
+def test_what_cannot_be_drawn_is_told(atlas, renderer):
+    with pytest.raises(ValueError, match="Text 1, 'Zürich', has the character 'ü', which the atlas lacks"):
+        renderer.render(["Bern", "Zürich"], (32, 128), seed=0, indices=0)
+    with pytest.raises(ValueError, match="Text 0, '  ', has nothing to draw"):
+        renderer.plan(["  "], seed=0, start=0)
+    with pytest.raises(ValueError, match=r"size=\(30, 128\) must be"):
+        renderer.render(["Bern"], (30, 128), seed=0, indices=0)
+    with pytest.raises(ValueError, match="2 texts but 1 indices"):
+        renderer.render(["Bern", "Basel"], (32, 128), seed=0, indices=torch.tensor([4]))
+    with pytest.raises(ValueError, match=r"difficulty=-1 must be 0 or more"):
+        Renderer(atlas, difficulty=-1)
+    capitals = Renderer(replace(atlas, has_lowercase=torch.zeros(3, dtype=torch.bool)))
+    with pytest.raises(ValueError, match="None of the 3 fonts of the atlas can draw all of 'Bern'"):
+        capitals.render(["BERN", "Bern"], (32, 128), seed=0, indices=0)
+
+
+def test_draws_are_random_and_belong_to_their_image():
+    draws = Draws.of(1, torch.arange(20_000))
+    numbers = draws.uniform(2, 4, (3,))
+    assert numbers.min() >= 2
+    assert numbers.max() <= 4
+    torch.testing.assert_close(numbers.mean(0), torch.full((3,), 3.0), atol=0.02, rtol=0)
+    assert torch.corrcoef(numbers.T).fill_diagonal_(0).abs().max() < 0.03
+    assert abs(torch.corrcoef(torch.stack([numbers[1:, 0], numbers[:-1, 0]]))[0, 1]) < 0.03
+    normal = draws.normal(1, 2, (5,))
+    assert abs(normal.mean() - 1) < 0.03
+    assert abs(normal.std() - 2) < 0.03
+    again = Draws.of(1, torch.tensor([7, 3]))
+    assert (again.uniform(2, 4, (3,)) == numbers[[7, 3]]).all()
+    assert (again.normal(1, 2, (2,)) == normal[[7, 3], :2]).all()
+    some = Draws.of(1, torch.arange(10))
+    assert (some.part("a", torch.tensor([4])).uniform() == some.part("a").uniform()[4]).all()
+    assert (some.part("a").uniform() != some.part("b").uniform()).all()
+
+
+def test_ink_is_kept_away_from_the_ground():
+    ground, ink_colour = draw_pairs(Draws.of(0, torch.arange(2000)))
+    separated = separate(ground, ink_colour, torch.full((2000,), 0.3))
+    assert (contrast(ground, ink_colour) < 0.25).any()
+    assert (contrast(ground, separated) > 0.25).all()
+    enough = contrast(ground, ink_colour) >= 0.3
+    assert (separated[enough] == ink_colour[enough]).all()
+
+
+def test_a_picture_taken_at_full_resolution_stays_as_it_is():
+    full, none = torch.full((1,), 40.0), torch.zeros(1)
+    line = torch.rand(1, 40, 1)
+    torch.testing.assert_close(_enlarge(40, full) @ line, line)
+    assert (_take(40, full, none, 20) @ line - line).abs().max() < 0.03
+    taken = torch.tensor([13.0, 40.0, 27.0])
+    for weights in (_take(40, taken, torch.tensor([0.0, 3.0, 1.0]), 20), _enlarge(40, taken)):
+        torch.testing.assert_close(weights.sum(2), torch.ones(3, 40))
+    ramp = torch.arange(40.0)[None, :, None]
+    there_and_back = _enlarge(40, taken[:1]) @ (_take(40, taken[:1], none, 20) @ ramp)
+    assert (there_and_back - ramp)[:, 6:-6].abs().max() < 0.5
+
+
+def test_coarser_frequencies_change_a_picture_more():
+    camera = Camera(torch.device("cpu"))
+    picture = torch.rand(2, 3, 16, 24) * 255
+    fine = camera._round(picture, torch.full((2, 3, 8, 8), 0.01))
+    torch.testing.assert_close(fine, picture, atol=0.1, rtol=0)
+    errors = [
+        (camera._round(picture, torch.full((2, 3, 8, 8), step)) - picture).square().mean()
+        for step in (4.0, 16.0, 64.0)
+    ]
+    assert errors[0] < errors[1] < errors[2]
+
+
+def test_textures_are_even_and_join_at_their_sides():
+    bank = texture_bank(torch.device("cpu"))
+    which = torch.arange(COUNT)[:, None, None]
+    down, across = torch.meshgrid(torch.arange(TILE) * 1.0, torch.arange(TILE) * 1.0, indexing="ij")
+    tiles = bank.sample(which, across.expand(COUNT, -1, -1), down.expand(COUNT, -1, -1))
+    assert tiles.mean((1, 2, 3)).abs().max() < 0.2
+    assert ((tiles.mean(1).std((1, 2)) > 0.7) & (tiles.mean(1).std((1, 2)) < 1.1)).all()
+    again = bank.sample(which, across.expand(COUNT, -1, -1) + TILE, down.expand(COUNT, -1, -1) - TILE)
+    torch.testing.assert_close(tiles, again, atol=0.02, rtol=0)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_draws_the_same(atlas, renderer):
+    texts = TEXTS * 8
+    on_cpu = renderer.render(texts, (32, 128), seed=0, indices=0)
+    on_gpu = Renderer(atlas, device="cuda").render(texts, (32, 128), seed=0, indices=0)
+    difference = (on_cpu.pixels.int() - on_gpu.pixels.cpu().int()).abs()
+    assert (difference <= 2).float().mean() > 0.999
+    torch.testing.assert_close(on_cpu.centres, on_gpu.centres.cpu(), equal_nan=True)
