@@ -184,10 +184,11 @@ def test_resuming_otherwise_is_refused_or_asked_for(config, folder, tmp_path):
     options = {"save_strategy": "steps", "save_steps": 2, "logging_steps": 1}
     first = trainer_on(folder, SVTRv2ForCTC(config), arguments(tmp_path, max_steps=2, **options))
     first.train()
-    other = {"max_steps": 6, "dataloader_num_workers": 1, **options}
+    other = {"max_steps": 6, "dataloader_num_workers": 1, "learning_rate": 1e-4, **options}
     refused = trainer_on(folder, SVTRv2ForCTC(config), arguments(tmp_path, **other))
     with pytest.raises(
-        ValueError, match=r"dataloader_num_workers was 0 and is 1; max_steps was 2 and is 6.*--resume_inex"
+        ValueError,
+        match=r"dataloader_num_workers was 0 and is 1; max_steps was 2 and is 6; learning_rate .*--resume_inex",
     ):
         refused.train(resume_from_checkpoint=True)
     going_on = trainer_on(folder, SVTRv2ForCTC(config), arguments(tmp_path, resume_inexactly=True, **other))
@@ -199,7 +200,8 @@ def test_resuming_otherwise_is_refused_or_asked_for(config, folder, tmp_path):
     assert again.state.log_history[-2]["loss"] == going_on.state.log_history[-2]["loss"]
     assert again.counts == going_on.counts
     rates = [entry["learning_rate"] for entry in going_on.state.log_history if "loss" in entry]
-    assert len(rates) == 6 and rates[2] > rates[-1] > 0, "the longer schedule is gone on with"
+    assert len(rates) == 6
+    assert 1e-4 >= rates[2] > rates[-1] > 0, "the schedule of this run is gone on with"
 
 
 def test_a_checkpoint_of_others_is_refused(config, folder, tmp_path):
@@ -221,7 +223,7 @@ def test_old_checkpoints_go_when_new_ones_are_complete(config, folder, tmp_path)
     options = {"max_steps": 5, "save_strategy": "steps", "save_steps": 1, "save_total_limit": 2}
     trainer_on(folder, SVTRv2ForCTC(config), arguments(tmp_path, **options)).train()
     assert sorted(path.name for path in (tmp_path / "out").glob("checkpoint-*")) == ["checkpoint-4", "checkpoint-5"]
-    assert not list((tmp_path / "out" / ".saving").glob("checkpoint-*"))
+    assert not (tmp_path / "out" / ".saving").exists()
 
 
 def test_evaluation_is_the_mean_over_samples_and_keeps_the_best(config, folder, tmp_path, monkeypatch):

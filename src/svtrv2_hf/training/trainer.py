@@ -4,6 +4,7 @@
 import json
 import shutil
 import time
+import warnings
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import astuple
@@ -28,6 +29,7 @@ from .loader import TrainingStream, make_loader, to_model_inputs
 
 DATA_STATE = "data_state.json"
 AVERAGED_WEIGHTS = "averaged_weights.safetensors"
+PEAKS = ("initial_lr", "max_lr", "min_lr", "weight_decay")  # what a group of the optimiser is told at the beginning
 
 
 class SVTRv2Trainer(Trainer):
@@ -185,13 +187,21 @@ class SVTRv2Trainer(Trainer):
         return self.lr_scheduler
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        """The checkpoint tells where in the schedule we are; how long it is, this run tells."""
-        scheduler = self.lr_scheduler
+        """The checkpoint tells where in the schedule we are; its length and its rates, this run tells."""
+        scheduler, optimizer = self.lr_scheduler, self.optimizer
+        assert scheduler is not None and optimizer is not None
         shape = {
             name: getattr(scheduler, name) for name in ("total_steps", "_schedule_phases") if hasattr(scheduler, name)
         }
+        rates = [{name: group[name] for name in PEAKS if name in group} for group in optimizer.param_groups]
         super()._load_optimizer_and_scheduler(checkpoint)
         vars(scheduler).update(shape)
+        for group, own in zip(optimizer.param_groups, rates, strict=True):
+            group.update(own)
+        with warnings.catch_warnings(action="ignore"):  # of asking for rates between the steps
+            scheduler._last_lr = scheduler.get_lr()
+        for group, rate in zip(optimizer.param_groups, scheduler._last_lr, strict=True):
+            group["lr"] = rate
 
     # Logs and evaluation
 
@@ -290,7 +300,7 @@ class SVTRv2Trainer(Trainer):
             self.processing_class.save_pretrained(staging)
             for path in staging.iterdir():
                 path.replace(Path(self.args.output_dir) / path.name)
-            staging.rmdir()
+            shutil.rmtree(staging.parent)
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(self._staging or super()._get_output_dir(trial))
@@ -312,8 +322,8 @@ class SVTRv2Trainer(Trainer):
                 safetensors.torch.save_file(self.averaged.state_dict(), complete / AVERAGED_WEIGHTS)
             if (run / name).exists():  # of a run that went this way before
                 (run / name).rename(run / ".saving" / "replaced")
-                shutil.rmtree(run / ".saving" / "replaced")
             complete.rename(run / name)
+            shutil.rmtree(run / ".saving")
             rotate_checkpoints(str(run), save_total_limit=self.args.save_total_limit, use_mtime=True)
         self.accelerator.wait_for_everyone()
 
@@ -326,12 +336,15 @@ class SVTRv2Trainer(Trainer):
         return {"settings": settings, "seed_shift": self.seed_shift, "ranks": ranks}
 
     def _settings(self) -> dict[str, Any]:
-        """All that decides which data come next, and how long the schedule is."""
+        """All that decides which data come next, and what the schedule is."""
         return {
             "processes": self.args.world_size,
             "dataloader_num_workers": self.args.dataloader_num_workers,
             "gradient_accumulation_steps": self.args.gradient_accumulation_steps,
             "max_steps": self.args.max_steps,
+            "learning_rate": self.args.learning_rate,
+            "warmup_steps": self.args.warmup_steps,
+            "weight_decay": self.args.weight_decay,
             **self.train_dataset.settings(),
         }
 
