@@ -273,7 +273,7 @@ def test_the_outline_is_where_pillow_draws_it(atlas, character):
     ImageDraw.Draw(drawn).text((ORIGIN * large, BASELINE * large), character, fill=255, font=font, anchor="ls")
     expected = np.asarray(drawn.reduce(large)) > 127
     field = atlas.fields[0, CHARSET.index(character)].numpy() >= 128
-    assert (field & expected).sum() / (field | expected).sum() > 0.95
+    assert (field & expected).sum() / (field | expected).sum() > 0.92
 
 
 def test_kerning(atlas, tmp_path):

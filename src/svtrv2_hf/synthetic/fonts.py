@@ -274,7 +274,10 @@ def classify_copyright(text: str) -> str:
 def _licence_in(folder: Path) -> str:
     metadata = folder / "metadata.json"
     if metadata.is_file():
-        content = json.loads(metadata.read_text("utf-8"))
+        try:
+            content = json.loads(metadata.read_text("utf-8"))
+        except ValueError:
+            return UNKNOWN
         return classify_licence(str(content.get("license", ""))) if isinstance(content, dict) else UNKNOWN
     for path in sorted(folder.iterdir()):
         if path.is_file() and path.name == "copyright":

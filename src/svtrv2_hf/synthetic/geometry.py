@@ -169,9 +169,9 @@ def _draw_homography(
     squeeze = torch.exp(squeeze * min(difficulty, 1.0))
     shear = draws.normal(0, 0.16) * draws.chance(0.25 * difficulty)
     tip = draws.normal(0, 0.13, (2,)) * draws.chance(0.35 * difficulty)[:, None]
-    # A long line seen from the side would end in letters too small to read.
-    tip_x = (tip[:, 0] * (half_height * 8 / half_width).clamp(max=1)).clamp(-0.3, 0.3)
-    tip_y = tip[:, 1].clamp(-0.22, 0.22)
+    # A long line seen from the side would end in letters too small to read, and one seen from below in letters that lie.
+    tip_x = (tip[:, 0] * (6 / length).clamp(max=1)).clamp(-0.3, 0.3)
+    tip_y = (tip[:, 1] * (3 / length).clamp(max=1)).clamp(-0.22, 0.22)
 
     cosine, sine = torch.cos(turn), torch.sin(turn)
     zero, one = torch.zeros(count), torch.ones(count)

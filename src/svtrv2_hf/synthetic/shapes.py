@@ -22,7 +22,7 @@ FONTS = 16  # compared at a time
 STRETCH = 0.1  # what a width that differs by a factor of e takes from a likeness
 
 UNLIKE_CAPITALS = "abdeghqrt"  # letters whose small form has another shape
-MOST_ALIKE = 0.9  # likeness of capitals and small letters in a font that has both
+MOST_ALIKE = 0.88  # likeness of capitals and small letters in a font that has both
 
 
 def glyph_shapes(fields: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
