@@ -234,7 +234,7 @@ def drawing(place: str, rounds: int) -> int:
 
 
 def rate(batches: Any, workers: int, images: int, warm_up: int = 4) -> float:
-    loader = iter(make_loader(batches, SVTRv2TrainingArguments(use_cpu=True), workers))
+    loader = iter(make_loader(batches, SVTRv2TrainingArguments(use_cpu=True, dataloader_num_workers=workers)))
     for _ in range(warm_up):  # starting workers, opening files
         next(loader)
     start, done = time.perf_counter(), 0

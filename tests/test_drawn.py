@@ -123,7 +123,8 @@ def test_as_samples_like_those_of_any_source(atlas):
         with Image.open(io.BytesIO(sample.image)) as image:
             assert processor.target_size(*image.size) == (image.height, image.width), "nothing is lost by resizing"
     assert len(list(source.texts())) == 30
-    assert not any(" " in text for text in [sample.text for sample in whole] if len(text) > 40)
+    longest = [max(map(len, open_source(f"drawn:{atlas}?samples=2000&lines={lines}").texts())) for lines in (0, 1)]
+    assert longest[0] < 40 < longest[1], "lines are drawn only where they are wanted"
 
 
 @pytest.mark.parametrize("name", ["folder", "data.lmdb", "data.parquet"])
@@ -152,6 +153,21 @@ def test_what_the_charset_lacks_is_left_out_and_counted(atlas):
     assert counts[0, "unknown_characters"] > 0
 
 
+def test_dropped_characters_are_counted(atlas):
+    stream = batches_of(atlas, charset=ENGLISH_94)
+    stream.encoder = LabelEncoder(ENGLISH_94, max_length=60, unknown_characters="drop_character")
+    counts = sum((Counter(batch["counts"]) for batch in take(stream, 10)), Counter())
+    assert counts[0, "dropped_characters"] > 0
+
+
+def test_nothing_to_train_on_is_an_error_and_no_endless_loop(atlas):
+    stream = batches_of(atlas, charset="\u4eac")
+    with pytest.raises(ValueError, match=r"None of the last 501 samples can be trained on.*drawn: unknown_characters"):
+        take(stream, 1)
+    with pytest.raises(ValueError, match="None of 500 samples can be trained on"):
+        stream.batches_per_epoch()
+
+
 def test_training_on_drawn_text(atlas, tmp_path, capsys):
     charset = tmp_path / "charset.txt"
     charset.write_text("\n".join(CHARSET) + "\n")
@@ -166,6 +182,7 @@ def test_training_on_drawn_text(atlas, tmp_path, capsys):
     ("spec", "message"),
     [
         ("drawn:?size=3", "size cannot be given; for drawn text"),
+        ("drawn:?lines=no", "lines must be 0 or 1, not 'no'"),
         ("drawn:?difficulty=hard", "difficulty must be a number"),
     ],
 )

@@ -3,7 +3,8 @@
 
 from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
 from zlib import crc32
@@ -33,13 +34,26 @@ Size = tuple[int, int]  # height and width in pixels
 
 
 class Waiting(NamedTuple):
-    """A sample whose bucket is not yet full; the image is opened, but not decoded."""
+    """A sample whose bucket is not yet full.
 
-    sample: Sample
-    image: Image.Image
+    Attributes:
+        item: what the batch is to be made of.
+        ids: the label.
+        size: of the bucket.
+        source: its number.
+    """
+
+    item: Any
     ids: list[int]
     size: Size
     source: int
+
+
+class Opened(NamedTuple):
+    """A labelled image, opened but not decoded."""
+
+    sample: Sample
+    image: Image.Image
     epoch: int
 
 
@@ -87,6 +101,10 @@ class TrainingBatches(IterableDataset, ABC):
         rank: of the process that takes the batches.
         world_size: how many such processes there are.
         start: where to begin.
+
+    Raises:
+        ValueError: while it is read, if none of the samples can be trained on.
+        UnknownCharactersError: while it is read, if the encoder's policy is to stop.
     """
 
     num_samples: int | None = None
@@ -127,7 +145,83 @@ class TrainingBatches(IterableDataset, ABC):
             return self.batch_size
         return max(1, self.batch_size * height * width // area)
 
-    def my_part(self) -> tuple[int, int, int, int]:
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        worker, skip, part, parts = self._my_part()
+        counts: Counter[tuple[int, str]] = Counter()
+        waiting: dict[Size, list[Waiting]] = defaultdict(list)
+        formed = unused = 0
+        for one in self._samples(part, parts, counts):
+            if one is None:
+                unused += 1
+                if unused > self._patience:
+                    raise ValueError(f"None of the last {unused} samples can be trained on: {self._tell(counts)}.")
+                continue
+            unused = 0
+            waiting[one.size].append(one)
+            if len(waiting[one.size]) < self.batch_size_of(one.size):
+                continue
+            formed += 1
+            full = waiting.pop(one.size)
+            if formed <= skip:
+                counts.clear()
+            elif batch := self._batch(full, counts):
+                yield {**batch, "counts": dict(counts), "worker": worker, "formed": formed}
+                counts.clear()
+
+    def batches_per_epoch(self, probe: int = 10_000) -> float:
+        """Batches that an epoch makes on average, estimated from `probe` samples drawn at random.
+
+        Raises:
+            ValueError: the number of samples is unknown, or none of those drawn can be trained on.
+        """
+        if self.num_samples is None:
+            raise ValueError(
+                f"Nobody knows how many samples there are in {', '.join(self.names)}, so an epoch has no length: give "
+                "--max_steps, or the number in the source (?samples=NUMBER)."
+            )
+        drawn = min(probe, self.num_samples)
+        counts: Counter[tuple[int, str]] = Counter()
+        usable = [one for one in islice(self._samples(0, 1, counts), drawn) if one is not None]
+        if not usable:
+            raise ValueError(f"None of {drawn} samples can be trained on: {self._tell(counts)}.")
+        return sum(1 / self.batch_size_of(one.size) for one in usable) / drawn * self.num_samples
+
+    @abstractmethod
+    def _samples(self, part: int, parts: int, counts: Counter[tuple[int, str]]) -> Iterator[Waiting | None]:
+        """The endless samples of a part, as of `_accept`."""
+
+    @abstractmethod
+    def _batch(self, waiting: Sequence[Waiting], counts: Counter[tuple[int, str]]) -> dict[str, torch.Tensor] | None:
+        """`pixels` and `labels` of samples of one size, or `None` if it comes to nothing."""
+
+    def _accept(
+        self, text: str, look: Callable[[], tuple[Any, Size]], source: int, counts: Counter[tuple[int, str]]
+    ) -> Waiting | None:
+        """A sample with its label, or `None` if it is left out; counted either way.
+
+        Args:
+            text: what it says.
+            look: tells its item and its size; is asked if the label is good.
+            source: the number of its source.
+            counts: what is counted.
+        """
+        counts[source, "samples"] += 1
+        try:
+            ids = self.encoder.encode(text)
+            item, size = look()
+            if frames_needed(ids) > size[1] // PIXELS_PER_FRAME:
+                raise RejectedSampleError(Rejection.UNALIGNABLE, f"{text!r} in {size[0]} x {size[1]} pixels")
+        except RejectedSampleError as rejected:
+            counts[source, str(rejected.reason)] += 1
+            return None
+        except UnreadableImageError:
+            counts[source, str(Rejection.UNREADABLE)] += 1
+            return None
+        if dropped := len(text) - len(ids):
+            counts[source, "dropped_characters"] += dropped
+        return Waiting(item, ids, size, source)
+
+    def _my_part(self) -> tuple[int, int, int, int]:
         """In a worker: which one it is, the batches it is to pass over, its part of the samples, and how many parts there are."""
         info = get_worker_info()
         workers = info.num_workers if info else 1
@@ -136,9 +230,13 @@ class TrainingBatches(IterableDataset, ABC):
         skip = self.start.formed[worker] if self.start.formed else 0
         return worker, skip, self.rank * workers + worker, self.world_size * workers
 
-    @abstractmethod
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        """The batches of this worker."""
+    @property
+    def _patience(self) -> int:
+        """Samples without use after which there is no hope: every sample of the sources, if there are not very many."""
+        return min(self.num_samples or 1_000_000, 1_000_000)
+
+    def _tell(self, counts: Counter[tuple[int, str]]) -> dict[str, int]:
+        return {f"{self.names[number]}: {name}": count for (number, name), count in counts.items()}
 
 
 class BucketBatches(TrainingBatches):
@@ -151,10 +249,6 @@ class BucketBatches(TrainingBatches):
         sources: mixed as `mix` does.
         encoder, image_processor, batch_size, seed: as of [`TrainingBatches`].
         augmentation: what is done to images before they are resized.
-
-    Raises:
-        ValueError: while it is read, if none of the samples can be trained on.
-        UnknownCharactersError: while it is read, if the encoder's policy is to stop.
     """
 
     def __init__(
@@ -180,81 +274,17 @@ class BucketBatches(TrainingBatches):
             "augmentation": None if self.augmentation is None else vars(self.augmentation),
         }
 
-    def batches_per_epoch(self, probe: int = 10_000) -> float:
-        """Batches that an epoch makes on average, estimated from the headers of `probe` samples drawn at random.
+    def _samples(self, part: int, parts: int, counts: Counter[tuple[int, str]]) -> Iterator[Waiting | None]:
+        for source, epoch, sample in mix(self.sources, part, parts, self.seed):
+            yield self._accept(sample.text, partial(self._look, sample, epoch), source, counts)
 
-        Raises:
-            ValueError: the number of samples is unknown, or none of those drawn can be trained on.
-        """
-        if self.num_samples is None:
-            unknown = [source.name for source in self.sources if source.num_samples is None]
-            raise ValueError(
-                f"Nobody knows how many samples there are in {', '.join(unknown)}, so an epoch has no length: give "
-                "--max_steps, or the number in the source (?samples=NUMBER)."
-            )
-        drawn = min(probe, self.num_samples)
-        counts: Counter[tuple[int, str]] = Counter()
-        batches = 0.0
-        for number, _, sample in islice(mix(self.sources, 0, 1, self.seed), drawn):
-            if (opened := self._open(sample, number, 0, counts)) is not None:
-                batches += 1 / self.batch_size_of(opened.size)
-        if not batches:
-            raise ValueError(f"None of {drawn} samples can be trained on: {self._tell(counts)}.")
-        return batches / drawn * self.num_samples
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        worker, skip, part, parts = self.my_part()
-        counts: Counter[tuple[int, str]] = Counter()
-        waiting: dict[Size, list[Waiting]] = defaultdict(list)
-        formed = unused = 0
-        for number, epoch, sample in mix(self.sources, part, parts, self.seed):
-            if (opened := self._open(sample, number, epoch, counts)) is None:
-                unused += 1
-                if unused > self._patience:
-                    raise ValueError(f"None of the last {unused} samples can be trained on: {self._tell(counts)}.")
-                continue
-            unused = 0
-            waiting[opened.size].append(opened)
-            if len(waiting[opened.size]) < self.batch_size_of(opened.size):
-                continue
-            formed += 1
-            full = waiting.pop(opened.size)
-            if formed <= skip:
-                counts.clear()
-            elif batch := self._batch(full, counts):
-                yield {**batch, "counts": dict(counts), "worker": worker, "formed": formed}
-                counts.clear()
-
-    @property
-    def _patience(self) -> int:
-        """Samples without use after which there is no hope: every sample of the sources, if there are not very many."""
-        return min(self.num_samples or 1_000_000, 1_000_000)
-
-    def _tell(self, counts: Counter[tuple[int, str]]) -> dict[str, int]:
-        return {f"{self.names[number]}: {name}": count for (number, name), count in counts.items()}
-
-    def _open(self, sample: Sample, source: int, epoch: int, counts: Counter[tuple[int, str]]) -> Waiting | None:
-        """The sample with label and size, or `None` if it is left out; counted either way."""
-        counts[source, "samples"] += 1
-        try:
-            ids = self.encoder.encode(sample.text)
-            image = open_image(sample.image, sample.name)
-            size = self.image_processor.target_size(*upright_size(image, sample.name))
-            if frames_needed(ids) > size[1] // PIXELS_PER_FRAME:
-                raise RejectedSampleError(Rejection.UNALIGNABLE, f"{sample.text!r} in {size[0]} x {size[1]} pixels")
-        except RejectedSampleError as rejected:
-            counts[source, str(rejected.reason)] += 1
-            return None
-        except UnreadableImageError:
-            counts[source, str(Rejection.UNREADABLE)] += 1
-            return None
-        if dropped := len(sample.text) - len(ids):
-            counts[source, "dropped_characters"] += dropped
-        return Waiting(sample, image, ids, size, source, epoch)
+    def _look(self, sample: Sample, epoch: int) -> tuple[Opened, Size]:
+        image = open_image(sample.image, sample.name)
+        return Opened(sample, image, epoch), self.image_processor.target_size(*upright_size(image, sample.name))
 
     def _batch(self, waiting: Sequence[Waiting], counts: Counter[tuple[int, str]]) -> dict[str, torch.Tensor] | None:
         images, labels = [], []
-        for sample, opened, ids, size, source, epoch in waiting:
+        for (sample, opened, epoch), ids, size, source in waiting:
             try:
                 image = load_rgb(opened, name=sample.name)
             except UnreadableImageError:

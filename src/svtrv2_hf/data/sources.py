@@ -169,7 +169,7 @@ def open_source(spec: str) -> Source:
             atlas=files[0] if files else None,
             difficulty=_positive(spec, "difficulty", options.get("difficulty")) or 1.0,
             num_samples=int(samples or 1_000_000),
-            lines=options.get("lines", "1") != "0",
+            lines=_switch(spec, "lines", options.get("lines", "1")),
             name=name,
             weight=weight,
         )
@@ -204,6 +204,12 @@ def _positive(spec: str, key: str, value: str | None) -> float | None:
     if not 0 < number < math.inf:
         raise ValueError(f"{spec!r}: {key} must be a number above 0, not {value!r}.")
     return number
+
+
+def _switch(spec: str, key: str, value: str) -> bool:
+    if value not in ("0", "1"):
+        raise ValueError(f"{spec!r}: {key} must be 0 or 1, not {value!r}.")
+    return value == "1"
 
 
 def _short_name(place: str) -> str:

@@ -2,9 +2,9 @@
 """Drawn text as training data: batches straight from the renderer, or samples like those of any other source."""
 
 import io
-from collections import Counter, defaultdict
-from collections.abc import Iterator
-from functools import cached_property
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from functools import cached_property, partial
 from itertools import count, islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 
 from ..charsets import ENGLISH_94
-from ..data.buckets import PIXELS_PER_FRAME, Size, TrainingBatches
-from ..data.labels import LabelEncoder, RejectedSampleError, Rejection, frames_needed
+from ..data.buckets import Size, TrainingBatches, Waiting
+from ..data.labels import LabelEncoder
 from ..data.sources import Sample, Source
 from ..image_processing_svtrv2 import SVTRv2ImageProcessor
 from ..processing_svtrv2 import pad_labels
@@ -144,47 +144,20 @@ class DrawnBatches(TrainingBatches):
             "train_data": [source.name, len(source.atlas.fonts), source.charset, source.difficulty, source.lines],
         }
 
-    def batches_per_epoch(self, probe: int = 4096) -> float:
-        """Batches that an epoch makes on average, estimated from the first texts."""
-        counts: Counter[tuple[int, str]] = Counter()
-        planned = islice(self.source.plan(self.source.renderer(), self.image_processor, self.seed), probe)
-        usable = [text for text in planned if self._encode(text, counts) is not None]
-        return sum(1 / self.batch_size_of(text.size) for text in usable) / probe * self.source.num_samples
+    def _samples(self, part: int, parts: int, counts: Counter[tuple[int, str]]) -> Iterator[Waiting | None]:
+        for planned in self.source.plan(self._renderer, self.image_processor, self.seed, part, parts):
+            yield self._accept(planned.text, partial(_as_planned, planned), 0, counts)
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        worker, skip, part, parts = self.my_part()
-        renderer = self.source.renderer(self.device)
-        counts: Counter[tuple[int, str]] = Counter()
-        waiting: dict[Size, list[tuple[Planned, list[int]]]] = defaultdict(list)
-        formed = 0
-        for planned in self.source.plan(renderer, self.image_processor, self.seed, part, parts):
-            if (ids := self._encode(planned, counts)) is None:
-                continue
-            waiting[planned.size].append((planned, ids))
-            if len(waiting[planned.size]) < self.batch_size_of(planned.size):
-                continue
-            formed += 1
-            full = waiting.pop(planned.size)
-            if formed > skip:
-                texts, labels = zip(*full, strict=True)
-                indices = torch.tensor([text.number for text in texts])
-                drawn = renderer.render([text.text for text in texts], planned.size, self.seed, indices)
-                yield {
-                    "pixels": drawn.pixels.clone(),  # out of inference mode
-                    "labels": torch.from_numpy(pad_labels(labels)),
-                    "counts": dict(counts),
-                    "worker": worker,
-                    "formed": formed,
-                }
-            counts.clear()
+    def _batch(self, waiting: Sequence[Waiting], counts: Counter[tuple[int, str]]) -> dict[str, torch.Tensor]:  # noqa: ARG002
+        texts = [one.item.text for one in waiting]
+        indices = torch.tensor([one.item.number for one in waiting])
+        drawn = self._renderer.render(texts, waiting[0].size, self.seed, indices)
+        return {"pixels": drawn.pixels, "labels": torch.from_numpy(pad_labels([one.ids for one in waiting]))}
 
-    def _encode(self, planned: Planned, counts: Counter[tuple[int, str]]) -> list[int] | None:
-        counts[0, "samples"] += 1
-        try:
-            ids = self.encoder.encode(planned.text)
-            if frames_needed(ids) > planned.size[1] // PIXELS_PER_FRAME:
-                raise RejectedSampleError(Rejection.UNALIGNABLE, planned.text)
-        except RejectedSampleError as rejected:
-            counts[0, str(rejected.reason)] += 1
-            return None
-        return ids
+    @cached_property
+    def _renderer(self) -> Renderer:
+        return self.source.renderer(self.device)
+
+
+def _as_planned(planned: Planned) -> tuple[Planned, Size]:
+    return planned, planned.size

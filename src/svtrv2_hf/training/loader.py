@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from ..data.buckets import EvaluationBatches, Position, TrainingBatches, pixel_values_of
 
 
-def make_loader(batches: TrainingBatches | EvaluationBatches, args: Any, workers: int) -> DataLoader:
+def make_loader(batches: TrainingBatches | EvaluationBatches, args: Any) -> DataLoader:
     """A loader that takes batches as they are; `args` are the TrainingArguments.
 
     Neither accelerate nor the loader may cut or gather them: ranks and workers share the samples among themselves.
@@ -22,8 +22,8 @@ def make_loader(batches: TrainingBatches | EvaluationBatches, args: Any, workers
     return DataLoader(
         batches,
         batch_size=None,
-        num_workers=workers,
-        prefetch_factor=args.dataloader_prefetch_factor if workers else None,
+        num_workers=args.dataloader_num_workers,
+        prefetch_factor=args.dataloader_prefetch_factor if args.dataloader_num_workers else None,
         # of its own, or starting to read would advance the random numbers that a checkpoint restored
         generator=torch.Generator(),
         pin_memory=args.dataloader_pin_memory and args.device.type == "cuda",

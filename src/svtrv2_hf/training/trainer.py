@@ -116,7 +116,7 @@ class SVTRv2Trainer(Trainer):
         return super().train(resume_from_checkpoint=resume_from_checkpoint or None, **kwargs)
 
     def get_train_dataloader(self) -> Any:
-        loader = make_loader(self.train_dataset, self.args, self.args.dataloader_num_workers)
+        loader = make_loader(self.train_dataset, self.args)
         self._stream = TrainingStream(loader, self.counts, self.train_dataset.start)
         return self._stream
 
@@ -251,7 +251,7 @@ class SVTRv2Trainer(Trainer):
         metrics: dict[str, float] = {}
         kinds = ("word_accuracy", "one_minus_ned", "loss")
         for name, batches in sets.items():
-            loader = make_loader(batches, self.args, self.args.dataloader_num_workers)
+            loader = make_loader(batches, self.args)
             with self.accelerator.autocast():
                 score = self._sum_over_ranks(evaluate(self.recogniser, self.processing_class, loader, self.protocol))
             values = (score.word_accuracy, score.one_minus_ned, score.mean_loss)
