@@ -234,6 +234,6 @@ def test_evaluation_reads_every_image_once_whatever_its_label(tmp_path):
     for workers in (0, 2):
         batches = EvaluationBatches(open_source(str(folder)), SVTRv2ImageProcessor(), 4)
         seen = list(DataLoader(batches, batch_size=None, num_workers=workers))
-        assert sorted(text for batch in seen for text in batch["texts"]) == sorted(set(labels) - {"03"})
-        assert sum(batch["unreadable"] for batch in seen) == 1
-        assert all(len(batch["pixels"]) == len(batch["texts"]) <= 4 for batch in seen)
+        assert sorted(sample.text for batch in seen for sample in batch["samples"]) == sorted(set(labels) - {"03"})
+        assert sum(len(batch["unreadable"]) for batch in seen) == 1
+        assert all(len(batch["pixels"]) == len(batch["samples"]) == len(batch["sizes"]) <= 4 for batch in seen)

@@ -33,7 +33,7 @@ def test_what_counts():
 def test_scores_add_up():
     whole = compare(["ab", "cd", "ef"], ["ab", "ce", "xy"])
     assert whole == compare(["ab"], ["ab"]) + compare(["cd", "ef"], ["ce", "xy"])
-    assert whole == Score(samples=3, correct=1, similarity=1.5)
+    assert whole == Score(samples=3, correct=1, correct_in_case=1, similarity=1.5)
     assert (Score(loss=6.0, loss_samples=3) + Score(loss=2.0, loss_samples=1)).mean_loss == 2.0
     assert math.isnan(Score().word_accuracy)
     with pytest.raises(ValueError, match="zip"):

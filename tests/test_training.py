@@ -416,8 +416,18 @@ def test_the_script_and_the_smoke_recipe(folder, digits, tmp_path):
     assert "Best of 2 evaluations" in told
     for name in ("model.safetensors", "learning_curve.png", "checkpoint-6/averaged_weights.safetensors"):
         assert (tmp_path / "out" / name).is_file(), name
-    history = json.loads((tmp_path / "out" / "checkpoint-6" / "trainer_state.json").read_text())["log_history"]
-    assert any(entry.get("data/more/samples") for entry in history)
+    state = json.loads((tmp_path / "out" / "checkpoint-6" / "trainer_state.json").read_text())
+    assert any(entry.get("data/more/samples") for entry in state["log_history"])
+    assert state["best_global_step"] and state["best_model_checkpoint"] is None, "the best is in the output folder"
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert record["command"].startswith("python scripts/train.py ") and "smoke.yaml" in record["command"]
+    assert record["recipe"]["ema_decay"] == 0.9
+    assert (record["steps"], record["seed"], record["processes"]) == (6, 42, 1)
+    assert record["samples"] == [entry for entry in state["log_history"] if "loss" in entry][-1]["data/samples"]
+    assert [entry["step"] for entry in record["evaluations"]] == [3, 6]
+    evaluations = [entry for entry in state["log_history"] if "eval_loss" in entry]
+    assert [entry["loss"] for entry in record["evaluations"]] == [entry["eval_loss"] for entry in evaluations]
+    assert record["versions"]["torch"] == torch.__version__
 
 
 LONG_RUN = ("--model", "nano", "--max_steps", "100000", "--per_device_train_batch_size", "2", "--use_cpu", "True")
@@ -425,6 +435,7 @@ LONG_RUN = ("--model", "nano", "--max_steps", "100000", "--per_device_train_batc
 
 def test_it_stops_after_some_hours_and_goes_on(folder, digits, tmp_path):
     words = ("--output_dir", tmp_path / "out", "--train_data", folder, "--charset", digits, *LONG_RUN)
+    words = (*words, "--dataloader_num_workers", "1")
     process = script(*words, "--max_hours", "0.0008")
     _, errors = process.communicate()
     assert process.returncode == 0, errors
@@ -432,14 +443,20 @@ def test_it_stops_after_some_hours_and_goes_on(folder, digits, tmp_path):
     [checkpoint] = (tmp_path / "out").glob("checkpoint-*")
     assert not (tmp_path / "out" / "model.safetensors").exists(), "what is unfinished is no result"
     step = json.loads((checkpoint / "trainer_state.json").read_text())["global_step"]
+    seconds = json.loads((checkpoint / "data_state.json").read_text())["seconds"]
+    assert 0 < seconds < 60
 
-    process = script(*words, "--resume_from_checkpoint", "True", "--logging_steps", "1")
-    assert any("'loss'" in line for line in iter(process.stdout.readline, "")), process.stderr.read()
+    # With an evaluation between, workers of the endless stream once outlived the run, which then waited for them for ever.
+    process = script(*words, "--resume_from_checkpoint", "True", "--eval_data", folder, "--eval_steps", "2")
+    assert any("eval_loss" in line for line in iter(process.stdout.readline, "")), process.stderr.read()
     process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate()
+    _, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     assert "it was sent SIGTERM" in errors
     assert max(int(path.name[11:]) for path in (tmp_path / "out").glob("checkpoint-*")) > step
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert record["samples"] > step and record["steps"] > step
+    assert record["hours"] > seconds / 3600, "the hours of both parts"
 
 
 def test_killed_at_any_moment_it_leaves_a_checkpoint(folder, digits, tmp_path):

@@ -302,8 +302,9 @@ class BucketBatches(TrainingBatches):
 class EvaluationBatches(IterableDataset):
     """All images of a source once, in batches of one size each, with their texts as they are.
 
-    Batches hold `pixels`, uint8 of shape `(n, height, width, 3)`, `texts`, and `unreadable`, the images that could not be
-    read since the last batch. The last batch of a worker may hold no image.
+    Batches hold `pixels`, uint8 of shape `(n, height, width, 3)`; the `samples` they are of; `sizes`, `(width, height)` in
+    pixels of the images before they were resized; and `unreadable`, the samples since the last batch whose images could
+    not be read, each with the error. The last batch of a worker may hold no image.
 
     Args:
         source: what is read.
@@ -320,26 +321,33 @@ class EvaluationBatches(IterableDataset):
     def __iter__(self) -> Iterator[dict[str, Any]]:
         info = get_worker_info()
         worker, workers = (info.id, info.num_workers) if info else (0, 1)
-        waiting: dict[Size, list[tuple[np.ndarray, str]]] = defaultdict(list)
-        unreadable = 0
+        waiting: dict[Size, list[tuple[np.ndarray, Sample, tuple[int, int]]]] = defaultdict(list)
+        unreadable: list[tuple[Sample, str]] = []
         for sample in self.source.read(self.rank * workers + worker, self.world_size * workers):
             try:
                 image = load_rgb(sample.image, name=sample.name)
-            except UnreadableImageError:
-                unreadable += 1
+            except UnreadableImageError as error:
+                unreadable.append((sample, str(error)))
                 continue
             size = self.image_processor.target_size(*image.size)
-            waiting[size].append((resize(image, size), sample.text))
+            waiting[size].append((resize(image, size), sample, image.size))
             if len(waiting[size]) == self.batch_size:
                 yield self._batch(waiting.pop(size), unreadable)
-                unreadable = 0
+                unreadable = []
         for rest in waiting.values():
             yield self._batch(rest, unreadable)
-            unreadable = 0
+            unreadable = []
         if unreadable:
             yield self._batch([], unreadable)
 
     @staticmethod
-    def _batch(images: Sequence[tuple[np.ndarray, str]], unreadable: int) -> dict[str, Any]:
-        pixels = np.stack([image for image, _ in images]) if images else np.zeros((0, 4, 4, 3), np.uint8)
-        return {"pixels": torch.from_numpy(pixels), "texts": [text for _, text in images], "unreadable": unreadable}
+    def _batch(
+        images: Sequence[tuple[np.ndarray, Sample, tuple[int, int]]], unreadable: list[tuple[Sample, str]]
+    ) -> dict[str, Any]:
+        pixels = np.stack([image for image, _, _ in images]) if images else np.zeros((0, 4, 4, 3), np.uint8)
+        return {
+            "pixels": torch.from_numpy(pixels),
+            "samples": [sample for _, sample, _ in images],
+            "sizes": [size for _, _, size in images],
+            "unreadable": unreadable,
+        }

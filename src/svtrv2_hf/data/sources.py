@@ -140,7 +140,7 @@ def open_source(spec: str) -> Source:
         ValueError: a key or its value is wrong, the place holds several kinds of data, or a list is malformed.
     """
     place, options = _split_spec(spec)
-    kind, files = _recognise(place)
+    kind, files = recognise(place)
     accepted = ("weight", "name", *_KEYS[kind])
     if wrong := [key for key in options if key not in accepted]:
         raise ValueError(f"{spec!r}: {', '.join(wrong)} cannot be given; for {kind} there are {', '.join(accepted)}.")
@@ -219,8 +219,13 @@ def _short_name(place: str) -> str:
     return path.resolve().name if path.is_dir() else path.stem
 
 
-def _recognise(place: str) -> tuple[Kind, list[str]]:
-    """What lies at a place, and the files that hold it."""
+def recognise(place: str) -> tuple[Kind, list[str]]:
+    """What lies at a place, and the files that hold it.
+
+    Raises:
+        FileNotFoundError: nothing that is understood lies there.
+        ValueError: the place holds several kinds of data.
+    """
     if place.startswith("hub:"):
         return Kind.HUB, [place.removeprefix("hub:")]
     if place.startswith("drawn:"):

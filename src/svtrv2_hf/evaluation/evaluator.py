@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads labelled images with a model and adds up how well."""
+"""Reads labelled images with a model, one by one or adding up how well."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -9,9 +10,46 @@ import torch
 from ..charsets import charset_of
 from ..data.buckets import pixel_values_of
 from ..data.labels import LabelEncoder, RejectedSampleError
+from ..data.sources import Sample
 from ..modeling_svtrv2 import SVTRv2ForCTC, ctc_loss
 from ..processing_svtrv2 import SVTRv2Processor, pad_labels
 from .metrics import Protocol, Score, compare
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a model read of one labelled image.
+
+    Attributes:
+        sample: the image as it is stored, its label, and its name.
+        text: what was read; empty of an image that could not be read.
+        score: confidence in 0..1.
+        characters: of the text, from left to right: {"text", "score", "start", "end"}, in pixels of the original image.
+        size: width and height of the original image in pixels; `None` if it could not be read.
+        error: why the image could not be read, or `None`.
+    """
+
+    sample: Sample
+    text: str
+    score: float = 0.0
+    characters: list[dict[str, Any]] = field(default_factory=list)
+    size: tuple[int, int] | None = None
+    error: str | None = None
+
+
+@torch.no_grad()
+def read(model: SVTRv2ForCTC, processor: SVTRv2Processor, batches: Iterable[dict[str, Any]]) -> Iterator[Reading]:
+    """Reads the batches of [`EvaluationBatches`] by the best path. The model is in evaluation mode already."""
+    for batch in batches:
+        for sample, error in batch["unreadable"]:
+            yield Reading(sample, "", error=error)
+        if not batch["samples"]:
+            continue
+        output = model(pixel_values_of(batch["pixels"].to(model.device)).to(model.dtype))
+        sizes = [(height, width) for width, height in batch["sizes"]]
+        found = processor.post_process_text_recognition(output, target_sizes=sizes, return_characters=True)
+        for sample, size, reading in zip(batch["samples"], batch["sizes"], found, strict=True):
+            yield Reading(sample, reading["text"], reading["score"], reading["characters"], size)
 
 
 @torch.no_grad()
@@ -29,14 +67,16 @@ def evaluate(
     encoder = LabelEncoder(charset, max_length=10**9, unknown_characters="drop_sample")
     score = Score()
     for batch in batches:
-        score += Score(samples=batch["unreadable"], unreadable=batch["unreadable"])
-        if not batch["texts"]:
+        unreadable = len(batch["unreadable"])
+        score += Score(samples=unreadable, unreadable=unreadable)
+        if not batch["samples"]:
             continue
+        texts = [sample.text for sample in batch["samples"]]
         output = model(pixel_values_of(batch["pixels"].to(model.device)))
         paths = output.logits.argmax(-1).cpu()
         readings = ["".join(charset[i - 1] for i in path.unique_consecutive().tolist() if i) for path in paths]
-        score += compare(readings, batch["texts"], protocol)
-        score += _loss(output, batch["texts"], encoder)
+        score += compare(readings, texts, protocol)
+        score += _loss(output, texts, encoder)
     model.train(training)
     return score
 

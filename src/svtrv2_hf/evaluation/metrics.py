@@ -14,17 +14,19 @@ Protocol = Literal["english", "chinese"]
 _LETTERS_AND_DIGITS = frozenset(string.ascii_letters + string.digits)
 
 
-def normalize_text(text: str, protocol: Protocol) -> str:
+def normalize_text(text: str, protocol: Protocol, keep_case: bool = False) -> str:
     """What two texts must agree in.
 
-    "english": ASCII letters and digits, case ignored. "chinese": everything but spaces, case ignored.
+    "english": ASCII letters and digits, case ignored. "chinese": everything but spaces, case ignored. `keep_case` leaves
+    the case as it is.
     As in Topdu/OpenOCR at ae934e5, `openrec/metrics/rec_metric.py`, with and without `is_filter`.
     """
     if protocol == "english":
         text = "".join(character for character in text if character in _LETTERS_AND_DIGITS)
     elif protocol != "chinese":
         raise ValueError(f'There is no protocol {protocol!r}; there are "english" and "chinese".')
-    return text.replace(" ", "").lower()
+    text = text.replace(" ", "")
+    return text if keep_case else text.lower()
 
 
 @dataclass
@@ -34,6 +36,7 @@ class Score:
     Attributes:
         samples: texts compared, those included whose image could not be read.
         correct: texts that agree under the protocol.
+        correct_in_case: texts that agree under the protocol, and whose letters also agree in case.
         similarity: sum of 1 - edit distance / length of the longer text, of the texts under the protocol.
         loss: sum of the losses of samples.
         loss_samples: samples that have a loss: their label is in the charset and fits into the frames.
@@ -42,6 +45,7 @@ class Score:
 
     samples: float = 0
     correct: float = 0
+    correct_in_case: float = 0
     similarity: float = 0
     loss: float = 0
     loss_samples: float = 0
@@ -54,6 +58,11 @@ class Score:
     def word_accuracy(self) -> float:
         """Share of texts read without error, 0 to 1; as the reference's `acc`."""
         return self._mean(self.correct, self.samples)
+
+    @property
+    def case_sensitive_accuracy(self) -> float:
+        """Word accuracy where case counts; as the reference's `acc_ignore_space_symbol`."""
+        return self._mean(self.correct_in_case, self.samples)
 
     @property
     def one_minus_ned(self) -> float:
@@ -74,16 +83,18 @@ def compare(readings: Iterable[str], labels: Iterable[str], protocol: Protocol =
     """Scores readings against labels.
 
     >>> score = compare(["Hello!", "wor1d"], ["hello", "world"])
-    >>> score.word_accuracy, score.one_minus_ned
-    (0.5, 0.9)
+    >>> score.word_accuracy, score.case_sensitive_accuracy, score.one_minus_ned
+    (0.5, 0.0, 0.9)
 
     Raises:
         ValueError: the numbers of readings and labels differ.
     """
     score = Score()
     for reading, label in zip(readings, labels, strict=True):
-        read, true = normalize_text(reading, protocol), normalize_text(label, protocol)
+        read, true = (normalize_text(text, protocol, keep_case=True) for text in (reading, label))
         score.samples += 1
+        score.correct_in_case += read == true
+        read, true = read.lower(), true.lower()
         score.correct += read == true
         score.similarity += Levenshtein.normalized_similarity(read, true)
     return score

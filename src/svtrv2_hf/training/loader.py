@@ -52,18 +52,23 @@ class TrainingStream:
         self.counts = counts
         self.position = Position(position.taken, position.formed or [0] * max(1, loader.num_workers))
         self.waited = 0.0
+        self._batches: Iterator[dict[str, Any]] | None = None
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        batches = iter(self.loader)
-        while True:
+        self._batches = iter(self.loader)
+        while self._batches is not None:
             start = time.perf_counter()
-            batch = next(batches)  # endless, so that no rank can run out before the others
+            batch = next(self._batches)  # endless, so that no rank can run out before the others
             self.waited += time.perf_counter() - start
             self.counts.update(batch["counts"])
             formed = list(self.position.formed)
             formed[batch["worker"]] = batch["formed"]
             self.position = Position(self.position.taken + 1, formed)
             yield {"pixels": batch["pixels"], "labels": batch["labels"]}
+
+    def close(self) -> None:
+        """Ends the workers, which nobody else does where an endless stream is left in its midst: they ignore SIGTERM."""
+        self._batches = None
 
 
 def to_model_inputs(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from ..processing_svtrv2 import SVTRv2Processor
 from ..synthetic.source import DrawnBatches, DrawnSource
 from .arguments import DataAndModelArguments, SVTRv2TrainingArguments, parse_arguments
 from .model import model_and_processor
+from .record import RunRecord
 from .trainer import SVTRv2Trainer
 
 
@@ -62,6 +63,7 @@ def main(argv: Sequence[str]) -> None:
         protocol=chosen.protocol,
         freeze_stages=chosen.freeze_stages,
     )
+    trainer.add_callback(RunRecord(argv))
     _tell(
         arguments,
         f"Training {model.num_parameters(only_trainable=True) / 1e6:.2f} M of {model.num_parameters() / 1e6:.2f} M "

@@ -73,7 +73,8 @@ class SVTRv2Trainer(Trainer):
         self.add_callback(LearningCurve)
         self.seed_shift = 0  # by which the order of the data was changed on going on inexactly
         self._stream: TrainingStream | None = None
-        self._last_log = time.perf_counter()
+        self._last_log = self._started = time.perf_counter()
+        self._seconds_before = 0.0  # of the parts of this run that came before
         self._staging: Path | None = None
         # The loss divides by the number of samples that `_get_num_items_in_batch` gives.
         self.model_accepts_loss_kwargs = True
@@ -95,6 +96,7 @@ class SVTRv2Trainer(Trainer):
             if resume_from_checkpoint is None:
                 raise ValueError(f"There is no checkpoint in {self.args.output_dir} to resume from.")
         self.counts.clear()
+        self._started, self._seconds_before = time.perf_counter(), 0.0
         self.train_dataset.start = Position(0, [])
         self._shift_seed(0)
         # Drop path and guidance draw other random numbers on each rank.
@@ -113,7 +115,11 @@ class SVTRv2Trainer(Trainer):
                 return TrainOutput(state.global_step, 0.0, {})
         if self.args.should_save:
             shutil.rmtree(Path(self.args.output_dir) / ".saving", ignore_errors=True)  # of a run that was killed
-        return super().train(resume_from_checkpoint=resume_from_checkpoint or None, **kwargs)
+        try:
+            return super().train(resume_from_checkpoint=resume_from_checkpoint or None, **kwargs)
+        finally:
+            if self._stream is not None:
+                self._stream.close()
 
     def get_train_dataloader(self) -> Any:
         loader = make_loader(self.train_dataset, self.args)
@@ -215,9 +221,14 @@ class SVTRv2Trainer(Trainer):
                 **logs,
                 **self._describe(total),
                 "data/waiting": round(self._stream.waited / (now - self._last_log), 4),
+                "hours": round(self._seconds() / 3600, 4),
             }
             self._stream.waited, self._last_log = 0.0, now
         super().log(logs, *args, **kwargs)
+
+    def _seconds(self) -> float:
+        """Since training began, over all its parts, without the breaks between."""
+        return self._seconds_before + time.perf_counter() - self._started
 
     def _describe(self, counts: Counter[tuple[int, str]]) -> dict[str, float]:
         """The counts as log entries: all together, and by source where there are several."""
@@ -317,6 +328,9 @@ class SVTRv2Trainer(Trainer):
         states = self._data_states()  # of all ranks, which have thereby all written their parts
         if self.args.should_save:
             complete = run / ".saving" / name
+            # The best recogniser lies in the output folder; the parent notes where this checkpoint lies now, and not for long.
+            self.state.best_model_checkpoint = None
+            self.state.save_to_json(str(complete / "trainer_state.json"))
             (complete / DATA_STATE).write_text(json.dumps(states, indent=1))
             if self.averaged is not None:
                 safetensors.torch.save_file(self.averaged.state_dict(), complete / AVERAGED_WEIGHTS)
@@ -333,7 +347,7 @@ class SVTRv2Trainer(Trainer):
         own = {"taken": self._stream.position.taken, "formed": self._stream.position.formed, "counts": counts}
         ranks = gather_object([own]) if self.args.world_size > 1 else [own]
         settings = {**self._settings(), "seed": self.train_dataset.seed - self.seed_shift}
-        return {"settings": settings, "seed_shift": self.seed_shift, "ranks": ranks}
+        return {"settings": settings, "seed_shift": self.seed_shift, "seconds": self._seconds(), "ranks": ranks}
 
     def _settings(self) -> dict[str, Any]:
         """All that decides which data come next, and what the schedule is."""
@@ -374,6 +388,7 @@ class SVTRv2Trainer(Trainer):
                 + ". With the same settings, training goes on exactly as if it had never stopped. To go on with these, "
                 "reading the data in a new order, pass --resume_inexactly True."
             )
+        self._seconds_before = states["seconds"]
         if self.averaged is not None and (checkpoint / AVERAGED_WEIGHTS).is_file():
             self.averaged.load_state_dict(safetensors.torch.load_file(checkpoint / AVERAGED_WEIGHTS))
         return state

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the evaluation of one set comes to: accuracies, by length and by aspect ratio, and what to know about the labels."""
+
+from collections import Counter, defaultdict
+from collections.abc import Collection
+from typing import Any
+
+from .evaluator import Reading
+from .metrics import Protocol, Score, compare, normalize_text
+
+
+# What must agree besides the characters that all of them compare: the reference's columns `acc_real`, `acc_lower`,
+# `acc_ignore_space` and `acc_ignore_space_lower`, none of which filters characters.
+STRICTNESS = {
+    "as_it_is": lambda text: text,
+    "but_for_case": str.lower,
+    "but_for_spaces": lambda text: text.replace(" ", ""),
+    "but_for_spaces_and_case": lambda text: text.replace(" ", "").lower(),
+}
+
+
+class SetResult:
+    """Adds up the readings of one set.
+
+    Args:
+        protocol: what readings must agree in.
+        charset: the characters that the model can read; labels with others are counted.
+
+    Attributes:
+        score: of all readings.
+        agreeing: readings that agree with their label as `STRICTNESS` says, by its keys.
+        by_length: scores by the number of characters of the label under the protocol.
+        by_aspect_ratio: scores by width / height of the image, rounded half to even as the image processor does, from 1.
+        emptied: score of the labels of which the protocol leaves nothing (Chinese or punctuation under the English one). The
+            field's evaluators count such a label as read if nothing is left of the reading either, and so does `score`.
+        outside_charset: labels with characters, of those that the protocol compares, that the model cannot read.
+        unreadable: names of the images that could not be read. They are in `score` as errors, and have no aspect ratio.
+    """
+
+    def __init__(self, protocol: Protocol, charset: Collection[str]):
+        self.protocol = protocol
+        self.score = Score()
+        self.agreeing: Counter[str] = Counter()
+        self.by_length: defaultdict[int, Score] = defaultdict(Score)
+        self.by_aspect_ratio: defaultdict[int, Score] = defaultdict(Score)
+        self.emptied = Score()
+        self.outside_charset = 0
+        self.unreadable: list[str] = []
+        self._known = set(normalize_text("".join(charset), protocol))
+
+    def add(self, reading: Reading) -> bool:
+        """Counts a reading, and tells whether it is right under the protocol."""
+        label = reading.sample.text
+        one = compare([reading.text], [label], self.protocol)
+        if reading.size is None:
+            # An image that could not be read is no reading of an empty label.
+            one = Score(samples=1, unreadable=1)
+            self.unreadable.append(reading.sample.name)
+        else:
+            width, height = reading.size
+            self.by_aspect_ratio[max(1, round(width / height))] += one
+            self.agreeing.update(name for name, form in STRICTNESS.items() if form(reading.text) == form(label))
+        normalized = normalize_text(label, self.protocol)
+        self.score += one
+        self.by_length[len(normalized)] += one
+        if not normalized:
+            self.emptied += one
+        self.outside_charset += not self._known.issuperset(normalized)
+        return bool(one.correct)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON holds it. Accuracies are in 0..1, and null where there are no samples."""
+        score = self.score
+        result = {
+            **_counts(score),
+            "case_sensitive_accuracy": _number(score.case_sensitive_accuracy),
+            "agreeing": {name: self.agreeing[name] for name in STRICTNESS},
+            "by_length": {str(length): _counts(self.by_length[length]) for length in sorted(self.by_length)},
+            "by_aspect_ratio": {str(r): _counts(self.by_aspect_ratio[r]) for r in sorted(self.by_aspect_ratio)},
+        }
+        if self.emptied.samples:
+            rest = score.samples - self.emptied.samples
+            result["emptied_labels"] = {
+                "samples": int(self.emptied.samples),
+                "correct": int(self.emptied.correct),
+                "word_accuracy_without": (score.correct - self.emptied.correct) / rest if rest else None,
+            }
+        if self.outside_charset:
+            result["outside_charset"] = self.outside_charset
+        if self.unreadable:
+            result["unreadable"] = self.unreadable
+        return result
+
+
+def _counts(score: Score) -> dict[str, Any]:
+    return {
+        "samples": int(score.samples),
+        "correct": int(score.correct),
+        "word_accuracy": _number(score.word_accuracy),
+        "one_minus_ned": _number(score.one_minus_ned),
+    }
+
+
+def _number(value: float) -> float | None:
+    return None if value != value else round(value, 6)
