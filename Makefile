@@ -38,7 +38,7 @@ format: $(VENV)/.installed  ## format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-demo: $(VENV)/.installed  ## train the smallest model for two minutes on drawn words, and read some
+demo: $(VENV)/.installed  ## read a handful of images with the recogniser that comes with the package
 	HF_HUB_OFFLINE=1 $(BIN)/python scripts/demo.py
 
 clean:  ## remove the environments and what tools left behind

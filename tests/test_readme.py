@@ -3,12 +3,16 @@
 import importlib.util
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
+import evaluate
 import pytest
 from conftest import draw
 
 import svtrv2_hf
+from svtrv2_hf.cli import main
 from svtrv2_hf.configuration_svtrv2 import PRESETS
 
 
@@ -18,15 +22,18 @@ PYTHON_BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
 
 def test_there_are_blocks():
-    assert len(PYTHON_BLOCKS) == 3
+    assert len(PYTHON_BLOCKS) == 4
 
 
-@pytest.mark.parametrize("block", PYTHON_BLOCKS, ids=["pipeline", "auto classes", "remote code"])
+@pytest.mark.parametrize("block", PYTHON_BLOCKS, ids=["pipeline", "auto classes", "remote code", "metric"])
 def test_python_blocks_run(block, saved, tmp_path, monkeypatch):
     for name in ("word.png", "line.png"):
         draw("Hello").save(tmp_path / name)
     monkeypatch.chdir(tmp_path)
-    exec(block.replace("path/to/folder", str(saved)), {})
+    monkeypatch.setattr(evaluate.config, "HF_MODULES_CACHE", tmp_path / "modules")
+    monkeypatch.setattr(evaluate.config, "HF_METRICS_CACHE", tmp_path / "metrics")
+    block = block.replace("path/to/folder", str(saved)).replace('"src/', f'"{ROOT}/src/')
+    exec(block, {})
 
 
 @pytest.mark.parametrize(("script", "results"), [("benchmark", "speed_tiny_cpu"), ("benchmark_data", "data_cpu")])
@@ -36,6 +43,13 @@ def test_the_tables_are_rendered_from_their_results(script, results):
     specification.loader.exec_module(module)
     figures = json.loads((ROOT / "model_cards" / "results" / f"{results}.json").read_text())
     assert module.table(figures) in README
+
+
+def test_cards_and_the_table_of_accuracies_are_what_their_results_say():
+    status = subprocess.run(
+        [sys.executable, ROOT / "scripts" / "render_cards.py", "--check"], capture_output=True, text=True
+    )
+    assert status.returncode == 0, status.stderr
 
 
 def test_fine_tuning_figures():
@@ -60,6 +74,18 @@ def test_commands_of_the_readme_are_understood():
         assert set(options) <= known, line
     for recipe in re.findall(r"scripts/recipes/(\w+\.yaml)", README):
         assert (ROOT / "scripts" / "recipes" / recipe).is_file()
+
+
+def test_options_of_the_commands(capsys):
+    """Every `svtrv2 COMMAND --option` is understood."""
+    lines = [line for line in README.replace("\\\n", " ").splitlines() if re.match(r"    svtrv2 \w+", line)]
+    assert len(lines) >= 8
+    for line in lines:
+        command, options = line.split()[1], re.findall(r"(--[\w-]+)", line.split("#")[0])
+        with pytest.raises(SystemExit, match="0"):
+            main([command, "--help"])
+        told = capsys.readouterr().out
+        assert all(re.search(rf"{option}\b", told) for option in options), line
 
 
 def test_options_of_the_pipeline():

@@ -15,6 +15,7 @@ from transformers import (
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from .charsets import ENGLISH_94, build_tokenizer, read_charset
+from .checkpoint import default_checkpoint
 from .configuration_svtrv2 import SVTRv2Config
 from .image_processing_svtrv2 import SVTRv2ImageProcessor, UnreadableImageError, load_rgb
 from .modeling_svtrv2 import SVTRv2CTCOutput, SVTRv2ForCTC, SVTRv2Model, SVTRv2PreTrainedModel
@@ -58,6 +59,7 @@ __all__ = [
     "SVTRv2TextRecognitionPipeline",
     "UnreadableImageError",
     "build_tokenizer",
+    "default_checkpoint",
     "load_rgb",
     "read_charset",
 ]

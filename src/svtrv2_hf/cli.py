@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line: `svtrv2 read`, `svtrv2 convert`, `svtrv2 draw`, `svtrv2 audit` and `svtrv2 train`."""
+"""The command line: `svtrv2 read`, `evaluate`, `benchmark`, `convert`, `audit`, `draw` and `train`."""
 
 import argparse
 import glob
@@ -13,6 +13,8 @@ from tqdm import tqdm
 from transformers.utils import logging
 
 from .charsets import ENGLISH_94, read_charset
+from .checkpoint import checkpoint_folder
+from .configuration_svtrv2 import PRESETS
 from .conversion import convert
 
 
@@ -22,6 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="svtrv2", description="Text recognition with SVTRv2.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_read(commands)
+    _add_evaluate(commands)
+    _add_benchmark(commands)
     _add_convert(commands)
     _add_audit(commands)
     _add_draw(commands)
@@ -63,8 +67,9 @@ def _add_convert(commands: argparse._SubParsersAction) -> None:
         help="characters in the order of the head, one a line, without the blank (default: the 94 of the English models)",
     )
     parser.add_argument(
+        "--max_ratio",
         "--max-ratio",
-        type=int,
+        type=_positive,
         metavar="N",
         help="largest width in units of the height (default: 12 with guidance branch, 4 without, as published)",
     )
@@ -80,6 +85,121 @@ def _convert(arguments: argparse.Namespace) -> int:
         f"{config.depths}, {config.vocab_size} classes, {'with' if config.use_guidance else 'without'} guidance branch, max ratio "
         f"{processor.image_processor.max_ratio}."
     )
+    return 0
+
+
+def _add_evaluate(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "evaluate",
+        help="measure how well labelled images are read",
+        description="Reads test sets and prints how well, beside what the authors of SVTRv2 published. Benchmarks are known by "
+        "the names of their folders, with their protocols and sizes. The exit status is 1 if an image could not be read or a "
+        "benchmark has more or fewer samples than it should.",
+    )
+    _add_model(parser)
+    parser.add_argument("--data", metavar="ROOT", help="the folder that holds the sets' folders")
+    parser.add_argument(
+        "--sets",
+        nargs="+",
+        metavar="SET",
+        help="names of sets in ROOT (default: all), or NAME=SOURCE, the source as --train_data of svtrv2 train takes it",
+    )
+    parser.add_argument("--labels", metavar="FILE", help="another list of labels in each set's folder than labels.tsv")
+    parser.add_argument(
+        "--protocol",
+        choices=("english", "chinese"),
+        help="compare letters and digits, or all but spaces; case is ignored in both (default: as usual for each benchmark, "
+        "english for other sets)",
+    )
+    parser.add_argument(
+        "--max_ratio",
+        type=_positive,
+        metavar="N",
+        help="widest image in units of its height (default: the model's; 20 for LTB)",
+    )
+    parser.add_argument(
+        "--output", metavar="FILE.json", help="write the results there, and tables as .csv and .md beside it"
+    )
+    parser.add_argument(
+        "--errors",
+        metavar="FOLDER",
+        help="write what was misread: errors.html and errors.png; and readings.jsonl, all readings",
+    )
+    parser.add_argument(
+        "--batch_size", type=_positive, default=32, metavar="N", help="images computed together (default: 32)"
+    )
+    parser.add_argument(
+        "--workers",
+        type=_not_negative,
+        default=0,
+        metavar="N",
+        help="processes that read images besides this one (default: 0)",
+    )
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
+    parser.set_defaults(run=_evaluate)
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    try:
+        from .evaluation.evaluate import run
+    except ImportError as error:
+        raise ValueError(f"Evaluating needs more packages ({error}): pip install 'svtrv2-hf[train]'.") from error
+    options = {name: value for name, value in vars(arguments).items() if name != "run"}
+    return run(**options)
+
+
+def _add_benchmark(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "benchmark",
+        help="measure how fast a model reads",
+        description="Measures a model on this machine: milliseconds and images a second of the forward pass at the usual image "
+        "sizes, multiply-adds, memory, and, where image files are given, the whole way from files to texts.",
+    )
+    _add_model(parser)
+    parser.add_argument("--size", choices=list(PRESETS), help="a size with random weights instead of a model")
+    parser.add_argument("--images", metavar="PLACE", help="a folder of images, or a source as svtrv2 train takes it")
+    parser.add_argument(
+        "--limit", type=_positive, default=3000, metavar="N", help="images to read, at most (default: 3000)"
+    )
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: cpu)")
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="precision (default: float32)"
+    )
+    parser.add_argument("--threads", type=_positive, metavar="N", help="of the CPU (default: as torch sees fit)")
+    parser.add_argument(
+        "--batch_sizes", type=_positive, nargs="+", default=[1, 8, 32], metavar="N", help="(default: 1 8 32)"
+    )
+    parser.add_argument(
+        "--rounds", type=_positive, default=10, metavar="N", help="how often everything is timed (default: 10)"
+    )
+    parser.add_argument("--compile", action="store_true", help="measure the compiled model, too; takes minutes more")
+    parser.add_argument("--output", metavar="FILE.json", help="write the figures there, too")
+    parser.set_defaults(run=_benchmark)
+
+
+def _benchmark(arguments: argparse.Namespace) -> int:
+    import torch
+
+    from .evaluation.speed import benchmark, fresh, open_images, render
+    from .modeling_svtrv2 import SVTRv2ForCTC
+    from .processing_svtrv2 import SVTRv2Processor
+
+    if arguments.device.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"--device {arguments.device}: torch sees no such device here.")
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    images = open_images(arguments.images, arguments.limit) if arguments.images else []
+    logging.disable_progress_bar()
+    if arguments.size:
+        model, processor = fresh(arguments.size)
+    else:
+        folder = checkpoint_folder(arguments.model)
+        model, processor = SVTRv2ForCTC.from_pretrained(folder), SVTRv2Processor.from_pretrained(folder)
+    model = model.eval().to(arguments.device, getattr(torch, arguments.dtype))
+    results = benchmark(model, processor, images, arguments.rounds, arguments.batch_sizes, arguments.compile)
+    print(render(results))
+    if arguments.output:
+        Path(arguments.output).write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     return 0
 
 
@@ -221,13 +341,27 @@ def _add_read(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "paths", nargs="+", metavar="PATH", help="an image, a folder (read with all below it) or a glob"
     )
-    parser.add_argument("--model", required=True, metavar="DIR", help="a saved recogniser, or its name on the Hub")
+    _add_model(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object for each image instead")
     parser.add_argument("--characters", action="store_true", help="tell score and place of each character, too")
     parser.add_argument(
-        "--batch-size", type=int, default=16, metavar="N", help="images computed together (default: 16)"
+        "--batch_size",
+        "--batch-size",
+        type=_positive,
+        default=16,
+        metavar="N",
+        help="images computed together (default: 16)",
     )
     parser.set_defaults(run=_read)
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model",
+        default="default",
+        metavar="DIR",
+        help="a saved recogniser, or its name on the Hub (default: the one that comes with the package)",
+    )
 
 
 def _read(arguments: argparse.Namespace) -> int:
@@ -236,7 +370,7 @@ def _read(arguments: argparse.Namespace) -> int:
     logging.disable_progress_bar()
     from transformers import pipeline
 
-    read = pipeline("text-recognition", model=arguments.model, batch_size=arguments.batch_size)
+    read = pipeline("text-recognition", model=checkpoint_folder(arguments.model), batch_size=arguments.batch_size)
     failures = 0
     results = read((file for file in files), on_error="return", return_characters=arguments.characters)
     for file, [result] in zip(files, tqdm(results, total=len(files), unit="image", disable=None), strict=True):

@@ -1,0 +1,289 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The benchmarks of text recognition, where they lie, averages over them, and what the authors published.
+
+The name of a benchmark is the one that names a single set wherever it is read. `curve`, `general`, `weak` or `web` alone
+could be anything, so the names of these sets begin with what they belong to: `U14M-Curve`, `OST-Weak`, `BCTR-Web`.
+"""
+
+import json
+import math
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypedDict
+
+from ..data.sources import recognise
+from .metrics import Protocol
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A public test set.
+
+    Attributes:
+        name: in tables and results, and of a folder that holds the set.
+        group: the sets that tables show together. `AVERAGED` has those groups over which averages are usual.
+        samples: labelled images in the set.
+        protocol: what readings are compared in.
+        max_ratio: width of the widest image in units of its height; `None` for the model's own.
+        aliases: other folders that hold the set. `u14m/curve` is a folder `curve` in a folder `u14m`.
+    """
+
+    name: str
+    group: str
+    samples: int
+    protocol: Protocol = "english"
+    max_ratio: int | None = None
+    aliases: tuple[str, ...] = ()
+
+
+def _union14m(name: str, samples: int, folder: str) -> Benchmark:
+    # u14m as in OpenOCR's data, Union14M-Benchmarks as in those of Union14M's authors.
+    aliases = (f"u14m/{folder}", f"Union14M-Benchmarks/{folder}")
+    return Benchmark(f"U14M-{name}", "Union14M-Benchmark", samples, aliases=aliases)
+
+
+# In the order of the paper's tables. Folders are those of Topdu/OpenOCR at ae934e5, tools/eval_rec_all_{en,ch,long}.py.
+BENCHMARKS: dict[str, Benchmark] = {
+    benchmark.name: benchmark
+    for benchmark in (
+        # Numbers: OpenOCR, docs/svtrv2.md.
+        Benchmark("IIIT5k", "Common", 3000),
+        Benchmark("SVT", "Common", 647),
+        Benchmark("IC13_857", "Common", 857),
+        Benchmark("IC15_1811", "Common", 1811),
+        Benchmark("SVTP", "Common", 645),
+        Benchmark("CUTE80", "Common", 288),
+        # The longer versions of two of these, in no average. Numbers: baudm/parseq, README.md.
+        Benchmark("IC13_1015", "Common, longer versions", 1015),
+        Benchmark("IC15_2077", "Common, longer versions", 2077),
+        # Numbers: OpenOCR, docs/svtrv2.md.
+        _union14m("Curve", 2426, "curve"),
+        _union14m("Multi-Oriented", 1369, "multi_oriented"),
+        _union14m("Artistic", 900, "artistic"),
+        _union14m("Contextless", 779, "contextless"),
+        _union14m("Salient", 1585, "salient"),
+        _union14m("Multi-Words", 829, "multi_words"),
+        _union14m("General", 400_000, "general"),
+        # Number: wangyuxin87/VisionLAN, README.md, has 4832 in all, and averages that weigh both alike.
+        Benchmark("OST-Weak", "OST", 2416, aliases=("OST/weak",)),
+        Benchmark("OST-Heavy", "OST", 2416, aliases=("OST/heavy",)),
+        # Number: xdxie/WordArt, README.md (of 6316 images the 1511 for testing).
+        Benchmark("WordArt", "WordArt", 1511, aliases=("wordart_test",)),
+        # Number: OpenOCR, docs/svtrv2.md, which means the texts of 26 to 35 characters alone; see `LENGTH_GROUPS`.
+        # Ratio: configs/rec/svtrv2/readme.md.
+        Benchmark("LTB", "LTB", 3376, max_ratio=20, aliases=("ltb/long_lmdb",)),
+        # Numbers: FudanVI/benchmarking-chinese-text-recognition, README.md, test splits. OpenOCR issue 197 has logs of
+        # evaluations of the first two with as many.
+        Benchmark("BCTR-Scene", "Chinese", 63_646, "chinese", aliases=("scene_test",)),
+        Benchmark("BCTR-Web", "Chinese", 14_059, "chinese", aliases=("web_test",)),
+        Benchmark("BCTR-Document", "Chinese", 50_000, "chinese", aliases=("document_test",)),
+        Benchmark("BCTR-Handwriting", "Chinese", 23_389, "chinese", aliases=("handwriting_test",)),
+    )
+}
+
+AVERAGED = ("Common", "Union14M-Benchmark", "OST", "Chinese")
+
+# Long texts, LTB's above all, are also scored by the length of the label, in characters after normalisation. As in OpenOCR,
+# tools/eval_rec_all_long.py with openrec/metrics/rec_metric_long.py: with `is_filter`, which configs/rec/svtrv2/
+# svtrv2_smtr_gtc_rctc_infer.yml sets, this is the English protocol. The groups hold 3376, 1147 and 266 texts (alphaXiv's page
+# on the benchmark's paper, arXiv 2407.12317); by OpenOCR's docs/svtrv2.md its tables mean the first one.
+LENGTH_GROUPS: dict[str, range] = {"26-35": range(26, 36), "36-55": range(36, 56), "over 55": range(56, 10**9)}
+
+
+_DEPTH = 3  # a set's folder may lie in the root, or up to two levels deeper
+_FOLDERS = {
+    tuple(place.casefold().split("/")): benchmark.name
+    for benchmark in BENCHMARKS.values()
+    for place in (benchmark.name, *benchmark.aliases)
+}
+
+
+def find_sets(root: Path, names: Sequence[str] | None = None) -> dict[str, Path]:
+    """Finds the sets that lie below a folder.
+
+    A benchmark's folder has its name or one of its aliases, whatever the case, and lies in the root or up to two levels
+    deeper. The root's own name counts as the folder above: `general` is `U14M-General` in a root `u14m`, and elsewhere a
+    set of its own. So is every other folder right in the root that has data in it, unless a benchmark lies below.
+
+    Args:
+        root: folder.
+        names: sets to find, of benchmarks or of other folders in the root, whatever the case; `None` for all.
+
+    Returns:
+        each set's folder by name: benchmarks in the order of `BENCHMARKS`, then other folders by name.
+
+    Raises:
+        FileNotFoundError: the root is no folder, a set is not there, or none at all.
+        ValueError: a set is at two places, or a folder holds data of two kinds.
+    """
+    root = Path(root).expanduser()
+    if not root.is_dir():
+        raise FileNotFoundError(f"There is no folder {root} to find test sets in.")
+    places: defaultdict[str, list[Path]] = defaultdict(list)
+    for name, folder in _benchmarks_below(root, (root.resolve().name.casefold(),), _DEPTH):
+        places[name].append(folder)
+    found = {name: places[name] for name in BENCHMARKS if name in places}
+    for folder in _folders_in(root):
+        has_benchmark = any(place.is_relative_to(folder) for several in places.values() for place in several)
+        if not has_benchmark and any(file.parent == folder for file in _data_at(folder)):
+            found[folder.name] = [folder]
+    if names is not None:
+        there = {name.casefold() for name in found}
+        if missing := [name for name in names if name.casefold() not in there]:
+            raise FileNotFoundError(
+                f"{root} does not hold {', '.join(missing)}. It holds {', '.join(found) or 'no set'}. A set is a folder that "
+                f"has data in it; those of benchmarks are named {', '.join(BENCHMARKS)}."
+            )
+        wanted = {name.casefold() for name in names}
+        found = {name: folders for name, folders in found.items() if name.casefold() in wanted}
+    if not found:
+        raise FileNotFoundError(
+            f"There is no test set in {root}. A set is a folder in it that has data in it, such as a labels.tsv or an LMDB; "
+            f"benchmarks may lie up to two levels deeper."
+        )
+    for name, folders in found.items():
+        if len(folders) > 1:
+            raise ValueError(
+                f"{name} lies at {' and at '.join(map(str, folders))}. Name sets that lie there once, or a folder in which "
+                f"each does."
+            )
+    return {name: folders[0] for name, folders in found.items()}
+
+
+def _benchmarks_below(folder: Path, above: tuple[str, ...], depth: int) -> Iterator[tuple[str, Path]]:
+    for child in _folders_in(folder):
+        parts = (*above, child.name.casefold())
+        name = _FOLDERS.get(parts[-2:]) or _FOLDERS.get(parts[-1:])
+        if name is not None and _data_at(child):
+            yield name, child
+        elif depth > 1:
+            yield from _benchmarks_below(child, parts, depth - 1)
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    # scandir, since it knows folders from files without asking for each of what may be 400,000 images.
+    with os.scandir(folder) as entries:
+        return sorted(folder / entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+
+
+def _data_at(folder: Path) -> list[Path]:
+    """The files in or below a folder that hold its labelled images; none if there is nothing that is understood."""
+    try:
+        return [Path(file) for file in recognise(str(folder))[1]]
+    except FileNotFoundError:
+        return []
+
+
+class Average(TypedDict):
+    """Averages over the sets of a group.
+
+    Attributes:
+        arithmetic: mean of the sets' accuracies, 0 to 1; what papers print.
+        weighted: accuracy over all samples together, 0 to 1.
+        sets: those that were averaged.
+        complete: whether they are all sets of the group, each with all its samples. If not, the averages cannot be compared.
+    """
+
+    arithmetic: float
+    weighted: float
+    sets: list[str]
+    complete: bool
+
+
+def averages(sets: Mapping[str, tuple[float, float]]) -> dict[str, Average]:
+    """Averages over the groups of `AVERAGED`, of which there is a set.
+
+    Args:
+        sets: number of samples, and how many of them were read correctly, by the set's name. Sets that belong to no such
+            group are left out.
+
+    Raises:
+        ValueError: the numbers of a set make no share.
+    """
+    result: dict[str, Average] = {}
+    for group in AVERAGED:
+        members = [benchmark for benchmark in BENCHMARKS.values() if benchmark.group == group]
+        given = [benchmark.name for benchmark in members if benchmark.name in sets]
+        if given:
+            samples, correct = (sum(numbers) for numbers in zip(*(sets[name] for name in given), strict=True))
+            result[group] = Average(
+                arithmetic=math.fsum(_share(*sets[name]) for name in given) / len(given),
+                weighted=_share(samples, correct),
+                sets=given,
+                complete=all(sets.get(member.name, (0, 0))[0] == member.samples for member in members),
+            )
+    return result
+
+
+def wilson_interval(correct: float, samples: float, z: float = 1.96) -> tuple[float, float]:
+    """The range that a true accuracy lies in, given one that was measured.
+
+    Of Wilson (1927): unlike the usual formula it holds for few samples and for accuracies near 0 and 1.
+
+    Args:
+        correct: samples read correctly.
+        samples: all samples, 1 or more.
+        z: how many standard deviations wide to either side; 1.96 for a confidence of 95 %.
+
+    Returns:
+        low and high, 0 to 1.
+
+    Raises:
+        ValueError: the numbers make no share.
+    """
+    share = _share(samples, correct)
+    scale = 1 + z**2 / samples
+    centre = (share + z**2 / (2 * samples)) / scale
+    half = z * math.sqrt(share * (1 - share) / samples + z**2 / (4 * samples**2)) / scale
+    # At 0 and 1 the bound is exact, but for rounding.
+    return (max(0.0, centre - half) if correct else 0.0), (min(1.0, centre + half) if correct < samples else 1.0)
+
+
+def _share(samples: float, correct: float) -> float:
+    if not 0 <= correct <= samples or samples == 0:
+        raise ValueError(f"{correct} correct of {samples} samples is not a share.")
+    return correct / samples
+
+
+@dataclass(frozen=True)
+class PublishedResult:
+    """What the authors of SVTRv2 published of one trained model.
+
+    Attributes:
+        system: the model.
+        training_data: what it was trained on.
+        parameters_millions: without what only training needs; `None` if it is not told.
+        latency_ms: for an image on one NVIDIA 1080Ti; `None` if it is not told.
+        source: where the figures stand.
+        sets: word accuracy in percent, by benchmark, under its protocol.
+        averages: arithmetic means in percent, by group.
+    """
+
+    system: str
+    training_data: str
+    parameters_millions: float | None
+    latency_ms: float | None
+    source: str
+    sets: dict[str, float]
+    averages: dict[str, float]
+
+
+# OpenOCR has the figures twice, and the headings of IIIT5k and IC13 differ. Trained on Union14M-L-Filter: IIIT5k, SVT, IC13
+# in docs/svtrv2.md, as in the paper's supplement; IC13, SVT, IIIT5k in configs/rec/svtrv2/readme.md. Trained on MJ+ST: IC13,
+# SVT, IIIT5k in both, but the columns are IIIT5k, SVT, IC13: the same table has SVTR-B's 96.0, 91.5, 97.1, and its authors'
+# figures (PaddleOCR 2.5, doc/doc_ch/algorithm_rec_svtr.md) are 96.03 on IIIT5k, 91.50 on SVT and 97.08 on IC13_857.
+# OST was published as the average of its two sets alone.
+PUBLISHED: tuple[PublishedResult, ...] = tuple(
+    PublishedResult(**entry)
+    for entry in json.loads(Path(__file__).with_name("published.json").read_text(encoding="utf-8"))
+)
+
+
+def published(names: Iterable[str]) -> list[PublishedResult]:
+    """Those of `PUBLISHED` that have a figure for one of the sets, or for the average of one of their groups."""
+    names = set(names)
+    groups = {BENCHMARKS[name].group for name in names if name in BENCHMARKS}
+    return [result for result in PUBLISHED if names & result.sets.keys() or groups & result.averages.keys()]

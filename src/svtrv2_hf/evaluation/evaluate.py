@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command `svtrv2 evaluate`: reads labelled sets with a model, and writes down how well."""
+
+import copy
+import csv
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, TextIO, cast
+
+import torch
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+from transformers.utils import logging
+
+from ..charsets import charset_of
+from ..checkpoint import checkpoint_folder
+from ..data.buckets import EvaluationBatches
+from ..data.sources import Source, open_source
+from ..modeling_svtrv2 import SVTRv2ForCTC
+from ..processing_svtrv2 import SVTRv2Processor
+from .benchmarks import BENCHMARKS, averages, find_sets
+from .error_page import write_page
+from .error_picture import write_picture
+from .errors import Errors
+from .evaluator import Reading, read
+from .metrics import Protocol
+from .provenance import provenance
+from .results import SetResult
+from .tables import csv_rows, markdown
+
+
+def run(
+    model: str,
+    data: str | None = None,
+    sets: Sequence[str] | None = None,
+    labels: str | None = None,
+    protocol: Protocol | None = None,
+    max_ratio: int | None = None,
+    batch_size: int = 32,
+    workers: int = 0,
+    device: str | None = None,
+    output: str | None = None,
+    errors: str | None = None,
+) -> int:
+    """The command `svtrv2 evaluate`.
+
+    Args:
+        model: a saved recogniser's folder or name on the Hub, or "default".
+        data: a folder that holds the sets' folders.
+        sets: names of sets to look for in `data` (default: all that are there), or `NAME=SOURCE`, the source as
+            `open_source` takes it.
+        labels: the name of another list of labels in each set's folder.
+        protocol: for all sets; by default that of the benchmark, and "english" for other sets.
+        max_ratio: widest image in units of its height; by default that of the benchmark or of the model.
+        batch_size, workers: do not change what is read.
+        device: where to compute; by default a GPU if there is one.
+        output: a `.json` file; the same name with `.csv` and `.md` holds tables.
+        errors: a folder for `errors.html` and `errors.png`, what was misread, and `readings.jsonl`, all that was read.
+
+    Returns:
+        0 if every image could be read and every benchmark has as many samples as it should, 1 if not.
+
+    Raises:
+        ValueError, OSError: there is nothing to read, or a set or the model cannot be opened.
+    """
+    if output is not None and Path(output).suffix != ".json":
+        raise ValueError(f"--output {output} must end in .json; tables are written beside it.")
+    sources = open_sets(data, sets or [], labels)
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    folder = checkpoint_folder(model)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    recogniser = SVTRv2ForCTC.from_pretrained(folder, use_guidance=False).to(device).eval()
+    processor = SVTRv2Processor.from_pretrained(folder)
+    found = Errors()
+    results: dict[str, Any] = {
+        "model": model,
+        "parameters": recogniser.num_parameters(),
+        "max_ratio": processor.image_processor.max_ratio,
+        "protocol": protocol or "of each set",
+        **provenance(),
+        "sets": {},
+    }
+    with ExitStack() as stack:
+        log: TextIO | None = None
+        if errors is not None:
+            Path(errors).mkdir(parents=True, exist_ok=True)
+            log = stack.enter_context((Path(errors) / "readings.jsonl").open("w", encoding="utf-8"))
+        for name, source in sources.items():
+            results["sets"][name] = evaluate_set(
+                recogniser, processor, source, name, protocol, max_ratio, batch_size, workers, found, log
+            )
+    results["averages"] = averages({name: (one["samples"], one["correct"]) for name, one in results["sets"].items()})
+    results["errors"] = found.summary()
+    print(markdown(results))
+    if output is not None:
+        write(results, Path(output))
+    if errors is not None:
+        title = f"What {'the default checkpoint' if model == 'default' else model} misreads"
+        write_page(found, Path(errors) / "errors.html", title)
+        write_picture(found, Path(errors) / "errors.png", title)
+    faults = [warning for one in results["sets"].values() for warning in one.get("warnings", [])]
+    for fault in faults:
+        print(f"svtrv2: {fault}", file=sys.stderr)
+    return 1 if faults else 0
+
+
+def open_sets(data: str | None, sets: Sequence[str], labels: str | None) -> dict[str, Source]:
+    """The sets to read, by name, benchmarks first and in their usual order.
+
+    Raises:
+        ValueError, FileNotFoundError: nothing is asked for, a set is not there, or it has no such list of labels.
+    """
+    named = dict(word.split("=", 1) for word in sets if "=" in word)
+    names = [word for word in sets if "=" not in word]
+    if data is None and (names or not named):
+        raise ValueError("Name a folder that holds the sets (--data), or sets by --sets NAME=SOURCE.")
+    places: dict[str, str] = {}
+    if data is not None and (names or not named):
+        places = {name: str(place) for name, place in find_sets(Path(data), names or None).items()}
+    if labels is not None:
+        places = {name: str(Path(place) / labels) for name, place in places.items()}
+    return {name: open_source(place) for name, place in {**places, **named}.items()}
+
+
+def evaluate_set(
+    model: SVTRv2ForCTC,
+    processor: SVTRv2Processor,
+    source: Source,
+    name: str,
+    protocol: Protocol | None = None,
+    max_ratio: int | None = None,
+    batch_size: int = 32,
+    workers: int = 0,
+    errors: Errors | None = None,
+    log: TextIO | None = None,
+) -> dict[str, Any]:
+    """Reads one set.
+
+    Args:
+        model: in evaluation mode.
+        processor: of the model.
+        source: the set.
+        name: if it is that of a benchmark, its protocol and its number of samples are taken from there.
+        protocol, max_ratio, batch_size, workers: as of `run`.
+        errors: collects what is misread.
+        log: a text file, gets a JSON line for each reading.
+
+    Returns:
+        as of [`SetResult`], with the protocol, and `warnings` if anything is not as it should be.
+    """
+    benchmark = BENCHMARKS.get(name)
+    protocol = protocol or (benchmark.protocol if benchmark else "english")
+    image_processor = copy.copy(processor.image_processor)
+    image_processor.max_ratio = max_ratio or (benchmark and benchmark.max_ratio) or image_processor.max_ratio
+    batches = DataLoader(EvaluationBatches(source, image_processor, batch_size), batch_size=None, num_workers=workers)
+    result = SetResult(protocol, charset_of(processor.tokenizer))
+    readings = cast(
+        Iterable[Reading],
+        tqdm(read(model, processor, batches), name, source.num_samples, unit=" images", disable=None),
+    )
+    for reading in readings:
+        right = result.add(reading)
+        if errors is not None:
+            errors.add(name, reading, protocol)
+        if log is not None:
+            log.write(json.dumps(_line(name, reading, right), ensure_ascii=False) + "\n")
+    warnings = [f"{name}: {image} could not be read and counts as misread." for image in result.unreadable]
+    if benchmark and benchmark.samples not in (None, int(result.score.samples)):
+        warnings.append(
+            f"{name} has {result.score.samples:,.0f} samples, but the benchmark has {benchmark.samples:,}: its accuracy cannot "
+            "be compared with published ones."
+        )
+    return {
+        "protocol": protocol,
+        "max_ratio": image_processor.max_ratio,
+        **result.to_dict(),
+        **({"warnings": warnings} if warnings else {}),
+    }
+
+
+def _line(name: str, reading: Reading, right: bool) -> dict[str, Any]:
+    line = {
+        "set": name,
+        "image": reading.sample.name,
+        "label": reading.sample.text,
+        "text": reading.text,
+        "score": round(reading.score, 4),
+        "right": right,
+    }
+    return {**line, "error": reading.error} if reading.error else line
+
+
+def write(results: dict[str, Any], path: Path) -> None:
+    """Writes `path`, and the tables beside it as `.csv` and `.md`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    path.with_suffix(".md").write_text(markdown(results) + "\n", encoding="utf-8")
+    with path.with_suffix(".csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows(csv_rows(results))

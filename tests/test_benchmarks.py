@@ -1,0 +1,165 @@
+"""The registry of benchmarks, finding them, averages over them, and the published figures."""
+
+import math
+
+import pytest
+from conftest import make_folder
+
+from svtrv2_hf.data.sources import open_source
+from svtrv2_hf.evaluation.benchmarks import (
+    AVERAGED,
+    BENCHMARKS,
+    LENGTH_GROUPS,
+    PUBLISHED,
+    averages,
+    find_sets,
+    published,
+    wilson_interval,
+)
+
+
+UPSTREAM = [
+    *(
+        f"test/{name}"
+        for name in ("IIIT5k", "SVT", "IC13_857", "IC15_1811", "SVTP", "CUTE80", "IC13_1015", "IC15_2077")
+    ),
+    *(
+        f"u14m/{name}"
+        for name in ("curve", "multi_oriented", "artistic", "contextless", "salient", "multi_words", "general")
+    ),
+    *("OST/weak", "OST/heavy", "wordart_test", "ltb/long_lmdb"),
+    *(f"benchmark_bctr/benchmark_bctr_test/{name}_test" for name in ("scene", "web", "document", "handwriting")),
+]
+
+
+def make_sets(root, *folders):
+    for folder in folders:
+        (root / folder).mkdir(parents=True)
+        (root / folder / "data.mdb").touch()
+    return root
+
+
+def test_every_set_of_the_references_layout_is_found_in_table_order(tmp_path):
+    found = find_sets(make_sets(tmp_path, *UPSTREAM))
+    assert list(found) == list(BENCHMARKS)
+    assert found["U14M-Multi-Oriented"] == tmp_path / "u14m/multi_oriented"
+    assert found["BCTR-Web"] == tmp_path / "benchmark_bctr/benchmark_bctr_test/web_test"
+    assert found["LTB"] == tmp_path / "ltb"
+
+
+def test_every_set_is_found_by_its_name_whatever_the_case(tmp_path):
+    assert list(find_sets(make_sets(tmp_path, *map(str.upper, BENCHMARKS)))) == list(BENCHMARKS)
+
+
+def test_other_folders_with_data_are_sets_of_their_own_after_the_benchmarks(tmp_path):
+    make_sets(tmp_path, "zebra", "SVT", "general", ".cache", "deeper/plates", "training/part1")
+    make_folder(tmp_path / "Apples", ["apple", "pear"])
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "CUTE80").mkdir()  # the name of a benchmark, but nothing in it
+    found = find_sets(tmp_path)
+    assert list(found) == ["SVT", "Apples", "general", "zebra"]
+    assert open_source(str(found["Apples"])).num_samples == 2
+
+
+def test_the_roots_own_name_counts_as_the_folder_above(tmp_path):
+    root = make_sets(tmp_path / "U14M", "general", "own")
+    assert find_sets(root) == {"U14M-General": root / "general", "own": root / "own"}
+
+
+def test_only_the_sets_that_are_named_are_found(tmp_path):
+    make_sets(tmp_path, "test/SVT", "OST/weak", "OST/heavy", "plates")
+    assert list(find_sets(tmp_path, ["plates", "ost-weak", "svt"])) == ["SVT", "OST-Weak", "plates"]
+    with pytest.raises(
+        FileNotFoundError, match=r"does not hold LTB, curve. It holds SVT, OST-Weak, OST-Heavy, plates\."
+    ):
+        find_sets(tmp_path, ["SVT", "LTB", "curve"])
+
+
+def test_a_set_at_two_places_is_an_error_unless_others_are_named(tmp_path):
+    make_sets(tmp_path, "test/SVT", "evaluation/SVT", "test/CUTE80")
+    with pytest.raises(ValueError, match=r"SVT lies at .*evaluation/SVT and at .*test/SVT"):
+        find_sets(tmp_path)
+    assert list(find_sets(tmp_path, ["CUTE80"])) == ["CUTE80"]
+
+
+def test_a_root_without_sets_is_an_error(tmp_path):
+    make_sets(tmp_path, "one/two/three/SVT")
+    with pytest.raises(FileNotFoundError, match="There is no test set in"):
+        find_sets(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"There is no folder .*nowhere"):
+        find_sets(tmp_path / "nowhere")
+
+
+def test_a_folder_with_two_kinds_of_data_is_an_error(tmp_path):
+    (make_sets(tmp_path, "plates") / "plates" / "labels.tsv").touch()
+    with pytest.raises(ValueError, match="plates holds more than one kind of data"):
+        find_sets(tmp_path)
+
+
+def test_averages_are_complete_only_with_all_samples_of_all_sets():
+    common = {name: (b.samples, b.samples // 2) for name, b in BENCHMARKS.items() if b.group == "Common"}
+    found = averages({**common, "OST-Weak": (2416, 604), "LTB": (3376, 1), "plates": (10, 10)})
+    assert list(found) == ["Common", "OST"]
+    assert found["Common"]["complete"] and found["Common"]["sets"] == list(common)
+    assert not found["OST"]["complete"] and found["OST"]["arithmetic"] == 0.25
+
+    ost = averages({"OST-Heavy": (100, 10), "OST-Weak": (300, 270)})["OST"]
+    assert ost["sets"] == ["OST-Weak", "OST-Heavy"] and not ost["complete"], "fewer samples than there are"
+    assert (ost["arithmetic"], ost["weighted"]) == (pytest.approx(0.5), pytest.approx(0.7))
+    assert averages({"plates": (10, 10)}) == {}
+
+
+@pytest.mark.parametrize(("samples", "correct"), [(0, 0), (10, 11), (10, -1)])
+def test_numbers_that_make_no_share_are_refused(samples, correct):
+    with pytest.raises(ValueError, match="is not a share"):
+        averages({"SVT": (samples, correct)})
+    with pytest.raises(ValueError, match="is not a share"):
+        wilson_interval(correct, samples)
+
+
+@pytest.mark.parametrize(("correct", "samples"), [(1, 3), (81, 263), (299, 300)])
+def test_the_bounds_of_the_interval_are_the_accuracies_that_lie_as_far_off_as_is_allowed(correct, samples):
+    for bound in wilson_interval(correct, samples, z=1.7):
+        standard_deviation = math.sqrt(bound * (1 - bound) / samples)
+        assert abs(correct / samples - bound) == pytest.approx(1.7 * standard_deviation)
+
+
+def test_the_interval_at_none_and_all_correct():
+    low, high = wilson_interval(0, 50)
+    assert low == 0 and high == pytest.approx(1.96**2 / (50 + 1.96**2))
+    assert wilson_interval(50, 50) == (pytest.approx(1 - high), 1)
+
+
+def test_published_averages_are_the_means_of_the_published_sets():
+    for result in PUBLISHED:
+        assert result.sets.keys() <= BENCHMARKS.keys()
+        for group, average in result.averages.items():
+            assert group in AVERAGED
+            figures = [result.sets.get(name) for name, benchmark in BENCHMARKS.items() if benchmark.group == group]
+            if group == "OST":  # published as an average alone
+                assert figures == [None, None]
+            else:
+                # The figures are rounded to 0.1, their average is not made from rounded ones.
+                assert math.fsum(figures) / len(figures) == pytest.approx(average, abs=0.06), (result.system, group)
+
+
+def test_published_selects_by_sets():
+    def systems(*names):
+        return [(result.system[-1], result.training_data) for result in published(names)]
+
+    english = [("T", "Union14M-L-Filter"), ("S", "Union14M-L-Filter"), ("B", "Union14M-L-Filter")]
+    assert systems("SVT", "plates") == [*english, ("B", "MJ+ST")]
+    assert systems("OST-Weak") == systems("LTB") == english
+    assert systems("BCTR-Web") == [("T", "BCTR"), ("S", "BCTR"), ("B", "BCTR")]
+    assert systems("plates") == []
+
+
+def test_the_base_models_figures_stand_under_the_right_sets():
+    base = next(result for result in PUBLISHED if result.averages.get("Common") == 96.57)
+    assert (base.sets["IIIT5k"], base.sets["IC13_857"]) == (99.2, 98.7)
+
+
+def test_length_groups_meet_and_do_not_overlap():
+    for length in range(26, 300):
+        assert sum(length in group for group in LENGTH_GROUPS.values()) == 1
+    assert not any(25 in group for group in LENGTH_GROUPS.values())

@@ -1,0 +1,81 @@
+"""The recogniser that comes with the package."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCTC, AutoProcessor, pipeline
+
+import svtrv2_hf
+from svtrv2_hf.checkpoint import checkpoint_folder
+from svtrv2_hf.cli import main
+from svtrv2_hf.evaluation.metrics import compare
+
+
+ROOT = Path(__file__).parents[1]
+DEMO = ROOT / "scripts" / "demo"
+FOLDER = Path(svtrv2_hf.default_checkpoint())
+LABELS = dict(line.split("\t") for line in (DEMO / "labels.tsv").read_text(encoding="utf-8").splitlines())
+
+
+def test_it_is_small_and_brings_no_code():
+    files = list(FOLDER.iterdir())
+    assert sum(path.stat().st_size for path in files) < 12e6
+    assert {path.suffix for path in files} == {".json", ".safetensors", ".md"}
+    for path in FOLDER.glob("*.json"):
+        assert "auto_map" not in path.read_text(encoding="utf-8")
+
+
+def test_it_is_computed_in_float32():
+    model = AutoModelForCTC.from_pretrained(FOLDER)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    assert not model.config.use_guidance
+    assert AutoProcessor.from_pretrained(FOLDER).image_processor.max_ratio == 20
+
+
+def test_it_knows_the_printable_characters_and_the_space():
+    tokenizer = AutoProcessor.from_pretrained(FOLDER).tokenizer
+    assert set(svtrv2_hf.charsets.charset_of(tokenizer)) == {chr(code) for code in range(32, 127)}
+
+
+def test_it_reads():
+    """Drawn words and lines, most of them to the letter, and with their spaces."""
+    read = pipeline("text-recognition", svtrv2_hf.default_checkpoint())
+    readings = [result["generated_text"] for [result] in read([str(DEMO / name) for name in LABELS])]
+    score = compare(readings, LABELS.values(), "chinese")
+    assert score.one_minus_ned > 0.8
+    assert sum(reading == label for reading, label in zip(readings, LABELS.values(), strict=True)) >= len(LABELS) / 2
+    assert any(" " in reading and reading == label for reading, label in zip(readings, LABELS.values(), strict=True))
+
+
+def test_a_batch_reads_as_single_images_do():
+    paths = [str(DEMO / name) for name in LABELS]
+    read = pipeline("text-recognition", svtrv2_hf.default_checkpoint())
+    for [alone], [together] in zip(read(paths), read(paths, batch_size=len(paths)), strict=True):
+        assert alone["generated_text"] == together["generated_text"]
+        assert alone["score"] == pytest.approx(together["score"], abs=1e-4)
+
+
+def test_the_command_reads_with_it(capsys):
+    assert main(["read", str(DEMO / "0.png"), "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["path"].endswith("0.png") and result["generated_text"]
+    assert checkpoint_folder("default") == str(FOLDER)
+    assert checkpoint_folder("./default") == "./default"
+
+
+def test_the_demo():
+    told = subprocess.run([sys.executable, ROOT / "scripts" / "demo.py"], capture_output=True, text=True)
+    assert told.returncode == 0, told.stderr
+    assert all(name in told.stdout for name in LABELS)
+
+
+def test_saved_again_it_works_without_the_package(tmp_path):
+    """With the code, as any other folder."""
+    svtrv2_hf.SVTRv2ForCTC.from_pretrained(FOLDER).save_pretrained(tmp_path)
+    svtrv2_hf.SVTRv2Processor.from_pretrained(FOLDER).save_pretrained(tmp_path)
+    assert (tmp_path / "modeling_svtrv2.py").is_file()
+    assert "auto_map" in json.loads((tmp_path / "config.json").read_text())

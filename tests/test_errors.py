@@ -1,0 +1,355 @@
+"""What is misread: kinds, confusions, calibration, and how they are shown."""
+
+import json
+import random
+from html.parser import HTMLParser
+
+import pytest
+from conftest import draw, encoded
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from rapidfuzz.distance import Levenshtein
+
+from svtrv2_hf.data.sources import Sample
+from svtrv2_hf.evaluation.error_page import LARGEST_IMAGE, write_page
+from svtrv2_hf.evaluation.error_picture import SHOWN, WIDTH, write_picture
+from svtrv2_hf.evaluation.errors import UNREADABLE_NAMED, ErrorKind, Errors, align, kind_of, visible
+from svtrv2_hf.evaluation.evaluator import Reading
+from svtrv2_hf.evaluation.metrics import normalize_text
+
+
+IMAGE = encoded(draw("word"))
+
+
+def reading(label, text, score=0.9, name="one.png", image=IMAGE):
+    characters = [
+        {"text": character, "score": score, "start": 10.0 * place, "end": 10.0 * place + 10}
+        for place, character in enumerate(text)
+    ]
+    with_size = draw("word").size
+    return Reading(Sample(image, label, name), text, score if text else 0.0, characters, with_size)
+
+
+def unreadable(name, error="it is in no image format that Pillow knows"):
+    return Reading(Sample(b"junk", "lost", name), "", error=error)
+
+
+def collect(readings, protocol="english", set_name="words", **options):
+    errors = Errors(**options)
+    for one in readings:
+        errors.add(set_name, one, protocol)
+    return errors
+
+
+@pytest.mark.parametrize(
+    ("label", "text", "protocol", "kind"),
+    [
+        ("Hello", "hel-lo!", "english", None),
+        ("Hello", "hel-lo!", "chinese", ErrorKind.SEVERAL_WRONG),
+        ("hello", "", "english", ErrorKind.NOTHING_READ),
+        ("hello", "-?", "english", ErrorKind.NOTHING_READ),  # nothing that is compared
+        ("hello", "hallo", "english", ErrorKind.ONE_WRONG),
+        ("a", "b", "english", ErrorKind.ONE_WRONG),  # although nothing agrees
+        ("hello", "helo", "english", ErrorKind.ONE_MISSING),
+        ("hello", "he110", "english", ErrorKind.ANOTHER_TEXT),  # 3 of 5 differ
+        ("hello", "hellos", "english", ErrorKind.ONE_TOO_MANY),
+        ("hello", "ehllo", "english", ErrorKind.SEVERAL_WRONG),  # 2 of 5 differ
+        ("abcd", "abxy", "english", ErrorKind.SEVERAL_WRONG),  # exactly half
+        ("abcd", "axyz", "english", ErrorKind.ANOTHER_TEXT),
+        ("京A1", "A1", "chinese", ErrorKind.ONE_MISSING),
+        ("京A1", "A1", "english", None),
+        ("!", "", "english", None),
+        ("!", "a", "english", ErrorKind.ONE_TOO_MANY),
+    ],
+)
+def test_the_kind_of_an_error_is_the_first_that_fits(label, text, protocol, kind):
+    assert kind_of(reading(label, text), protocol) is kind
+
+
+def test_an_unreadable_image_is_an_error_whatever_its_label():
+    lost = Reading(Sample(b"", "", "one.png"), "", error="empty file")
+    assert kind_of(lost, "english") is ErrorKind.UNREADABLE
+
+
+def test_counts_by_set_and_case():
+    errors = collect([reading("Hello", "hello"), reading("Hello", "Hello!"), reading("Hello", "Hallo")])
+    errors.add("others", reading("京A", "京a"), "chinese")
+    errors.add("others", unreadable("bad.png"), "chinese")
+    summary = errors.summary()
+    assert (summary["samples"], summary["errors"]) == (5, 2)
+    assert {kind: n for kind, n in summary["kinds"]["words"].items() if n} == {"one_wrong": 1}
+    assert {kind: n for kind, n in summary["kinds"]["others"].items() if n} == {"unreadable": 1}
+    assert summary["right_but_for_case"] == {"words": 1, "others": 1}
+    assert (errors.sets["words"].right, errors.sets["words"].wrong) == (2, 1)
+
+
+def test_confusions_are_those_of_the_edit_operations():
+    errors = collect(
+        [
+            reading("Boot", "b0ot"),  # o -> 0
+            reading("book", "bo0k"),  # o -> 0
+            reading("clock", "ciock"),  # l -> i
+            reading("hello", "helo"),  # an l is missing
+            reading("word", "words"),  # an s too many
+            reading("right", "right"),
+            reading("lost", ""),  # says nothing on characters
+            reading("apple", "grunt"),  # nor does this
+            unreadable("bad.png"),
+        ]
+    )
+    assert errors.confusions == {("o", "0"): 2, ("l", "i"): 1, ("l", None): 1, (None, "s"): 1}
+    assert errors.characters["o"] == 2 + 2 + 1 + 1 + 1  # of boot, book, clock, hello and word
+    assert errors.characters["p"] == 0
+    assert errors.summary()["confusions"] == [["o", "0", 2], [None, "s", 1], ["l", None, 1], ["l", "i", 1]]
+
+
+def test_calibration_is_that_of_the_bins():
+    """Two readings at 0.92 of which one is right, one right at 1, one wrong at 0.5, and nothing read."""
+    errors = collect(
+        [
+            reading("a", "a", 0.92),
+            reading("a", "b", 0.92),
+            reading("a", "a", 1.0),
+            reading("a", "b", 0.5),
+            reading("a", ""),
+            unreadable("bad.png"),  # has no score
+        ]
+    )
+    calibration = errors.summary()["calibration"]
+    filled = [tuple(one.values()) for one in calibration["bins"] if one["samples"]]
+    assert filled == [(0, 0.05, 1, 0, 0), (0.5, 0.55, 1, 0, 0.5), (0.9, 0.95, 2, 1, 0.92), (0.95, 1, 1, 1, 1)]
+    assert sum(one["samples"] for one in calibration["bins"]) == 5
+    assert calibration["expected_calibration_error"] == pytest.approx((0 + 0.5 + 2 * (0.92 - 0.5) + 0) / 5)
+
+
+def test_scores_that_are_no_confidences_are_refused():
+    with pytest.raises(ValueError, match=r"words, one\.png: the score nan"):
+        collect([reading("a", "b", float("nan"))])
+
+
+def test_a_set_has_one_protocol():
+    errors = collect([reading("a", "b")])
+    with pytest.raises(ValueError, match="words was begun under"):
+        errors.add("words", reading("a", "b"), "chinese")
+
+
+def wrong_readings(number):
+    """Errors that differ in nothing but their images, some equally confident."""
+    return [reading("word", "wart", (n % 40) / 40, image=b"%d" % n) for n in range(number)]
+
+
+def test_only_the_mistakes_to_be_shown_are_kept():
+    errors = collect([*wrong_readings(500), reading("word", "word", 0.99)], kept=5)
+    kept = errors.sets["words"]
+    assert len(kept.worst) == len(kept.typical) == 5
+    assert [one.reading.score for one in kept.worst] == [39 / 40] * 5
+    assert len({one.reading.sample.image for one in kept.typical}) == 5
+    assert len(kept.shown) <= 10
+    assert set(kept.shown) == {*kept.worst, *kept.typical}
+
+
+def test_what_is_kept_depends_on_the_seed_but_not_on_the_order():
+    def images(readings, seed):
+        kept = collect(readings, kept=5, seed=seed).sets["words"]
+        return [[one.reading.sample.image for one in mistakes] for mistakes in (kept.worst, kept.typical)]
+
+    readings = wrong_readings(300)
+    mixed = random.Random(0).sample(readings, len(readings))
+    assert images(readings, 1) == images(mixed, 1) == images(readings[::-1], 1)
+    assert images(readings, 1) != images(readings, 2)
+    assert collect(readings).summary() == collect(mixed).summary()
+
+
+def test_the_typical_mistakes_are_drawn_evenly():
+    """Over many seeds every mistake is drawn about as often: 10 of 40, 100 times."""
+    drawn = [0] * 40
+    for seed in range(100):
+        for one in collect(wrong_readings(40), kept=10, seed=seed).sets["words"].typical:
+            drawn[int(one.reading.sample.image)] += 1
+    assert sum(drawn) == 1000
+    assert 25 - 4 * 4.3 < min(drawn) <= max(drawn) < 25 + 4 * 4.3  # four standard deviations
+
+
+def test_the_same_mistake_twice_is_no_hindrance():
+    errors = collect([reading("word", "ward")] * 3, kept=2)
+    assert len(errors.sets["words"].worst) == 2
+
+
+def aligned(label, text, protocol="english"):
+    columns = align(reading(label, text), protocol)
+    return (
+        "".join(column.true or "_" for column in columns),
+        "".join(column.read or "_" for column in columns),
+        "".join("x" if column.wrong else " " if column.compared else "." for column in columns),
+    )
+
+
+@pytest.mark.parametrize(
+    ("label", "text", "expected"),
+    [
+        ("Book", "b0ok", ("Book", "b0ok", " x  ")),
+        ("hello", "helo", ("hello", "hel_o", "   x ")),
+        ("it's", "its!", ("it's_", "it_s!", "  . .")),
+        ("a-b", "a-xb", ("a-_b", "a-xb", " .x ")),
+        ("", "a", ("_", "a", "x")),
+        ("a", "", ("a", "_", "x")),
+        ("--", "", ("--", "__", "..")),
+    ],
+)
+def test_labels_and_readings_are_aligned(label, text, expected):
+    assert aligned(label, text) == expected
+
+
+def test_a_letter_that_is_two_in_lower_case_is_aligned_as_one():
+    assert aligned("\u0130x", "\u0130y", "chinese") == ("\u0130x", "\u0130y", " x")
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.text(st.sampled_from("abAB1-' \u00e9\u4eac"), max_size=8),
+    st.text(st.sampled_from("abAB1-' \u00e9\u4eac"), max_size=8),
+    st.sampled_from(["english", "chinese"]),
+)
+def test_an_alignment_holds_all_characters_and_as_many_errors_as_edits(label, text, protocol):
+    columns = align(reading(label, text, 0.25), protocol)
+    assert "".join(column.true or "" for column in columns) == label
+    assert "".join(column.read or "" for column in columns) == text
+    edits = Levenshtein.distance(normalize_text(label, protocol), normalize_text(text, protocol))
+    assert sum(column.wrong for column in columns) == edits
+    assert all((column.score == 0.25) == (column.read is not None) for column in columns)
+
+
+@pytest.mark.parametrize(
+    ("character", "shown"),
+    [("a", "a"), (" ", "\u2423"), ("\u00a0", "\u2423"), ("\u0301", "\u25cc\u0301"), ("\x00", "U+0000")],
+)
+def test_every_character_can_be_seen(character, shown):
+    assert visible(character) == shown
+
+
+class Walk(HTMLParser):
+    """Elements that are open, and what was met."""
+
+    VOID = {"meta", "img", "wbr"}
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.met, self.images, self.addresses, self.alternatives, self.text = [], [], [], [], [], ""
+
+    def handle_starttag(self, tag, attributes):
+        self.met.append(tag)
+        self.addresses += [value for name, value in attributes if name in ("src", "href", "xlink:href", "action")]
+        if tag == "img":
+            self.images.append(dict(attributes)["src"])
+            self.alternatives.append(dict(attributes)["alt"])
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.met.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open and self.open[-1] == tag, f"</{tag}> closes {self.open[-3:]}"
+        self.open.pop()
+
+    def handle_data(self, data):
+        self.text += data if not {"script", "style"} & set(self.open) else ""
+
+
+def walk(errors, tmp_path, title="What it misreads"):
+    path = tmp_path / "errors.html"
+    write_page(errors, path, title)
+    page = Walk()
+    page.feed(path.read_text(encoding="utf-8"))
+    page.close()
+    assert page.open == []
+    return page
+
+
+NASTY = "</script><script>alert('1 & \"2\"')"
+
+
+def test_the_page_is_whole_and_needs_nothing_else(tmp_path):
+    errors = collect([*(reading("word", "ward", n / 50, f"{n}.png") for n in range(50)), reading("word", "word")])
+    errors.add("lines & <b>", reading("京A 12", "京B  1"), "chinese")
+    page = walk(errors, tmp_path)
+    content = (tmp_path / "errors.html").read_text(encoding="utf-8")
+    assert "http://" not in content and "https://" not in content and "@import" not in content
+    assert page.addresses == page.images  # no other resource
+    assert all(image.startswith("data:image/webp;base64,") for image in page.images)
+    kept = [one for one_set in errors.sets.values() for one in one_set.shown]
+    assert len(page.images) == len(kept) > 25
+    assert page.met.count("svg") == 1
+    assert "lines & <b>" in page.text
+    assert len(content) < 5000 * len(kept) + 30_000
+
+
+def test_nothing_in_labels_or_names_is_taken_for_html(tmp_path):
+    errors = collect([reading(NASTY, f"{NASTY}1", name=NASTY), unreadable(NASTY, NASTY)], set_name=NASTY)
+    page = walk(errors, tmp_path, NASTY)
+    assert page.met.count("script") == 1  # the page's own
+    assert "b" in page.met and "alert" not in page.met
+    assert page.text.count(NASTY) > 5
+    assert NASTY in page.alternatives[0]
+
+
+def test_texts_of_any_kind_can_be_shown(tmp_path):
+    texts = [
+        "\x00\x07\n",
+        "\udc80\ud800",
+        "\u05e9\u05dc\u05d5\u05dd",
+        "e\u0301\u0302",
+        "\U0001f600\ufe0f",
+        "\u200b\ufeff\u202e",
+        "$x^$",
+    ]
+    errors = collect([reading(text, f"{text}a\u4eac", name=text) for text in texts], "chinese")
+    assert len(walk(errors, tmp_path, "".join(texts)).images) == len(texts)
+    write_picture(errors, tmp_path / "errors.png", "".join(texts))
+    assert Image.open(tmp_path / "errors.png").width == WIDTH
+    json.dumps(errors.summary())
+
+
+def test_images_on_the_page_are_small(tmp_path):
+    large = encoded(Image.effect_noise((2000, 1500), 50))
+    path = tmp_path / "errors.html"
+    write_page(collect([reading("word", "ward", image=large)]), path, "One")
+    assert path.stat().st_size < 60_000 < len(large)
+    assert LARGEST_IMAGE[0] < 2000
+
+
+def test_unreadable_images_are_listed_with_their_errors(tmp_path):
+    errors = collect([unreadable("b/2.png", "it is empty"), unreadable("a/1.png", "truncated")])
+    assert errors.sets["words"].unreadable == [("a/1.png", "truncated"), ("b/2.png", "it is empty")]
+    text = walk(errors, tmp_path).text
+    assert text.index("a/1.png") < text.index("truncated") < text.index("b/2.png") < text.index("it is empty")
+    write_picture(errors, tmp_path / "errors.png", "None to show")
+    many = collect([unreadable(f"{n:05}.png") for n in range(UNREADABLE_NAMED + 23)])
+    assert len(many.sets["words"].unreadable) == UNREADABLE_NAMED
+    assert "and 23 more" in walk(many, tmp_path).text
+
+
+@pytest.mark.parametrize("readings", [[], [reading("word", "WORD")], [unreadable("bad.png")], [reading("word", "")]])
+def test_little_is_enough(tmp_path, readings):
+    errors = collect(readings)
+    json.dumps(errors.summary(), allow_nan=False)
+    assert len(walk(errors, tmp_path).images) == sum(bool(one.size) for one in readings if one.text != "WORD")
+    write_picture(errors, tmp_path / "errors.png", "Little")
+    assert Image.open(tmp_path / "errors.png").width == WIDTH
+
+
+def test_the_picture_shows_the_worst_of_every_set(tmp_path):
+    errors = Errors(kept=SHOWN)
+    red, blue = (encoded(Image.new("RGB", (60, 20), color)) for color in ("red", "blue"))
+    for number in range(SHOWN):
+        errors.add("sure", reading("word", "wort", 0.9, f"{number}.png", red), "english")
+        errors.add("unsure", reading("word", "wort", 0.1, f"{number}.png", blue), "english")
+    path = tmp_path / "errors.png"
+    write_picture(errors, path, "Two sets")
+    picture = Image.open(path).convert("RGB")
+    assert picture.width == WIDTH and 1500 < picture.height < 5000
+    number_of = {color: count for count, color in picture.getcolors(1 << 24)}
+    assert number_of[255, 0, 0] == number_of[0, 0, 255] > 20_000  # as many of either set
+    write_picture(collect([reading("word", "wort", image=red)]), path, "One error")
+    assert Image.open(path).height < 500

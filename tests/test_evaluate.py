@@ -1,0 +1,119 @@
+"""The command `svtrv2 evaluate`."""
+
+import csv
+import json
+
+import pytest
+from conftest import draw, make_folder
+
+from svtrv2_hf.cli import main
+from svtrv2_hf.evaluation.evaluate import open_sets
+
+
+@pytest.fixture
+def root(tmp_path, model, processor):
+    """A benchmark that is far too small, and a set of its own whose labels are what the model reads, but for the last."""
+    from svtrv2_hf import SVTRv2TextRecognitionPipeline
+
+    read = SVTRv2TextRecognitionPipeline(model=model, processor=processor)
+    words = ["ab", "one line of words", "Hello", "12345678", "x"]
+    readings = [read(draw(word))[0]["generated_text"] for word in words]
+    make_folder(tmp_path / "root" / "test" / "SVT", words)
+    own = make_folder(tmp_path / "root" / "own", words)
+    lines = [f"{number}.png\t{text}" for number, text in enumerate(readings[:-1])] + ["4.png\twrong"]
+    (own / "labels.tsv").write_text("\n".join(lines) + "\n")
+    (own / "capitals.tsv").write_text("\n".join(lines).upper().replace(".PNG", ".png") + "\n")
+    return tmp_path / "root"
+
+
+def results(path):
+    return json.loads(path.read_text())
+
+
+def test_a_folder_of_sets(root, saved, tmp_path, capsys):
+    output = tmp_path / "results" / "mine.json"
+    status = main(["evaluate", "--model", str(saved), "--data", str(root), "--output", str(output),
+                   "--errors", str(tmp_path / "errors")])  # fmt: skip
+    told = capsys.readouterr()
+    assert status == 1
+    assert "SVT has 5 samples, but the benchmark has 647" in told.err
+    found = results(output)
+    assert list(found["sets"]) == ["SVT", "own"]
+    assert {"model", "commit", "date", "versions", "protocol", "sets", "averages"} <= set(found)
+    own = found["sets"]["own"]
+    assert (own["samples"], own["correct"], own["word_accuracy"]) == (5, 4, 0.8)
+    assert found["averages"]["Common"]["complete"] is False
+    assert f"| {'own'} |" in " ".join(told.out.split()) and "80.00" in told.out
+    assert output.with_suffix(".md").read_text().strip() == told.out.strip()
+    rows = list(csv.DictReader(output.with_suffix(".csv").open()))
+    assert [row["set"] for row in rows][:2] == ["SVT", "own"]
+    assert float(rows[1]["word_accuracy"]) == 0.8
+    assert float(rows[1]["low_95"]) < 0.8 < float(rows[1]["high_95"])
+    lines = [json.loads(line) for line in (tmp_path / "errors" / "readings.jsonl").read_text().splitlines()]
+    assert len(lines) == 10
+    assert [line["right"] for line in sorted(lines, key=lambda line: line["image"]) if line["set"] == "own"] == [
+        True
+    ] * 4 + [False]
+    assert found["errors"]["samples"] == 10
+    for name in ("errors.html", "errors.png"):
+        assert (tmp_path / "errors" / name).stat().st_size > 1000
+
+
+def test_batches_and_workers_change_nothing(root, saved, tmp_path):
+    found = []
+    for number, options in enumerate((["--batch_size", "1"], ["--batch_size", "32", "--workers", "2"])):
+        output = tmp_path / f"{number}.json"
+        assert (
+            main(
+                [
+                    "evaluate",
+                    "--model",
+                    str(saved),
+                    "--data",
+                    str(root),
+                    "--sets",
+                    "own",
+                    "--output",
+                    str(output),
+                    *options,
+                ]
+            )
+            == 0
+        )
+        found.append(results(output)["sets"])
+    assert found[0] == found[1]
+
+
+def test_other_labels(root, saved, tmp_path):
+    output = tmp_path / "results.json"
+    words = ["evaluate", "--model", str(saved), "--data", str(root), "--sets", "own", "--output", str(output)]
+    assert main([*words, "--labels", "capitals.tsv"]) == 0
+    capitals = results(output)["sets"]["own"]
+    assert main(words) == 0
+    plain = results(output)["sets"]["own"]
+    assert capitals["correct"] == plain["correct"] == 4
+    assert capitals["case_sensitive_accuracy"] < plain["case_sensitive_accuracy"]
+
+
+def test_sets_by_name_and_place(root):
+    assert list(open_sets(None, [f"mine={root / 'own'}"], None)) == ["mine"]
+    assert list(open_sets(str(root), ["own", f"SVT={root / 'own'}"], None)) == ["own", "SVT"]
+    with pytest.raises(ValueError, match="--sets NAME=SOURCE"):
+        open_sets(None, ["SVT"], None)
+    with pytest.raises(FileNotFoundError, match="does not hold CUTE80"):
+        open_sets(str(root), ["CUTE80"], None)
+    with pytest.raises(FileNotFoundError, match=r"missing\.tsv"):
+        open_sets(str(root), [], "missing.tsv")
+
+
+def test_an_image_that_cannot_be_read_is_told(root, saved, capsys):
+    (root / "own" / "0.png").write_bytes(b"no image")
+    assert main(["evaluate", "--model", str(saved), "--data", str(root), "--sets", "own"]) == 1
+    told = capsys.readouterr()
+    assert "0.png could not be read" in told.err
+    assert "60.00" in told.out
+
+
+def test_the_output_has_a_form(root, saved, capsys):
+    assert main(["evaluate", "--model", str(saved), "--data", str(root), "--output", "results.txt"]) == 1
+    assert "must end in .json" in capsys.readouterr().err

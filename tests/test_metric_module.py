@@ -1,0 +1,61 @@
+"""The metric for the `evaluate` library, loaded as its users load it."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+import svtrv2_hf
+from svtrv2_hf.evaluation.metrics import compare
+
+
+evaluate = pytest.importorskip("evaluate")
+FOLDER = Path(svtrv2_hf.__file__).parent / "evaluation" / "text_recognition"
+
+
+@pytest.fixture(scope="module")
+def metric(tmp_path_factory):
+    cache = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluate.config, "HF_MODULES_CACHE", cache / "modules")
+        patch.setattr(evaluate.config, "HF_EVALUATE_CACHE", cache / "evaluate")
+        patch.setattr(sys, "path", [*sys.path])  # loading adds to it
+        yield evaluate.load(str(FOLDER), cache_dir=str(cache / "metrics"))
+
+
+READINGS = ["Hello!", "wor1d", "a b-c", ""]
+LABELS = ["hello", "world", "abC", "x"]
+
+
+@pytest.mark.parametrize("protocol", ["english", "chinese"])
+def test_the_metric_is_that_of_the_package(metric, protocol):
+    expected = compare(READINGS, LABELS, protocol)
+    assert metric.compute(predictions=READINGS, references=LABELS, protocol=protocol) == {
+        "word_accuracy": expected.word_accuracy,
+        "one_minus_ned": expected.one_minus_ned,
+        "case_sensitive_accuracy": expected.case_sensitive_accuracy,
+        "samples": 4,
+    }
+
+
+def test_by_hand(metric):
+    result = metric.compute(predictions=READINGS, references=LABELS)
+    assert result == {
+        "word_accuracy": 2 / 4,
+        "one_minus_ned": pytest.approx((1 + 4 / 5 + 1 + 0) / 4),
+        "case_sensitive_accuracy": 0,
+        "samples": 4,
+    }
+    result = metric.compute(predictions=["Ab c.", "ab"], references=["Abc", "AB"])
+    assert (result["word_accuracy"], result["case_sensitive_accuracy"]) == (1, 0.5)
+
+
+def test_batches_add_up(metric):
+    for reading, label in zip(READINGS, LABELS, strict=True):
+        metric.add_batch(predictions=[reading], references=[label])
+    assert metric.compute() == metric.compute(predictions=READINGS, references=LABELS)
+
+
+def test_an_unknown_protocol_is_an_error(metric):
+    with pytest.raises(ValueError, match="There is no protocol 'french'"):
+        metric.compute(predictions=["a"], references=["a"], protocol="french")
