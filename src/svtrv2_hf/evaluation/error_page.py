@@ -14,6 +14,7 @@ from PIL import Image
 
 from ..data.audit_report import percent
 from ..image_processing_svtrv2 import load_rgb
+from .benchmarks import wilson_interval
 from .errors import BINS, Bin, Column, ErrorKind, Errors, Mistake, SetErrors, visible
 
 
@@ -207,7 +208,7 @@ def _curve(bins: Sequence[Bin]) -> str:
             f'<text class="count" transform="translate({place:.1f} {base - total - 4:.1f}) rotate(-90)">'
             f"{one.samples:,}</text>"
         )
-        low, high = _interval(one.right, one.samples)
+        low, high = wilson_interval(one.right, one.samples)
         centre, level = x(one.score / one.samples), y(one.right / one.samples)
         points.append(
             f'<g><title>{told}</title><line class="interval" x1="{centre:.1f}" x2="{centre:.1f}" y1="{y(low):.1f}" '
@@ -226,13 +227,6 @@ def _curve(bins: Sequence[Bin]) -> str:
         '<figcaption><span class="key right"></span> right <span class="key wrong"></span> wrong '
         '<span class="key ideal"></span> calibrated; lines at the points: 95 % intervals</figcaption>'
     )
-
-
-def _interval(right: int, samples: int, z: float = 1.96) -> tuple[float, float]:
-    """Where the true share lies, by Wilson's score."""
-    share, n = right / samples, samples
-    centre, half = share + z * z / (2 * n), z * sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return (centre - half) / (1 + z * z / n), (centre + half) / (1 + z * z / n)
 
 
 def _confusions(errors: Errors) -> str:
