@@ -34,6 +34,20 @@ def test_every_stage_at_every_size(name):
 
 
 @torch.no_grad()
+def test_the_server_model():
+    """Other kernels, strides and neck; the reference's answers are probabilities."""
+    model, expected = golden_model("server_ch"), golden("server_ch")
+    sizes = sorted({key.split("/")[0] for key in expected})
+    assert sizes == ["48x160", "48x320", "48x480"]
+    for size in sizes:
+        pixel_values = golden_image(*map(int, size.split("x")), 2, "x")
+        encoder = model.svtrv2(pixel_values).last_hidden_state[:1, :16]
+        np.testing.assert_allclose(encoder, expected[f"{size}/encoder"], **TOLERANCE, err_msg=size)
+        probabilities = model(pixel_values).logits.softmax(-1)
+        np.testing.assert_allclose(probabilities, expected[f"{size}/probabilities"], **TOLERANCE, err_msg=size)
+
+
+@torch.no_grad()
 def test_guidance_contexts_logits_and_losses():
     model, expected = golden_model("tiny_sgm"), golden("tiny_sgm")
     given = json.loads((GOLDEN / "sgm_labels.json").read_text())

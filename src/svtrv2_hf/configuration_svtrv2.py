@@ -5,7 +5,7 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import fields
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
@@ -66,6 +66,21 @@ class SVTRv2Config(PreTrainedConfig):
         num_convolution_blocks (`list[int]`, *optional*, defaults to `[3, 3, 0]`):
             How many blocks of each stage, counted from its first, mix by convolution; the others mix by attention over
             the whole feature map.
+        kernel_size (`int`, *optional*, defaults to 3):
+            Height and width of the convolution blocks' kernels, an odd number.
+        convolutions_per_block (`int`, *optional*, defaults to 2):
+            Convolutions of a convolution block.
+        height_strides (`list[int]`, *optional*, defaults to `[1, 2]`):
+            What the ways down from the first and from the second stage divide the height by.
+        stem_bias (`bool`, *optional*, defaults to `False`):
+            Whether the convolutions of the stem have a bias.
+        neck (`str`, *optional*, defaults to `"rearrangement"`):
+            What turns feature maps into frames: `"rearrangement"` (paper, section 3.3), a frame for every four pixels of width; or
+            `"mixing"`, as in the models that upstream publishes for use, a frame for every eight.
+        neck_hidden_size (`int`, *optional*, defaults to 256):
+            Channels of the frames of a mixing neck.
+        neck_depth (`int`, *optional*, defaults to 2):
+            Attention blocks of a mixing neck.
         mlp_ratio (`float`, *optional*, defaults to 4.0):
             Width of a block's MLP in units of the block's channels.
         hidden_act (`str`, *optional*, defaults to `"gelu"`):
@@ -99,6 +114,13 @@ class SVTRv2Config(PreTrainedConfig):
     depths: list[int] | tuple[int, ...] = (3, 6, 3)
     num_attention_heads: list[int] | tuple[int, ...] = (2, 4, 8)
     num_convolution_blocks: list[int] | tuple[int, ...] = (3, 3, 0)
+    kernel_size: int = 3
+    convolutions_per_block: int = 2
+    height_strides: list[int] | tuple[int, ...] = (1, 2)
+    stem_bias: bool = False
+    neck: Literal["rearrangement", "mixing"] = "rearrangement"
+    neck_hidden_size: int = 256
+    neck_depth: int = 2
     mlp_ratio: float | int = 4.0
     hidden_act: str = "gelu"
     layer_norm_eps: float | int = 1e-6
@@ -121,10 +143,20 @@ class SVTRv2Config(PreTrainedConfig):
         return cls(**{**PRESETS[name], **kwargs})
 
     def __post_init__(self, **kwargs: Any):
-        for name in ("hidden_sizes", "depths", "num_attention_heads", "num_convolution_blocks"):
+        for name in ("hidden_sizes", "depths", "num_attention_heads", "num_convolution_blocks", "height_strides"):
             setattr(self, name, list(getattr(self, name)))  # JSON has no tuples: the same after saving and loading
         self._warn_of_misspelt(kwargs)
         super().__post_init__(**kwargs)
+
+    @property
+    def frame_size(self) -> int:
+        """Channels of a frame, which the head scores."""
+        return self.hidden_sizes[-1] if self.neck == "rearrangement" else self.neck_hidden_size
+
+    @property
+    def pixels_per_frame(self) -> int:
+        """Of an image's width."""
+        return 4 if self.neck == "rearrangement" else 8
 
     def _warn_of_misspelt(self, unknown: Mapping[str, Any]) -> None:
         # PreTrainedConfig keeps every keyword it is given, so a slip of the pen would go unnoticed.
@@ -159,6 +191,19 @@ class SVTRv2Config(PreTrainedConfig):
         if self.hidden_sizes[0] % 2:
             raise ValueError(
                 f"hidden_sizes={self.hidden_sizes}: the first must be even (the stem starts with half of it)."
+            )
+
+    def validate_architecture(self) -> None:
+        """Kernels have a middle, strides make maps smaller, and guidance has the frames that it was made for."""
+        if self.kernel_size < 1 or self.kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size={self.kernel_size} must be an odd number.")
+        if self.convolutions_per_block < 1:
+            raise ValueError(f"convolutions_per_block={self.convolutions_per_block} must be at least 1.")
+        if len(self.height_strides) != 2 or any(stride < 1 for stride in self.height_strides):
+            raise ValueError(f"height_strides={self.height_strides} must be two numbers, 1 or more.")
+        if self.neck_hidden_size % 8 or self.neck_hidden_size < 8 or self.neck_depth < 0:
+            raise ValueError(
+                f"neck_hidden_size={self.neck_hidden_size} must be a multiple of 8 (heads), neck_depth={self.neck_depth} 0 or more."
             )
 
     def validate_vocabulary(self) -> None:

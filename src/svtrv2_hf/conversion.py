@@ -31,7 +31,7 @@ class ConversionError(ValueError):
 
 # Their name -> ours, tried in order on the whole key. Blocks are renumbered first, see `_number_blocks`.
 RENAMED = [
-    (r"encoder\.pope\.patch_embed\.(\d)\.conv\.weight", r"svtrv2.embeddings.layers.\1.convolution.weight"),
+    (r"encoder\.pope\.patch_embed\.(\d)\.conv\.(.+)", r"svtrv2.embeddings.layers.\1.convolution.\2"),
     (r"encoder\.pope\.patch_embed\.(\d)\.norm\.(.+)", r"svtrv2.embeddings.layers.\1.norm.\2"),
     (r"encoder\.stages\.(\d)\.blocks\.(\d+)\.norm1\.(.+)", r"svtrv2.stages.\1.blocks.\2.mixer_norm.\3"),
     (r"encoder\.stages\.(\d)\.blocks\.(\d+)\.norm2\.(.+)", r"svtrv2.stages.\1.blocks.\2.mlp_norm.\3"),
@@ -46,6 +46,12 @@ RENAMED = [
     (r"ctc\.w_atten_block\.attn\.proj\.(.+)", r"rearrangement.attention.projection.\1"),
     (r"ctc\.w_atten_block\.attn\.qkv\.(.+)", r"rearrangement.attention.qkv.\1"),
     (r"ctc\.w_atten_block\.mlp\.(.+)", r"rearrangement.mlp.\1"),
+    (r"ctc\.svtr_encoder\.norm\.(.+)", r"neck.norm.\1"),
+    (r"ctc\.svtr_encoder\.svtr_block\.(\d+)\.norm1\.(.+)", r"neck.blocks.\1.attention_norm.\2"),
+    (r"ctc\.svtr_encoder\.svtr_block\.(\d+)\.norm2\.(.+)", r"neck.blocks.\1.mlp_norm.\2"),
+    (r"ctc\.svtr_encoder\.svtr_block\.(\d+)\.mixer\.proj\.(.+)", r"neck.blocks.\1.attention.projection.\2"),
+    (r"ctc\.svtr_encoder\.svtr_block\.(\d+)\.mixer\.qkv\.(.+)", r"neck.blocks.\1.attention.qkv.\2"),
+    (r"ctc\.svtr_encoder\.svtr_block\.(\d+)\.mlp\.(.+)", r"neck.blocks.\1.mlp.\2"),
     (r"ctc\.fc\.(.+)", r"head.\1"),
     (r"guidance\.char_embed\.embedding\.weight", r"guidance.character_embedding.weight"),
     (r"guidance\.next_token", r"guidance.next_token"),
@@ -59,6 +65,15 @@ RENAMED = [
     (r"guidance\.cmff_decoder\.0\.normq2\.(.+)", r"guidance.feature_attention.query_norm.\1"),
     (r"guidance\.cmff_decoder\.0\.normkv2\.(.+)", r"guidance.feature_attention.memory_norm.\1"),
 ]
+for _theirs, _ours in (
+    ("conv1", "reduction.0"),
+    ("conv2", "reduction.1"),
+    ("conv3", "expansion"),
+    ("conv4", "fusion.0"),
+    ("conv1x1", "fusion.1"),
+):
+    RENAMED.append((rf"ctc\.svtr_encoder\.{_theirs}\.conv\.(.+)", rf"neck.{_ours}.convolution.\1"))
+    RENAMED.append((rf"ctc\.svtr_encoder\.{_theirs}\.norm\.(.+)", rf"neck.{_ours}.norm.\1"))
 for _theirs, _ours in (("images_to_question", "context"), ("question_to_images", "feature")):
     for _layer, _name in (("q", "query"), ("kv", "key_value"), ("proj", "projection")):
         RENAMED.append(
@@ -102,10 +117,11 @@ def load_checkpoint(path: str | Path) -> dict[str, torch.Tensor]:
 def infer_config(state_dict: Mapping[str, torch.Tensor]) -> SVTRv2Config:
     """The configuration that a state dict of OpenOCR's belongs to.
 
-    Heads of stages without convolution leave no trace in the tensors; all published models have 32 channels a head.
+    Heads of stages without convolution leave no trace in the tensors; all published models have 32 channels a head. Nor do
+    strides: those of the 'server' model are told by its neck.
 
     Raises:
-        ConversionError: it is not of the architecture of the paper.
+        ConversionError: it is not of the architecture of the paper, nor of the 'server' model.
     """
     keys = _number_blocks(state_dict)
     state_dict = {ours: state_dict[theirs] for theirs, ours in keys.items()}
@@ -125,6 +141,13 @@ def infer_config(state_dict: Mapping[str, torch.Tensor]) -> SVTRv2Config:
             depths.append(len(blocks))
             heads.append(groups.pop())
             convolutions.append(len(by_convolution))
+        first = state_dict["encoder.stages.0.blocks.0.mixer.0.weight"]
+        mixing = "ctc.svtr_encoder.conv1.conv.weight" in state_dict
+        neck = {}
+        if mixing:
+            blocks = {key.split(".")[3] for key in state_dict if key.startswith("ctc.svtr_encoder.svtr_block.")}
+            size = state_dict["ctc.svtr_encoder.norm.weight"].shape[0]
+            neck = {"neck": "mixing", "neck_hidden_size": size, "neck_depth": len(blocks), "height_strides": [2, 2]}
         prompt = state_dict.get("guidance.prompt_next_embed")  # a slot of its own, and one a character
         return SVTRv2Config(
             vocab_size=state_dict["ctc.fc.weight"].shape[0],
@@ -132,6 +155,12 @@ def infer_config(state_dict: Mapping[str, torch.Tensor]) -> SVTRv2Config:
             depths=depths,
             num_attention_heads=heads,
             num_convolution_blocks=convolutions,
+            kernel_size=first.shape[-1],
+            convolutions_per_block=sum(
+                bool(re.fullmatch(r"encoder\.stages\.0\.blocks\.0\.mixer\.\d+\.weight", key)) for key in state_dict
+            ),
+            stem_bias="encoder.pope.patch_embed.0.conv.bias" in state_dict,
+            **neck,
             mlp_ratio=state_dict["encoder.stages.0.blocks.0.mlp.fc1.weight"].shape[0] / hidden_sizes[0],
             use_guidance=prompt is not None,
             guidance_context_length=5 if prompt is None else prompt.shape[2] - 1,

@@ -11,6 +11,9 @@ An image becomes one frame for every four pixels of its width, each scored again
       -> rearrangement                         (B, W / 4, C2)
       -> head                                  (B, W / 4, V)
 
+The models that upstream publishes for use differ in kernels, strides and in what turns feature maps into frames; the
+configuration tells (`neck_svtrv2.py`).
+
 Sizes that four or eight do not divide are rounded up. Feature maps have the shape (B, C, H, W) but lie in memory channels
 last, so that convolutions take them as they are and `permute(0, 2, 3, 1)` gives norms, MLPs and attention a view.
 
@@ -19,18 +22,17 @@ Agrees with Topdu/OpenOCR at ae934e5: `openrec/modeling/encoders/svtrv2_lnconv_t
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
-from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutput
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, TransformersKwargs, can_return_tuple
 from transformers.utils.generic import merge_with_config_defaults
@@ -38,6 +40,8 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_svtrv2 import SVTRv2Config
 from .guidance_svtrv2 import SVTRv2Guidance
+from .layers_svtrv2 import SVTRv2Attention, SVTRv2ConvolutionNorm, SVTRv2MLP
+from .neck_svtrv2 import SVTRv2Neck
 from .pipeline_svtrv2 import SVTRv2TextRecognitionPipeline  # noqa: F401  so that a folder saved again keeps its pipeline
 
 
@@ -119,79 +123,6 @@ def ctc_loss(
     return losses, unalignable
 
 
-def eager_attention_forward(
-    module: nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    scaling: float,
-    dropout: float = 0.0,
-    **kwargs: Unpack[TransformersKwargs],
-) -> tuple[torch.Tensor, torch.Tensor]:
-    weights = torch.matmul(query, key.transpose(-1, -2)) * scaling
-    weights = weights.softmax(dim=-1, dtype=torch.float32).to(query.dtype)
-    return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
-
-
-class SVTRv2Linear(nn.Linear):
-    """A linear layer over feature maps of shape (B, H, W, C).
-
-    On CPUs it runs as the 1x1 convolution that it equals: torch hands convolutions to oneDNN, which took half the time of
-    MKL's matrix product on the AMD processor where this was measured.
-    """
-
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        if hidden_states.ndim != 4 or hidden_states.device.type != "cpu":
-            return super().forward(hidden_states)
-        outputs = F.conv2d(hidden_states.permute(0, 3, 1, 2), self.weight[:, :, None, None], self.bias)
-        return outputs.permute(0, 2, 3, 1)
-
-
-class SVTRv2Attention(nn.Module):
-    """Attention among the positions of each sequence: of a whole feature map (B, H, W, C), or of each of its rows."""
-
-    is_causal = False
-
-    def __init__(self, config: SVTRv2Config, hidden_size: int, num_heads: int, by_row: bool = False):
-        super().__init__()
-        self.config = config
-        self.num_heads = num_heads
-        self.scaling = (hidden_size // num_heads) ** -0.5
-        self.by_row = by_row
-        self.qkv = SVTRv2Linear(hidden_size, 3 * hidden_size, bias=not by_row)
-        self.projection = SVTRv2Linear(hidden_size, hidden_size)
-
-    def forward(
-        self, hidden_states: torch.Tensor, **kwargs: Unpack[TransformersKwargs]
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        sequences = (0, 1) if self.by_row else (1, 2)  # what makes (N, length, ...) of (B, H, W, ...)
-        qkv = self.qkv(hidden_states).flatten(*sequences).unflatten(-1, (3, self.num_heads, -1))
-        query, key, value = qkv.permute(2, 0, 3, 1, 4)
-        attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
-            self.config._attn_implementation, eager_attention_forward
-        )
-        attended, weights = attention(self, query, key, value, None, scaling=self.scaling, dropout=0.0, **kwargs)
-        return self.projection(attended.reshape(hidden_states.shape)), weights
-
-
-class SVTRv2MLP(nn.Module):
-    def __init__(self, config: SVTRv2Config, hidden_size: int):
-        super().__init__()
-        self.fc1 = SVTRv2Linear(hidden_size, int(hidden_size * config.mlp_ratio))
-        self.activation = ACT2FN[config.hidden_act]
-        self.in_place = config.hidden_act == "gelu"
-        self.fc2 = SVTRv2Linear(int(hidden_size * config.mlp_ratio), hidden_size)
-
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        widened = self.fc1(hidden_states)
-        if self.in_place and not torch.is_grad_enabled():
-            # The widest tensors of the model: a second one for each block would cost a CPU more in fresh memory pages
-            # than the activation itself.
-            return self.fc2(torch.ops.aten.gelu_(widened))
-        return self.fc2(self.activation(widened))
-
-
 class SVTRv2DropPath(nn.Module):
     """Stochastic depth: in training, leaves out a block's contribution for a share `rate` of the samples."""
 
@@ -210,15 +141,20 @@ class SVTRv2DropPath(nn.Module):
 
 
 class SVTRv2ConvolutionBlock(GradientCheckpointingLayer):
-    """Two grouped 3x3 convolutions with nothing between them, then an MLP; a norm AFTER each residual sum."""
+    """Grouped convolutions (in the paper two of 3x3) with nothing between, then an MLP; a norm AFTER each residual sum."""
 
     def __init__(self, config: SVTRv2Config, hidden_size: int, num_groups: int, drop_path_rate: float):
         super().__init__()
         self.mixer = nn.Sequential(
-            *(nn.Conv2d(hidden_size, hidden_size, kernel_size=3, padding=1, groups=num_groups) for _ in range(2))
+            *(
+                nn.Conv2d(
+                    hidden_size, hidden_size, config.kernel_size, padding=config.kernel_size // 2, groups=num_groups
+                )
+                for _ in range(config.convolutions_per_block)
+            )
         )
         self.mixer_norm = nn.LayerNorm(hidden_size, eps=config.layer_norm_eps)
-        self.mlp = SVTRv2MLP(config, hidden_size)
+        self.mlp = SVTRv2MLP(hidden_size, int(config.mlp_ratio * hidden_size), config.hidden_act)
         self.mlp_norm = nn.LayerNorm(hidden_size, eps=config.layer_norm_eps)
         self.drop_path = SVTRv2DropPath(drop_path_rate)
 
@@ -236,7 +172,7 @@ class SVTRv2AttentionBlock(GradientCheckpointingLayer):
         super().__init__()
         self.mixer = SVTRv2Attention(config, hidden_size, num_heads)
         self.mixer_norm = nn.LayerNorm(hidden_size, eps=config.layer_norm_eps)
-        self.mlp = SVTRv2MLP(config, hidden_size)
+        self.mlp = SVTRv2MLP(hidden_size, int(config.mlp_ratio * hidden_size), config.hidden_act)
         self.mlp_norm = nn.LayerNorm(hidden_size, eps=config.layer_norm_eps)
         self.drop_path = SVTRv2DropPath(drop_path_rate)
 
@@ -273,26 +209,13 @@ class SVTRv2Stage(nn.Module):
         )
         self.downsample: nn.Module = nn.Identity()
         if stage < len(config.hidden_sizes) - 1:
-            stride = (1, 1) if stage == 0 else (2, 1)
+            stride = (config.height_strides[stage], 1)
             self.downsample = SVTRv2Downsample(hidden_size, config.hidden_sizes[stage + 1], stride)
 
     def forward(self, hidden_states: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> torch.Tensor:
         for block in self.blocks:
             hidden_states = block(hidden_states, **kwargs)
         return self.downsample(hidden_states)
-
-
-class SVTRv2ConvolutionNorm(nn.Module):
-    """One half of the stem: 3x3 convolution of stride 2 without bias, batch norm, activation."""
-
-    def __init__(self, config: SVTRv2Config, in_channels: int, out_channels: int):
-        super().__init__()
-        self.convolution = nn.Conv2d(in_channels, out_channels, kernel_size=3, stride=2, padding=1, bias=False)
-        self.norm = nn.BatchNorm2d(out_channels)
-        self.activation = ACT2FN[config.hidden_act]
-
-    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        return self.activation(self.norm(self.convolution(pixel_values)))
 
 
 class SVTRv2Embeddings(nn.Module):
@@ -302,8 +225,12 @@ class SVTRv2Embeddings(nn.Module):
         super().__init__()
         hidden_size = config.hidden_sizes[0]
         self.layers = nn.Sequential(
-            SVTRv2ConvolutionNorm(config, config.num_channels, hidden_size // 2),
-            SVTRv2ConvolutionNorm(config, hidden_size // 2, hidden_size),
+            *(
+                SVTRv2ConvolutionNorm(
+                    in_channels, out_channels, config.hidden_act, kernel_size=(3, 3), stride=2, bias=config.stem_bias
+                )
+                for in_channels, out_channels in pairwise((config.num_channels, hidden_size // 2, hidden_size))
+            )
         )
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
@@ -324,7 +251,7 @@ class SVTRv2FeatureRearrangement(nn.Module):
         self.attention_norm = nn.LayerNorm(hidden_size)
         self.attention = SVTRv2Attention(config, hidden_size, num_heads=hidden_size // 32, by_row=True)
         self.mlp_norm = nn.LayerNorm(hidden_size)
-        self.mlp = SVTRv2MLP(config, hidden_size)
+        self.mlp = SVTRv2MLP(hidden_size, int(config.mlp_ratio * hidden_size), config.hidden_act)
         self.token = nn.Parameter(torch.zeros(1, 1, hidden_size))
         self.key = nn.Linear(hidden_size, hidden_size)
         self.value = nn.Linear(hidden_size, hidden_size)
@@ -370,7 +297,7 @@ class SVTRv2PreTrainedModel(PreTrainedModel):
             init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         elif isinstance(module, nn.Embedding):
             init.normal_(module.weight, std=module.embedding_dim**-0.5)
-        if isinstance(module, (SVTRv2Head, SVTRv2FeatureRearrangement)):
+        if isinstance(module, (SVTRv2Head, SVTRv2FeatureRearrangement, SVTRv2Neck)):
             # Not the reference's values, but what gets small models and batches off the ground. At first, a CTC model only
             # learns how frequent blank and characters are. With small weights behind the backbone, it does so by making
             # the features the same everywhere, and under norms after each residual sum it rarely finds back from there.
@@ -451,8 +378,10 @@ class SVTRv2ForCTC(SVTRv2PreTrainedModel):
     def __init__(self, config: SVTRv2Config):
         super().__init__(config)
         self.svtrv2 = SVTRv2Model(config)
-        self.rearrangement = SVTRv2FeatureRearrangement(config)
-        self.head = SVTRv2Head(config.hidden_sizes[-1], config.vocab_size)
+        # What turns feature maps into frames.
+        self.rearrangement = SVTRv2FeatureRearrangement(config) if config.neck == "rearrangement" else None
+        self.neck = SVTRv2Neck(config) if config.neck == "mixing" else None
+        self.head = SVTRv2Head(config.frame_size, config.vocab_size)
         self.guidance = SVTRv2Guidance(config) if config.use_guidance else None
         self.post_init()
 
@@ -497,7 +426,8 @@ class SVTRv2ForCTC(SVTRv2PreTrainedModel):
         for index, images in groups:
             backbone = self.svtrv2(images, **kwargs)
             features = backbone.last_hidden_state
-            logits_of_size.append(self.head(self.rearrangement(features)))
+            frames = self.rearrangement(features) if self.neck is None else self.neck(features)
+            logits_of_size.append(self.head(frames))
             if labels is not None and self.guidance is not None:
                 branch_logits, targets = self.guidance(features, labels if index is None else labels[index])
                 guidance_logits.append(branch_logits.flatten(0, 1))
@@ -507,8 +437,8 @@ class SVTRv2ForCTC(SVTRv2PreTrainedModel):
             logits = logits_of_size[0]
             lengths = torch.full((batch_size,), logits.shape[1], dtype=torch.long, device=logits.device)
         else:
-            frames = max(part.shape[1] for part in logits_of_size)
-            logits = logits_of_size[0].new_full((batch_size, frames, self.config.vocab_size), -CERTAIN)
+            longest = max(part.shape[1] for part in logits_of_size)
+            logits = logits_of_size[0].new_full((batch_size, longest, self.config.vocab_size), -CERTAIN)
             logits[..., self.config.blank_token_id] = 0.0
             lengths = torch.empty(batch_size, dtype=torch.long, device=logits.device)
             for (index, _), part in zip(groups, logits_of_size, strict=True):

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Layers that several parts of SVTRv2 are made of."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers.activations import ACT2FN
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.processing_utils import Unpack
+from transformers.utils import TransformersKwargs
+
+from .configuration_svtrv2 import SVTRv2Config
+
+
+def eager_attention_forward(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **kwargs: Unpack[TransformersKwargs],
+) -> tuple[torch.Tensor, torch.Tensor]:
+    weights = torch.matmul(query, key.transpose(-1, -2)) * scaling
+    weights = weights.softmax(dim=-1, dtype=torch.float32).to(query.dtype)
+    return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
+
+
+class SVTRv2Linear(nn.Linear):
+    """A linear layer over feature maps of shape (B, H, W, C).
+
+    On CPUs it runs as the 1x1 convolution that it equals: torch hands convolutions to oneDNN, which took half the time of
+    MKL's matrix product on the AMD processor where this was measured.
+    """
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        if hidden_states.ndim != 4 or hidden_states.device.type != "cpu":
+            return super().forward(hidden_states)
+        outputs = F.conv2d(hidden_states.permute(0, 3, 1, 2), self.weight[:, :, None, None], self.bias)
+        return outputs.permute(0, 2, 3, 1)
+
+
+class SVTRv2Attention(nn.Module):
+    """Attention among the positions of each sequence: of a whole feature map (B, H, W, C), or of each of its rows."""
+
+    is_causal = False
+
+    def __init__(self, config: SVTRv2Config, hidden_size: int, num_heads: int, by_row: bool = False):
+        super().__init__()
+        self.config = config
+        self.num_heads = num_heads
+        self.scaling = (hidden_size // num_heads) ** -0.5
+        self.by_row = by_row
+        self.qkv = SVTRv2Linear(hidden_size, 3 * hidden_size, bias=not by_row)
+        self.projection = SVTRv2Linear(hidden_size, hidden_size)
+
+    def forward(
+        self, hidden_states: torch.Tensor, **kwargs: Unpack[TransformersKwargs]
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        sequences = (0, 1) if self.by_row else (1, 2)  # what makes (N, length, ...) of (B, H, W, ...)
+        qkv = self.qkv(hidden_states).flatten(*sequences).unflatten(-1, (3, self.num_heads, -1))
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)
+        attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
+            self.config._attn_implementation, eager_attention_forward
+        )
+        attended, weights = attention(self, query, key, value, None, scaling=self.scaling, dropout=0.0, **kwargs)
+        return self.projection(attended.reshape(hidden_states.shape)), weights
+
+
+class SVTRv2MLP(nn.Module):
+    """Two linear layers over feature maps of shape (B, H, W, C), the activation `hidden_act` between them."""
+
+    def __init__(self, hidden_size: int, intermediate_size: int, hidden_act: str):
+        super().__init__()
+        self.fc1 = SVTRv2Linear(hidden_size, intermediate_size)
+        self.activation = ACT2FN[hidden_act]
+        self.in_place = hidden_act == "gelu"
+        self.fc2 = SVTRv2Linear(intermediate_size, hidden_size)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        widened = self.fc1(hidden_states)
+        if self.in_place and not torch.is_grad_enabled():
+            # The widest tensors of the model: a second one for each block would cost a CPU more in fresh memory pages
+            # than the activation itself.
+            return self.fc2(torch.ops.aten.gelu_(widened))
+        return self.fc2(self.activation(widened))
+
+
+class SVTRv2ConvolutionNorm(nn.Module):
+    """A convolution that keeps the size but for its stride, batch norm, activation."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        hidden_act: str,
+        kernel_size: tuple[int, int] = (1, 1),
+        stride: int = 1,
+        bias: bool = False,
+    ):
+        super().__init__()
+        padding = (kernel_size[0] // 2, kernel_size[1] // 2)
+        self.convolution = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=bias)
+        self.norm = nn.BatchNorm2d(out_channels)
+        self.activation = ACT2FN[hidden_act]
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return self.activation(self.norm(self.convolution(hidden_states)))
+
+
+__all__ = ["SVTRv2Attention", "SVTRv2ConvolutionNorm", "SVTRv2Linear", "SVTRv2MLP"]
