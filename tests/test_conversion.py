@@ -5,10 +5,11 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from conftest import golden, golden_image, golden_state_dict
+from conftest import draw, golden, golden_image, golden_state_dict
 from safetensors.torch import save_file
-from transformers import AutoModelForCTC, AutoProcessor
+from transformers import AutoModelForCTC, AutoProcessor, pipeline
 
+from svtrv2_hf import conversion, read_charset
 from svtrv2_hf.cli import main
 from svtrv2_hf.configuration_svtrv2 import PRESETS
 from svtrv2_hf.conversion import ConversionError, convert, convert_state_dict, infer_config, load_checkpoint
@@ -63,7 +64,9 @@ def test_a_folder_that_transformers_loads(tiny, tmp_path, suffix, capsys):
         "ctc_svtrv2.py",
         "guidance_svtrv2.py",
         "image_processing_svtrv2.py",
+        "layers_svtrv2.py",
         "modeling_svtrv2.py",
+        "neck_svtrv2.py",
         "pipeline_svtrv2.py",
         "processing_svtrv2.py",
     }
@@ -147,6 +150,70 @@ def test_a_charset_that_does_not_fit_the_head(tiny, tmp_path, characters, given)
         match=r"harset.* has 9\d characters, but the head of .*best.pth scores \d+ and the blank. Pass",
     ):
         convert(checkpoint(tmp_path / "best.pth", state_dict), tmp_path / "out", charset)
+
+
+@pytest.fixture
+def server(tmp_path):
+    """A checkpoint of the 'server' model, and its list of characters as upstream has it: without the space."""
+    source = checkpoint(tmp_path / "openocr_svtrv2_ch.pth", golden_state_dict("server_ch"))
+    charset = tmp_path / "keys.txt"
+    charset.write_text("".join(f"{chr(code)}\n" for code in range(0x4E00, 0x4E00 + 93)), encoding="utf-8")
+    return source, charset
+
+
+def test_the_server_model(server, tmp_path, capsys):
+    source, charset = server
+    folder = tmp_path / "converted"
+    assert main(["convert", str(source), "--output", str(folder), "--charset", str(charset)]) == 0
+    model, processor = AutoModelForCTC.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
+    assert (model.config.neck, model.config.kernel_size, model.config.convolutions_per_block) == ("mixing", 5, 1)
+    assert processor.image_processor.fixed_height == 48
+    assert processor.image_processor.pixels_per_frame == model.config.pixels_per_frame == 8
+    assert processor.encode([" "]) == [[94]], "the space is the last"
+    with torch.no_grad():
+        probabilities = model(golden_image(48, 320, 2, "x")).logits.softmax(-1)
+    np.testing.assert_allclose(probabilities, golden("server_ch")["48x320/probabilities"], rtol=0, atol=1e-4)
+
+
+def test_the_server_model_reads_a_batch_as_single_images(server, tmp_path):
+    source, charset = server
+    convert(source, tmp_path / "converted", read_charset(charset))
+    read = pipeline("text-recognition", str(tmp_path / "converted"))
+    images = [draw(text) for text in ("ab", "a longer line of words that is wide", "Hello")]
+    alone = [read(image, return_characters=True)[0] for image in images]
+    together = [result for [result] in read(images, batch_size=3, return_characters=True)]
+    for image, one, other in zip(images, alone, together, strict=True):
+        assert one["generated_text"] == other["generated_text"] != ""
+        assert one["score"] == pytest.approx(other["score"], abs=1e-4)
+        assert all(0 <= part["start"] <= part["end"] <= image.width for part in one["characters"])
+
+
+def test_repsvtr_is_refused(tmp_path):
+    source = checkpoint(tmp_path / "repsvtr.pth", {"encoder.features.0.token_mixer.0.weight": torch.zeros(3)})
+    with pytest.raises(ConversionError, match="RepSVTR"):
+        convert(source, tmp_path / "out")
+
+
+def test_files_of_the_hub(server, tmp_path, monkeypatch, capsys):
+    asked = []
+
+    def fetch(repository, file):
+        asked.append((repository, file))
+        return str(tmp_path / file)
+
+    monkeypatch.setattr(conversion, "hf_hub_download", fetch)
+    words = ["convert", "hub:topdu/OpenOCR/openocr_svtrv2_ch.pth", "--output", str(tmp_path / "out")]
+    assert main([*words, "--charset", "hub:topdu/OpenOCR/keys.txt"]) == 0
+    assert asked == [("topdu/OpenOCR", "keys.txt"), ("topdu/OpenOCR", "openocr_svtrv2_ch.pth")]
+    assert main(["convert", "hub:topdu/OpenOCR", "--output", str(tmp_path / "out")]) == 1
+    assert "write hub:OWNER/REPOSITORY/FILE" in capsys.readouterr().err
+
+
+def test_without_a_network_the_hub_says_so(tmp_path, capsys):
+    assert main(["convert", "hub:topdu/OpenOCR/openocr_svtrv2_ch.pth", "--output", str(tmp_path / "out")]) == 1
+    told = capsys.readouterr().err
+    assert "openocr_svtrv2_ch.pth of topdu/OpenOCR could not be fetched" in told
+    assert "give its path" in told
 
 
 class Malicious:

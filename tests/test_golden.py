@@ -80,3 +80,17 @@ def test_resizing_is_exact():
         assert computed.shape == arrays[f"{name}/pixel_values"].shape, name
         # the same grey levels; the reference's float32 arithmetic rounds the last bit otherwise
         np.testing.assert_allclose(computed, arrays[f"{name}/pixel_values"], rtol=0, atol=2e-7, err_msg=name)
+
+
+def test_resizing_for_the_server_model():
+    """Within one grey level of OpenCV, whose bilinear weights are fixed-point numbers."""
+    arrays = golden("server_resize")
+    names = [key.split("/")[0] for key in arrays if key.endswith("/image")]
+    assert len(names) == 6
+    processor = SVTRv2ImageProcessor(max_ratio=40, fixed_height=48, pixels_per_frame=8)
+    for name in names:
+        computed = (processor(arrays[f"{name}/image"])["pixel_values"][0] + 1) * 127.5
+        expected = arrays[f"{name}/pixel_values"].astype(float)
+        assert computed.shape == expected.shape, name
+        assert np.abs(computed - expected).max() <= 1.001, name
+        assert np.abs(computed - expected).mean() < 0.5, name

@@ -15,7 +15,7 @@ from transformers.utils import logging
 from .charsets import ENGLISH_94, read_charset
 from .checkpoint import checkpoint_folder
 from .configuration_svtrv2 import PRESETS
-from .conversion import convert
+from .conversion import convert, local_file
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -59,12 +59,15 @@ def _add_convert(commands: argparse._SubParsersAction) -> None:
         description="Turns an OpenOCR checkpoint of SVTRv2 into a folder that transformers loads. Size, guidance branch and "
         "number of classes are found out from its tensors.",
     )
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="the .pth or .safetensors file")
+    parser.add_argument(
+        "checkpoint", metavar="CHECKPOINT", help="the .pth or .safetensors file, or hub:OWNER/REPOSITORY/FILE"
+    )
     parser.add_argument("--output", required=True, metavar="DIR", help="the folder to write")
     parser.add_argument(
         "--charset",
         metavar="FILE",
-        help="characters in the order of the head, one a line, without the blank (default: the 94 of the English models)",
+        help="characters in the order of the head, one a line, without the blank; also hub:OWNER/REPOSITORY/FILE (default: the 94 of "
+        "the English models)",
     )
     parser.add_argument(
         "--max_ratio",
@@ -77,7 +80,7 @@ def _add_convert(commands: argparse._SubParsersAction) -> None:
 
 
 def _convert(arguments: argparse.Namespace) -> int:
-    charset = None if arguments.charset is None else read_charset(arguments.charset)
+    charset = None if arguments.charset is None else read_charset(local_file(arguments.charset))
     model, processor = convert(arguments.checkpoint, arguments.output, charset, arguments.max_ratio)
     config = model.config
     print(

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import safetensors.torch
 import torch
+from huggingface_hub import hf_hub_download
 
 from .charsets import ENGLISH_94, build_tokenizer
 from .configuration_svtrv2 import SVTRv2Config
@@ -84,6 +85,27 @@ for _theirs, _ours in (("images_to_question", "context"), ("question_to_images",
         )
 
 
+def local_file(place: str | Path) -> Path:
+    """A file's path, or where `hub:OWNER/REPOSITORY/FILE` lies after it has been fetched from the Hub.
+
+    Raises:
+        ConversionError: the place names no file of a repository, or it cannot be fetched.
+    """
+    if not str(place).startswith("hub:"):
+        return Path(place)
+    owner, repository, file = [*str(place).removeprefix("hub:").split("/", 2), "", "", ""][:3]
+    if not (owner and repository and file):
+        raise ConversionError(f"{place} names no file of the Hub: write hub:OWNER/REPOSITORY/FILE.")
+    try:
+        return Path(hf_hub_download(f"{owner}/{repository}", file))
+    except (OSError, ValueError) as error:  # of huggingface_hub's are all of these two kinds
+        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ConversionError(
+            f"{file} of {owner}/{repository} could not be fetched from the Hub: {first_line} If there is no network, fetch it "
+            "elsewhere and give its path."
+        ) from error
+
+
 def load_checkpoint(path: str | Path) -> dict[str, torch.Tensor]:
     """Reads the state dict of an OpenOCR checkpoint, `.pth` or `.safetensors`, running none of the code in it.
 
@@ -123,6 +145,11 @@ def infer_config(state_dict: Mapping[str, torch.Tensor]) -> SVTRv2Config:
     Raises:
         ConversionError: it is not of the architecture of the paper, nor of the 'server' model.
     """
+    if any(".token_mixer." in key for key in state_dict):
+        raise ConversionError(
+            "This is RepSVTR ('mobile'), a network of another kind, which this project does not have. The 'server' model of the same "
+            "authors and the models of the paper can be converted."
+        )
     keys = _number_blocks(state_dict)
     state_dict = {ours: state_dict[theirs] for theirs, ours in keys.items()}
     try:
@@ -234,11 +261,12 @@ def convert(
     """Writes the Hub folder of an OpenOCR checkpoint: weights, configuration, tokenizer, processor and code.
 
     Args:
-        checkpoint: the `.pth` or `.safetensors` file.
+        checkpoint: the `.pth` or `.safetensors` file, or `hub:OWNER/REPOSITORY/FILE`.
         output: the folder to write.
-        charset (`list[str]`, *optional*): characters in the order of the head; by default the 94 of the English models.
+        charset (`list[str]`, *optional*): characters in the order of the head; by default the 94 of the English models. For the
+            'server' model, the space comes last if it is missing, as upstream adds it to the list in its file.
         max_ratio (`int`, *optional*): largest width in units of the height; by default 12 where there is a guidance branch
-            and 4 where there is none, as the published models were trained.
+            and 4 where there is none, as the published models were trained; 40 for the 'server' model, which knows no limit.
 
     Returns:
         What was written.
@@ -246,9 +274,11 @@ def convert(
     Raises:
         ConversionError: the checkpoint is no SVTRv2, or the charset does not fit its head.
     """
-    state_dict = load_checkpoint(checkpoint)
+    state_dict = load_checkpoint(local_file(checkpoint))
     config = infer_config(state_dict)
     characters = list(ENGLISH_94 if charset is None else charset)
+    if config.neck == "mixing" and len(characters) + 2 == config.vocab_size and " " not in characters:
+        characters.append(" ")
     if len(characters) + 1 != config.vocab_size:
         whose = "The default charset of 94 printable ASCII characters" if charset is None else "The charset"
         raise ConversionError(
@@ -256,9 +286,12 @@ def convert(
             "blank. Pass the character list that it was trained with, one character a line (--charset FILE; a space, "
             "where the model knows one, is a line of its own, usually the last)."
         )
-    if max_ratio is None:
-        max_ratio = 12 if config.use_guidance else 4
-    image_processor = SVTRv2ImageProcessor(max_ratio=max_ratio)
+    if config.neck == "mixing":
+        image_processor = SVTRv2ImageProcessor(
+            max_ratio or 40, fixed_height=48, pixels_per_frame=config.pixels_per_frame
+        )
+    else:
+        image_processor = SVTRv2ImageProcessor(max_ratio or (12 if config.use_guidance else 4))
     model = SVTRv2ForCTC(config)
     model.load_state_dict(convert_state_dict(state_dict, config))
     model.eval().save_pretrained(output)

@@ -5,10 +5,12 @@ Text is resized to one of a few sizes by its aspect ratio alone, so that long wo
 their height. `target_size`, `load_rgb` and `resize` are the only places where a size is chosen, an image opened or
 resized: training, evaluation and reading all pass through them.
 
-Agrees with Topdu/OpenOCR at ae934e5, `tools/data/ratio_dataset_tvresize.py` (the training rule).
+Agrees with Topdu/OpenOCR at ae934e5, `tools/data/ratio_dataset_tvresize.py` (the training rule). The models that upstream publishes
+for use take images of one height instead: `openrec/preprocess/resize.py`, `RecDynamicResize`, there by OpenCV.
 """
 
 import io
+import math
 import struct
 import urllib.request
 import warnings
@@ -62,6 +64,20 @@ def resize(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
     if image.size != (width, height):
         image = image.resize((width, height), Image.Resampling.BICUBIC)
     return np.asarray(image)
+
+
+def resize_bilinear(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
+    """As `resize`, but bilinear between the nearest pixels even where the image shrinks, as OpenCV's INTER_LINEAR does."""
+    pixels = np.asarray(image, dtype=np.float32)
+    for axis, count in enumerate(size):
+        places = (np.arange(count, dtype=np.float64) + 0.5) * (pixels.shape[axis] / count) - 0.5
+        low = np.floor(places).astype(np.int64)
+        shape = [-1 if other == axis else 1 for other in range(3)]
+        share = (places - low).astype(np.float32).reshape(shape)
+        last = pixels.shape[axis] - 1
+        before, after = (pixels.take(np.clip(index, 0, last), axis) for index in (low, low + 1))
+        pixels = before + (after - before) * share
+    return np.rint(pixels).astype(np.uint8)
 
 
 def normalize(pixels: np.ndarray) -> np.ndarray:
@@ -274,6 +290,10 @@ def _to_uint8(array: np.ndarray, wide: bool) -> np.ndarray:
 class SVTRv2ImageProcessorKwargs(ImagesKwargs, total=False):  # type: ignore[call-arg]
     max_ratio: int | None
     bucket_sizes: list[list[int]] | None
+    fixed_height: int | None
+    min_width: int
+    width_multiple: int
+    pixels_per_frame: int
 
 
 class SVTRv2ImageProcessor(PilBackend):
@@ -286,28 +306,78 @@ class SVTRv2ImageProcessor(PilBackend):
             Chinese, 20 for long text.
         bucket_sizes (`list[list[int]]`, *optional*, defaults to `[[64, 64], [48, 96], [40, 112], [32, 128]]`):
             Height and width in pixels for aspect ratios 1, 2, 3, ...; beyond the last, its height and a multiple of it.
+        fixed_height (`int`, *optional*):
+            Height in pixels of all images, instead of `bucket_sizes`, as the models take them that upstream publishes for use:
+            resized by [`resize_bilinear`], blue before red, and filled with grey at the right.
+        min_width (`int`, *optional*, defaults to 320):
+            Width in pixels that narrower images are filled to, where there is a fixed height.
+        width_multiple (`int`, *optional*, defaults to 1):
+            What wider images are filled to a multiple of, where there is a fixed height. 1 is what the reference does in reading; in
+            training, images of one width make a batch, which takes widths that come again.
+        pixels_per_frame (`int`, *optional*, defaults to 4):
+            Width in pixels of what the model reads as a frame; training leaves out labels with more characters than frames.
     """
 
     model_input_names = ["pixel_values", "image_sizes"]
     valid_kwargs = SVTRv2ImageProcessorKwargs
 
-    def __init__(self, max_ratio: int = 12, bucket_sizes: Iterable[Sequence[int]] = BUCKET_SIZES, **kwargs: Any):
+    def __init__(
+        self,
+        max_ratio: int = 12,
+        bucket_sizes: Iterable[Sequence[int]] = BUCKET_SIZES,
+        fixed_height: int | None = None,
+        min_width: int = 320,
+        width_multiple: int = 1,
+        pixels_per_frame: int = 4,
+        **kwargs: Any,
+    ):
         # Not PilBackend's own constructor, which would add twenty attributes that have no effect here.
         super(PilBackend, self).__init__(**kwargs)
         self.max_ratio = max_ratio
         self.bucket_sizes = [list(size) for size in bucket_sizes]
+        self.fixed_height = fixed_height
+        self.min_width = min_width
+        self.width_multiple = width_multiple
+        self.pixels_per_frame = pixels_per_frame
         if not isinstance(max_ratio, int) or max_ratio < 1:
             raise ValueError(f"max_ratio={max_ratio!r} must be an integer, 1 or more.")
         if not self.bucket_sizes or any(len(size) != 2 or min(size) < 4 for size in self.bucket_sizes):
             raise ValueError(f"bucket_sizes={self.bucket_sizes} must be pairs (height, width) of 4 pixels or more.")
+        if fixed_height is not None and (fixed_height < 4 or min_width < 4):
+            raise ValueError(f"fixed_height={fixed_height} and min_width={min_width} must be 4 pixels or more.")
+        if width_multiple < 1 or pixels_per_frame < 1:
+            raise ValueError(
+                f"width_multiple={width_multiple} and pixels_per_frame={pixels_per_frame} must be 1 or more."
+            )
 
     def target_size(self, width: int, height: int, max_ratio: int | None = None) -> tuple[int, int]:
-        """Height and width in pixels that an image of `width` x `height` pixels is resized to."""
-        return target_size(width, height, self.max_ratio if max_ratio is None else max_ratio, self.bucket_sizes)
+        """Height and width in pixels that an image of `width` x `height` pixels is given."""
+        max_ratio = self.max_ratio if max_ratio is None else max_ratio
+        if self.fixed_height is None:
+            return target_size(width, height, max_ratio, self.bucket_sizes)
+        wanted = int(self.fixed_height * min(width / height, max_ratio))
+        if wanted > self.min_width:
+            wanted = math.ceil(wanted / self.width_multiple) * self.width_multiple
+        return self.fixed_height, max(wanted, self.min_width)
+
+    def filled_width(self, width: int, height: int, size: tuple[int, int]) -> int:
+        """Pixels of the width of `size`, counted from the left, that an image of `width` x `height` pixels takes of it."""
+        if self.fixed_height is None:
+            return size[1]
+        return min(math.ceil(self.fixed_height * (width / height)), size[1])
+
+    def resize(self, image: Image.Image, size: tuple[int, int]) -> np.ndarray:
+        """Gives an RGB image a size of `target_size`: uint8 of shape `(height, width, 3)`."""
+        if self.fixed_height is None:
+            return resize(image, size)
+        filled = self.filled_width(*image.size, size)
+        pixels = np.full((*size, 3), 128, dtype=np.uint8)  # half a grey level more than the zeros of the reference
+        pixels[:, :filled] = resize_bilinear(image, (size[0], filled))[..., ::-1]
+        return pixels
 
     def prepare(self, image: Image.Image, max_ratio: int | None = None) -> np.ndarray:
         """One RGB image to float32 of shape `(3, height, width)` at its own target size."""
-        return normalize(resize(image, self.target_size(*image.size, max_ratio)))
+        return normalize(self.resize(image, self.target_size(*image.size, max_ratio)))
 
     def preprocess(
         self, images: Any, max_ratio: int | None = None, return_tensors: str | None = None, **kwargs: Any
@@ -355,6 +425,7 @@ __all__ = [
     "open_image",
     "pad_to_batch",
     "resize",
+    "resize_bilinear",
     "target_size",
     "upright_size",
 ]

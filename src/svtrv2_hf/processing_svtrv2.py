@@ -120,7 +120,7 @@ class SVTRv2Processor(ProcessorMixin):
         Args:
             outputs ([`SVTRv2CTCOutput`]): of the model; only `logits` and `logits_lengths` are needed.
             target_sizes (`list[tuple[int, int]]`, *optional*): `(height, width)` in pixels of each original image. With it
-                characters and words are placed in pixels of that image, without it in shares of its width.
+                characters and words are placed in pixels of that image, without it in shares of the width that the model was given.
             return_characters (`bool`): also "characters": a list of {"text", "score", "start", "end"}, left to right.
             return_words (`bool`): also "words": the same for the parts between spaces.
             allowed_characters (`str`, *optional*): read these characters only; probabilities are conditioned on that.
@@ -174,9 +174,11 @@ class SVTRv2Processor(ProcessorMixin):
                 "text": self._text([token.id for token in tokens]),
                 "score": _confidence(tokens),
             }
-            width = 1.0 if target_sizes is None else float(target_sizes[row][1])
+            width = end_of_image = 1.0
+            if target_sizes is not None:
+                width, end_of_image = self._width_with_filling(*target_sizes[row]), float(target_sizes[row][1])
             if return_characters or return_words:
-                characters = self._place(tokens, len(frames), width)
+                characters = self._place(tokens, len(frames), width, end_of_image)
                 if return_characters:
                     reading["characters"] = characters
                 if return_words:
@@ -199,9 +201,21 @@ class SVTRv2Processor(ProcessorMixin):
     def _text(self, ids: Sequence[int]) -> str:
         return "".join(self.tokenizer.convert_ids_to_tokens(list(ids)))
 
-    def _place(self, tokens: Sequence[Token], num_frames: int, width: float) -> list[dict[str, Any]]:
+    def _width_with_filling(self, height: int, width: int) -> float:
+        """Width in pixels of an original image, were it filled up as what the model sees of it is."""
+        size = self.image_processor.target_size(width, height)
+        return width * size[1] / self.image_processor.filled_width(width, height, size)
+
+    def _place(
+        self, tokens: Sequence[Token], num_frames: int, width: float, end_of_image: float
+    ) -> list[dict[str, Any]]:
         return [
-            {"text": self._text([token.id]), "score": token.probability, "start": start * width, "end": end * width}
+            {
+                "text": self._text([token.id]),
+                "score": token.probability,
+                "start": min(start * width, end_of_image),
+                "end": min(end * width, end_of_image),
+            }
             for token, (start, end) in zip(tokens, spans(tokens, num_frames), strict=True)
         ]
 

@@ -19,7 +19,6 @@ from ..image_processing_svtrv2 import (
     open_image,
     upright_size,
 )
-from .buckets import PIXELS_PER_FRAME
 from .labels import LabelEncoder, Rejection, frames_needed
 from .sources import Sample, Source
 
@@ -94,7 +93,7 @@ class AuditReport:
             width, height = upright_size(image, sample.name)
             self.vertical += height > VERTICAL * width and len(sample.text) > 1
             self.aspect_ratios[max(round(width / height), 1)] += 1
-            frames = self.image_processor.target_size(width, height)[1] // PIXELS_PER_FRAME
+            frames = self.image_processor.target_size(width, height)[1] // self.image_processor.pixels_per_frame
             load_rgb(image, sample.name)  # many a truncated file has a sound header
         except UnreadableImageError as error:
             readable = False

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from itertools import accumulate, islice
 
 from .audit import EXAMPLES, VERTICAL, AuditReport, code_point
-from .buckets import PIXELS_PER_FRAME
 from .labels import Rejection
 
 
@@ -79,7 +78,7 @@ def advise(report: AuditReport) -> list[str]:
         )
     if count := faults[Rejection.UNALIGNABLE]:
         sentences.append(
-            f"Labels of more characters than CTC has frames for, one in {PIXELS_PER_FRAME} pixels of the resized width: "
+            f"Labels of more characters than CTC has frames for, one in {report.image_processor.pixels_per_frame} pixels of the resized width: "
             f"{samples_told(count)}{_such_as(report, Rejection.UNALIGNABLE)}. Training leaves them out; correct their labels or "
             f"crops, or raise --max_ratio where the image is wider than {max_ratio} times its height."
         )

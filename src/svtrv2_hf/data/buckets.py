@@ -19,7 +19,6 @@ from ..image_processing_svtrv2 import (
     UnreadableImageError,
     load_rgb,
     open_image,
-    resize,
     upright_size,
 )
 from ..processing_svtrv2 import pad_labels
@@ -27,8 +26,6 @@ from .augmentation import Augmentation
 from .labels import LabelEncoder, RejectedSampleError, Rejection, frames_needed
 from .sources import Sample, Source, mix
 
-
-PIXELS_PER_FRAME = 4  # of an image's width
 
 Size = tuple[int, int]  # height and width in pixels
 
@@ -209,7 +206,7 @@ class TrainingBatches(IterableDataset, ABC):
         try:
             ids = self.encoder.encode(text)
             item, size = look()
-            if frames_needed(ids) > size[1] // PIXELS_PER_FRAME:
+            if frames_needed(ids) > size[1] // self.image_processor.pixels_per_frame:
                 raise RejectedSampleError(Rejection.UNALIGNABLE, f"{text!r} in {size[0]} x {size[1]} pixels")
         except RejectedSampleError as rejected:
             counts[source, str(rejected.reason)] += 1
@@ -292,7 +289,7 @@ class BucketBatches(TrainingBatches):
                 continue
             if self.augmentation is not None:
                 image = self.augmentation(image, size, epoch, crc32(sample.image))
-            images.append(resize(image, size))
+            images.append(self.image_processor.resize(image, size))
             labels.append(ids)
         if not images:
             return None
@@ -330,7 +327,7 @@ class EvaluationBatches(IterableDataset):
                 unreadable.append((sample, str(error)))
                 continue
             size = self.image_processor.target_size(*image.size)
-            waiting[size].append((resize(image, size), sample, image.size))
+            waiting[size].append((self.image_processor.resize(image, size), sample, image.size))
             if len(waiting[size]) == self.batch_size:
                 yield self._batch(waiting.pop(size), unreadable)
                 unreadable = []

@@ -13,6 +13,9 @@ from ..processing_svtrv2 import SVTRv2Processor
 from .arguments import DataAndModelArguments
 
 
+WIDTH_MULTIPLE = 32  # pixels, of images of a fixed height
+
+
 def model_and_processor(chosen: DataAndModelArguments) -> tuple[SVTRv2ForCTC, SVTRv2Processor]:
     """A new model of a size, or a saved one made to fit what the arguments ask for.
 
@@ -35,6 +38,9 @@ def model_and_processor(chosen: DataAndModelArguments) -> tuple[SVTRv2ForCTC, SV
             processor = SVTRv2Processor(processor.image_processor, build_tokenizer(charset))
     if chosen.max_ratio is not None:
         processor.image_processor.max_ratio = chosen.max_ratio
+    if processor.image_processor.fixed_height is not None:
+        # Or each width would be a bucket of its own, and most would never be full.
+        processor.image_processor.width_multiple = max(processor.image_processor.width_multiple, WIDTH_MULTIPLE)
     return model, processor
 
 

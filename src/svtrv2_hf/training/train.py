@@ -96,7 +96,8 @@ def _batches(
     """Drawn text alone comes straight from the renderer; with other sources, or augmented, as samples like theirs."""
     rules = (encoder, processor.image_processor, arguments.per_device_train_batch_size, arguments.seed)
     [first, *others] = sources
-    if isinstance(first, DrawnSource) and not others and not chosen.augment_operations:
+    straight = not chosen.augment_operations and processor.image_processor.fixed_height is None
+    if isinstance(first, DrawnSource) and not others and straight:
         on_gpu = arguments.device.type == "cuda" and not arguments.dataloader_num_workers
         return DrawnBatches(first, *rules, device=arguments.device if on_gpu else "cpu")
     augmentation = None
