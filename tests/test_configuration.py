@@ -36,6 +36,11 @@ def test_unknown_preset():
         ({"num_convolution_blocks": [4, 3, 0]}, "exceeds depths"),
         ({"drop_path_rate": 1.0}, "drop_path_rate"),
         ({"guidance_context_length": 0}, "at least 1"),
+        ({"kernel_size": 4}, "odd"),
+        ({"convolutions_per_block": 0}, "convolutions_per_block=0"),
+        ({"height_strides": [1, 2, 2]}, "two numbers"),
+        ({"neck": "lstm"}, "neck"),
+        ({"neck": "mixing", "neck_hidden_size": 100}, "multiple of 8"),
     ],
 )
 def test_what_cannot_work_is_refused(fields, message):

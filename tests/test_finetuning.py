@@ -109,6 +109,31 @@ def test_from_a_checkpoint_of_the_reference(tmp_path):
     assert SVTRv2ForCTC.from_pretrained(out).config.vocab_size == 12
 
 
+def test_a_model_of_the_server_kind(tmp_path, config, known):
+    """Images of one height, in widths that come again; frames of eight pixels; what the head knows stays."""
+    for name, value in {"neck": "mixing", "neck_hidden_size": 32, "kernel_size": 5, "convolutions_per_block": 1,
+                        "height_strides": [2, 2], "stem_bias": True, "vocab_size": len(known) + 1}.items():  # fmt: skip
+        setattr(config, name, value)
+    model = SVTRv2ForCTC(config)
+    model.save_pretrained(tmp_path / "server")
+    image_processor = SVTRv2ImageProcessor(max_ratio=40, fixed_height=48, pixels_per_frame=8)
+    SVTRv2Processor(image_processor, build_tokenizer(known)).save_pretrained(tmp_path / "server")
+    # The last is 12 characters in 48 x 320 pixels, the longest in 48 x 352 and more.
+    folder = make_folder(tmp_path / "data", ["ab", "xa", "fx", "ef", "abcdefabcdef", "abcdefabcdef" * 4])
+    charset = tmp_path / "charset.txt"
+    charset.write_text("f\nx\na\nb\nc\nd\ne\n", encoding="utf-8")
+    out = run(
+        tmp_path, folder, "--model", str(tmp_path / "server"), "--charset", str(charset), "--freeze_stages", "3",
+        "--learning_rate", "0", "--max_label_length", "60",
+    )  # fmt: skip
+    tuned, processor = SVTRv2ForCTC.from_pretrained(out), SVTRv2Processor.from_pretrained(out)
+    torch.testing.assert_close(tuned.head.weight[[0, 1, 3]], model.head.weight[[0, 6, 1]])
+    assert torch.equal(tuned.neck.expansion.convolution.weight, model.neck.expansion.convolution.weight)
+    assert processor.image_processor.width_multiple == 32
+    sizes = {processor.image_processor.target_size(width, 30) for width in range(10, 700, 7)}
+    assert {height for height, _ in sizes} == {48} and all(width % 32 == 0 for _, width in sizes)
+
+
 def test_guidance_comes_with_stage_two(tmp_path, config, known):
     config.vocab_size = len(known) + 1
     SVTRv2ForCTC(config).save_pretrained(tmp_path / "stage1")

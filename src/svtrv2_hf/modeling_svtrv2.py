@@ -25,6 +25,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -378,7 +379,7 @@ class SVTRv2ForCTC(SVTRv2PreTrainedModel):
     def __init__(self, config: SVTRv2Config):
         super().__init__(config)
         self.svtrv2 = SVTRv2Model(config)
-        # What turns feature maps into frames.
+        # One of the two turns feature maps into frames.
         self.rearrangement = SVTRv2FeatureRearrangement(config) if config.neck == "rearrangement" else None
         self.neck = SVTRv2Neck(config) if config.neck == "mixing" else None
         self.head = SVTRv2Head(config.frame_size, config.vocab_size)
@@ -423,11 +424,11 @@ class SVTRv2ForCTC(SVTRv2PreTrainedModel):
             raise ValueError(
                 "Images of several sizes have no common hidden states or attentions: pass one size a time."
             )
+        to_frames = cast(nn.Module, self.rearrangement or self.neck)
         for index, images in groups:
             backbone = self.svtrv2(images, **kwargs)
             features = backbone.last_hidden_state
-            frames = self.rearrangement(features) if self.neck is None else self.neck(features)
-            logits_of_size.append(self.head(frames))
+            logits_of_size.append(self.head(to_frames(features)))
             if labels is not None and self.guidance is not None:
                 branch_logits, targets = self.guidance(features, labels if index is None else labels[index])
                 guidance_logits.append(branch_logits.flatten(0, 1))
