@@ -350,6 +350,14 @@ class SVTRv2ImageProcessor(PilBackend):
                 f"width_multiple={width_multiple} and pixels_per_frame={pixels_per_frame} must be 1 or more."
             )
 
+    @property
+    def base_size(self) -> tuple[int, int]:
+        """Height and width in pixels of the largest image of a short word; what is larger is a line."""
+        if self.fixed_height is not None:
+            return self.fixed_height, self.min_width
+        height, width = self.bucket_sizes[-1]
+        return int(height), int(width)
+
     def target_size(self, width: int, height: int, max_ratio: int | None = None) -> tuple[int, int]:
         """Height and width in pixels that an image of `width` x `height` pixels is given."""
         max_ratio = self.max_ratio if max_ratio is None else max_ratio

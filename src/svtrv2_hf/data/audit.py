@@ -144,7 +144,7 @@ class AuditReport:
     @property
     def _rules(self) -> tuple[Any, ...]:
         processor = self.image_processor
-        return self.encoder.ids, self.encoder.max_length, processor.max_ratio, processor.bucket_sizes
+        return self.encoder.ids, self.encoder.max_length, processor.to_dict()
 
     @property
     def unknown_characters(self) -> Counter[str]:

@@ -89,8 +89,8 @@ class TrainingBatches(IterableDataset, ABC):
         names: of the sources, for logs.
         encoder: the label rules.
         image_processor: decides sizes and resizes, as it does in reading.
-        batch_size: images in a batch up to the last of the processor's sizes (32 x 128 pixels); wider ones make smaller
-            batches of the same area.
+        batch_size: images in a batch up to the processor's base size (32 x 128 pixels); wider ones make smaller batches of the
+            same area.
         seed: of the order.
 
     Attributes:
@@ -136,7 +136,7 @@ class TrainingBatches(IterableDataset, ABC):
 
     def batch_size_of(self, size: Size) -> int:
         """Images of `size` in a batch."""
-        height, width = self.image_processor.bucket_sizes[-1]
+        height, width = self.image_processor.base_size
         area = size[0] * size[1]
         if list(size) in self.image_processor.bucket_sizes or area <= height * width:
             return self.batch_size

@@ -32,7 +32,7 @@ from .provenance import provenance
 
 
 BATCH_SIZES = (1, 8, 32)
-WIDE_RATIOS = (8, 20)  # widths of lines, in units of their height
+WIDE_RATIOS = (2, 5)  # widths of lines, in units of those of words
 COMPILING = 'torch.compile(model, fullgraph=True, dynamic=False, options={"freezing": True})'
 
 Case = TypeVar("Case", bound=Hashable)
@@ -363,8 +363,10 @@ def _resident(name: str) -> int:
 
 def _sizes(processor: SVTRv2Processor) -> list[Size]:
     """The sizes of short words, and two of long lines."""
-    base = [(height, width) for height, width in processor.image_processor.bucket_sizes]
-    return base + [(base[-1][0], base[-1][0] * ratio) for ratio in WIDE_RATIOS]
+    image_processor = processor.image_processor
+    height, width = image_processor.base_size
+    words = [(height, width)] if image_processor.fixed_height else [(h, w) for h, w in image_processor.bucket_sizes]
+    return words + [(height, width * ratio) for ratio in WIDE_RATIOS]
 
 
 def _random(model: SVTRv2ForCTC, batch_size: int, size: Size) -> torch.Tensor:
