@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line: `svtrv2 read`, `evaluate`, `benchmark`, `convert`, `audit`, `draw` and `train`."""
+"""The command line: `svtrv2 read`, `evaluate`, `benchmark`, `convert`, `audit`, `draw`, `train` and `publish`."""
 
 import argparse
 import glob
@@ -29,6 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _add_convert(commands)
     _add_audit(commands)
     _add_draw(commands)
+    _add_publish(commands)
     commands.add_parser(
         "train", add_help=False, help="train or fine-tune: svtrv2 train [RECIPE.yaml] [--name value ...]"
     )
@@ -316,6 +317,35 @@ def _draw(arguments: argparse.Namespace) -> int:
     draw(source, arguments.output, arguments.seed)
     print(f"{arguments.output}: {arguments.images} images in {len(source.atlas.fonts)} fonts.")
     return 0
+
+
+def _add_publish(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "publish",
+        help="share a recogniser on the Hub",
+        description="Checks a saved recogniser (complete, no pickles, loads and reads where this package is not installed, has a "
+        "card), writes a model card if there is none, and uploads it. An upload that was interrupted goes on where it stopped.",
+    )
+    parser.add_argument("folder", metavar="FOLDER", help="a saved recogniser")
+    parser.add_argument("--repo", required=True, metavar="OWNER/NAME", help="on the Hub; made if it is not there")
+    parser.add_argument("--private", action="store_true", help="make it private, if it is made")
+    parser.add_argument("--dry_run", "--dry-run", action="store_true", help="check and write the card, upload nothing")
+    parser.add_argument(
+        "--license", metavar="NAME", help="of the weights, for a new card (apache-2.0, cc-by-4.0, ...)"
+    )
+    parser.add_argument("--language", metavar="CODE", help="of the texts, for a new card (en, zh, ...)")
+    parser.add_argument("--results", metavar="FILE.json", help="what svtrv2 evaluate wrote, for a new card")
+    parser.add_argument("--sample", metavar="IMAGE", help="try the folder with this image (default: a drawn one)")
+    parser.set_defaults(run=_publish)
+
+
+def _publish(arguments: argparse.Namespace) -> int:
+    try:
+        from .hub.publish import run
+    except ImportError as error:
+        raise ValueError(f"Publishing needs more packages ({error}): pip install 'svtrv2-hf[train]'.") from error
+    options = {name: value for name, value in vars(arguments).items() if name != "run"}
+    return run(**options)
 
 
 def _source(word: str) -> str:

@@ -1,0 +1,142 @@
+"""The command `svtrv2 publish`, with the Hub's API replaced; and a published folder found by its name."""
+
+import json
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+import yaml
+from conftest import draw, make_folder
+
+from svtrv2_hf.cli import main
+from svtrv2_hf.hub import publish
+from svtrv2_hf.hub.check import left_behind
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """What is asked of the Hub."""
+    asked = []
+
+    class Api:
+        def create_repo(self, repo, **options):
+            asked.append(("create", repo, options))
+
+        def upload_folder(self, **options):
+            asked.append(("upload", options["repo_id"], options))
+            return SimpleNamespace(commit_url="https://example.org/commit")
+
+    monkeypatch.setattr(publish, "HfApi", Api)
+    return asked
+
+
+def run(folder, *words):
+    return main(["publish", str(folder), "--repo", "me/reader", *words])
+
+
+def test_a_new_folder_gets_a_card_and_is_uploaded(saved, hub, tmp_path, capsys):
+    results = tmp_path / "results.json"
+    data = make_folder(tmp_path / "data", ["ab", "cd"])
+    assert main(["evaluate", "--model", str(saved), "--sets", f"mine={data}", "--output", str(results)]) == 0
+    (saved / "checkpoint-5").mkdir()
+    (saved / "notes.txt").write_text("mine")
+    assert run(saved, "--license", "cc-by-4.0", "--language", "en", "--results", str(results), "--private") == 0
+    assert [(kind, repo) for kind, repo, _ in hub] == [("create", "me/reader"), ("upload", "me/reader")]
+    assert hub[0][2]["private"] is True
+    told = capsys.readouterr()
+    assert "Not published: checkpoint-5/, notes.txt" in told.err
+    assert "notes.txt" not in hub[1][2]["allow_patterns"]
+    fields = yaml.safe_load((saved / "README.md").read_text().split("---\n")[1])
+    assert (fields["license"], fields["language"], fields["pipeline_tag"]) == ("cc-by-4.0", "en", "image-to-text")
+    [result] = fields["model-index"][0]["results"]
+    accuracy = json.loads(results.read_text())["sets"]["mine"]["word_accuracy"]
+    assert result["metrics"][0]["value"] == round(100 * accuracy, 2)
+    assert 'pipeline("image-to-text", "me/reader", trust_remote_code=True)' in (saved / "README.md").read_text()
+
+
+def test_a_dry_run_uploads_nothing(saved, hub, capsys):
+    assert run(saved, "--license", "mit", "--dry_run") == 0
+    assert not hub
+    assert "is ready to be published as me/reader" in capsys.readouterr().out
+
+
+def test_a_card_that_is_there_is_kept(saved, hub, capsys):
+    assert run(saved, "--license", "mit", "--dry_run") == 0
+    card = (saved / "README.md").read_text() + "\nMine.\n"
+    (saved / "README.md").write_text(card)
+    assert run(saved) == 0
+    assert (saved / "README.md").read_text() == card
+    assert run(saved, "--license", "mit") == 1
+    assert "have no effect" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda folder: (folder / "tokenizer.json").unlink(), "tokenizer.json is missing"),
+        (lambda folder: torch.save({}, folder / "optimizer.pt"), "optimizer.pt may run code"),
+        (lambda folder: (folder / "model.safetensors").write_bytes(b"no"), "no sound safetensors"),
+        (lambda folder: (folder / "README.md").write_text("# No metadata"), "does not begin with metadata"),
+        (lambda folder: (folder / "README.md").write_text("---\nlicense: mit\n---\n"), "tells no pipeline_tag"),
+        (lambda folder: (folder / "modeling_svtrv2.py").write_text("1 / 0"), "does not load where svtrv2_hf is not"),
+    ],
+)
+def test_what_is_not_ready_is_told_and_stays(saved, hub, capsys, spoil, message):
+    assert run(saved, "--license", "mit", "--dry_run") == 0
+    spoil(saved)
+    assert run(saved) == 1
+    assert message in capsys.readouterr().err
+    assert not hub
+
+
+def test_what_it_is_called_with(saved, hub, tmp_path, capsys):
+    assert main(["publish", str(tmp_path / "none"), "--repo", "me/reader"]) == 1
+    assert "There is no folder" in capsys.readouterr().err
+    assert main(["publish", str(saved), "--repo", "reader"]) == 1
+    assert "must be OWNER/NAME" in capsys.readouterr().err
+    assert run(saved) == 1
+    assert "needs the licence" in capsys.readouterr().err
+
+
+def test_the_token_is_never_told(saved, capsys, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    assert run(saved, "--license", "mit") == 1  # there is no network
+    told = capsys.readouterr()
+    assert "hf_secret" not in told.out + told.err
+    assert "me/reader" in told.err
+
+
+def test_a_published_folder_is_found_by_its_name(saved, tmp_path):
+    """Put where the Hub's cache would have it, and read in a fresh process, with this package and without."""
+    assert run(saved, "--license", "mit", "--dry_run") == 0
+    revision = "0" * 40
+    repository = tmp_path / "hub" / "models--me--reader"
+    snapshot = repository / "snapshots" / revision
+    snapshot.mkdir(parents=True)
+    for path in saved.iterdir():
+        if path.name not in left_behind(saved):
+            (snapshot / path.name).write_bytes(path.read_bytes())
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(revision)
+    draw("Hello").save(tmp_path / "word.png")
+    programs = {
+        "with": 'import svtrv2_hf; from transformers import pipeline; read = pipeline("text-recognition", "me/reader")',
+        "without": 'import sys; sys.modules["svtrv2_hf"] = None; from transformers import pipeline; '
+        'read = pipeline("image-to-text", "me/reader", trust_remote_code=True)',
+    }
+    environment = {
+        **os.environ,
+        "HF_HUB_OFFLINE": "1",
+        "HF_HUB_CACHE": str(tmp_path / "hub"),
+        "HF_MODULES_CACHE": str(tmp_path / "modules"),
+    }
+    told = set()
+    for program in programs.values():
+        command = [sys.executable, "-c", f"{program}; print(read('word.png')[0]['generated_text'])"]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        told.add(done.stdout.strip().splitlines()[-1])
+    assert len(told) == 1
