@@ -17,10 +17,9 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import EvalResult, ModelCardData
-
 from svtrv2_hf import default_checkpoint
 from svtrv2_hf.evaluation.tables import markdown
+from svtrv2_hf.hub.card import metadata
 
 
 README = Path(__file__).parents[1] / "README.md"
@@ -72,26 +71,8 @@ def default_card() -> str:
     """The card of the checkpoint that comes with the package."""
     run, evaluation, chinese = (read(name) for name in ("run", "evaluation", "evaluation_chinese"))
     sets = evaluation["sets"]
-    data = ModelCardData(
-        model_name="SVTRv2 nano, trained on drawn text",
-        language="en",
-        license="apache-2.0",
-        library_name="transformers",
-        pipeline_tag="image-to-text",
-        tags=["ocr", "text-recognition", "scene-text-recognition", "ctc", "svtrv2"],
-        eval_results=[
-            EvalResult(
-                task_type="image-to-text",
-                task_name="Text recognition",
-                dataset_type=name.lower(),
-                dataset_name=name,
-                metric_type="word_accuracy",
-                metric_name="Word accuracy (letters and digits, case ignored)",
-                metric_value=round(100 * sets[name]["word_accuracy"], 2),
-            )
-            for name in ("IIIT5k", "SVT", "IC13_857")
-        ],
-    )
+    named = {name: sets[name] for name in ("IIIT5k", "SVT", "IC13_857")}
+    data = metadata("SVTRv2 nano, trained on drawn text", "apache-2.0", "en", {"sets": named})
     template = (CARDS / "templates" / "drawn.md").read_text(encoding="utf-8")
     values = {
         "metadata": data.to_yaml(),

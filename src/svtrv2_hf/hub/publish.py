@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import HfApi
-from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
+from huggingface_hub.errors import LocalTokenNotFoundError
 from transformers.utils import logging
 
 from .card import render_card
@@ -76,8 +76,8 @@ def run(
         )
     except LocalTokenNotFoundError as error:
         raise ValueError("You are not logged in to the Hub: run `hf auth login`, or set HF_TOKEN.") from error
-    except HfHubHTTPError as error:
-        raise ValueError(f"The Hub refused {repo}: {str(error).splitlines()[0]}") from error
+    except OSError as error:  # of huggingface_hub's are all of this kind: no network, offline mode, a refusal
+        raise ValueError(f"{repo} could not be published: {str(error).splitlines()[0]}") from error
     print(f"Published: {done.commit_url}")
     return 0
 
