@@ -92,7 +92,7 @@ def default_card() -> str:
         "hours": f"{run['hours']:.1f}",
         "seed": str(run["seed"]),
         "curve": curve(run["evaluations"]),
-        "best": f"{max(run['evaluations'], key=lambda one: one['word_accuracy'])['step']:,}",
+        "max_steps": f"{run['recipe']['max_steps']:,}",
         "fonts": fonts(),
     }
     for name, value in values.items():
