@@ -6,7 +6,9 @@ import glob
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 from tqdm import tqdm
@@ -44,11 +46,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _train(words: Sequence[str]) -> int:
+@contextmanager
+def _packages_for(work: str) -> Iterator[None]:
+    """Around imports: tells how to get what is missing."""
     try:
-        from .training.train import main as train
+        yield
     except ImportError as error:
-        raise ValueError(f"Training needs more packages ({error}): pip install 'svtrv2-hf[train]'.") from error
+        raise ValueError(f"{work} needs more packages ({error}): pip install 'svtrv2-hf[train]'.") from error
+
+
+def _options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What was given to a command whose function takes it by the same names."""
+    return {name: value for name, value in vars(arguments).items() if name != "run"}
+
+
+def _train(words: Sequence[str]) -> int:
+    with _packages_for("Training"):
+        from .training.train import main as train
     train(words)
     return 0
 
@@ -144,12 +158,9 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
-    try:
+    with _packages_for("Evaluating"):
         from .evaluation.evaluate import run
-    except ImportError as error:
-        raise ValueError(f"Evaluating needs more packages ({error}): pip install 'svtrv2-hf[train]'.") from error
-    options = {name: value for name, value in vars(arguments).items() if name != "run"}
-    return run(**options)
+    return run(**_options(arguments))
 
 
 def _add_benchmark(commands: argparse._SubParsersAction) -> None:
@@ -256,10 +267,8 @@ def _add_audit(commands: argparse._SubParsersAction) -> None:
 
 
 def _audit(arguments: argparse.Namespace) -> int:
-    try:
+    with _packages_for("Auditing"):
         from .training.audit import run
-    except ImportError as error:
-        raise ValueError(f"Auditing needs more packages ({error}): pip install 'svtrv2-hf[train]'.") from error
     return run(
         [arguments.first, *arguments.more],
         charset=arguments.charset,
@@ -302,11 +311,9 @@ def _add_draw(commands: argparse._SubParsersAction) -> None:
 
 
 def _draw(arguments: argparse.Namespace) -> int:
-    try:
+    with _packages_for("Drawing"):
         from .synthetic.draw import draw
         from .synthetic.source import DrawnSource
-    except ImportError as error:
-        raise ValueError(f"Drawing needs more packages ({error}): pip install 'svtrv2-hf[train]'.") from error
     source = DrawnSource(
         arguments.atlas,
         ENGLISH_94 + " " if arguments.charset is None else "".join(read_charset(arguments.charset)),
@@ -340,12 +347,9 @@ def _add_publish(commands: argparse._SubParsersAction) -> None:
 
 
 def _publish(arguments: argparse.Namespace) -> int:
-    try:
+    with _packages_for("Publishing"):
         from .hub.publish import run
-    except ImportError as error:
-        raise ValueError(f"Publishing needs more packages ({error}): pip install 'svtrv2-hf[train]'.") from error
-    options = {name: value for name, value in vars(arguments).items() if name != "run"}
-    return run(**options)
+    return run(**_options(arguments))
 
 
 def _source(word: str) -> str:

@@ -154,6 +154,7 @@ def infer_config(state_dict: Mapping[str, torch.Tensor]) -> SVTRv2Config:
     state_dict = {ours: state_dict[theirs] for theirs, ours in keys.items()}
     try:
         hidden_sizes, depths, heads, convolutions = [], [], [], []
+        blocks_by_convolution: list[str] = []
         for stage in range(3):
             prefix = f"encoder.stages.{stage}.blocks."
             blocks = {key.removeprefix(prefix).split(".")[0] for key in state_dict if key.startswith(prefix)}
@@ -168,13 +169,16 @@ def infer_config(state_dict: Mapping[str, torch.Tensor]) -> SVTRv2Config:
             depths.append(len(blocks))
             heads.append(groups.pop())
             convolutions.append(len(by_convolution))
-        first = state_dict["encoder.stages.0.blocks.0.mixer.0.weight"]
-        mixing = "ctc.svtr_encoder.conv1.conv.weight" in state_dict
-        neck = {}
-        if mixing:
+            blocks_by_convolution += [key.removesuffix("0.weight") for key in by_convolution]
+        others: dict[str, Any] = {}
+        if blocks_by_convolution:
+            first = blocks_by_convolution[0]
+            others["kernel_size"] = state_dict[f"{first}0.weight"].shape[-1]
+            others["convolutions_per_block"] = sum(f"{first}{number}.weight" in state_dict for number in range(10))
+        if "ctc.svtr_encoder.conv1.conv.weight" in state_dict:
             blocks = {key.split(".")[3] for key in state_dict if key.startswith("ctc.svtr_encoder.svtr_block.")}
             size = state_dict["ctc.svtr_encoder.norm.weight"].shape[0]
-            neck = {"neck": "mixing", "neck_hidden_size": size, "neck_depth": len(blocks), "height_strides": [2, 2]}
+            others |= {"neck": "mixing", "neck_hidden_size": size, "neck_depth": len(blocks), "height_strides": [2, 2]}
         prompt = state_dict.get("guidance.prompt_next_embed")  # a slot of its own, and one a character
         return SVTRv2Config(
             vocab_size=state_dict["ctc.fc.weight"].shape[0],
@@ -182,12 +186,8 @@ def infer_config(state_dict: Mapping[str, torch.Tensor]) -> SVTRv2Config:
             depths=depths,
             num_attention_heads=heads,
             num_convolution_blocks=convolutions,
-            kernel_size=first.shape[-1],
-            convolutions_per_block=sum(
-                bool(re.fullmatch(r"encoder\.stages\.0\.blocks\.0\.mixer\.\d+\.weight", key)) for key in state_dict
-            ),
             stem_bias="encoder.pope.patch_embed.0.conv.bias" in state_dict,
-            **neck,
+            **others,
             mlp_ratio=state_dict["encoder.stages.0.blocks.0.mlp.fc1.weight"].shape[0] / hidden_sizes[0],
             use_guidance=prompt is not None,
             guidance_context_length=5 if prompt is None else prompt.shape[2] - 1,
@@ -286,12 +286,11 @@ def convert(
             "blank. Pass the character list that it was trained with, one character a line (--charset FILE; a space, "
             "where the model knows one, is a line of its own, usually the last)."
         )
-    if config.neck == "mixing":
-        image_processor = SVTRv2ImageProcessor(
-            max_ratio or 40, fixed_height=48, pixels_per_frame=config.pixels_per_frame
-        )
-    else:
-        image_processor = SVTRv2ImageProcessor(max_ratio or (12 if config.use_guidance else 4))
+    if max_ratio is None:
+        max_ratio = 40 if config.neck == "mixing" else 12 if config.use_guidance else 4
+    image_processor = SVTRv2ImageProcessor(
+        max_ratio, fixed_height=48 if config.neck == "mixing" else None, pixels_per_frame=config.pixels_per_frame
+    )
     model = SVTRv2ForCTC(config)
     model.load_state_dict(convert_state_dict(state_dict, config))
     model.eval().save_pretrained(output)

@@ -2,8 +2,8 @@
 """From anything that holds an image to SVTRv2's pixel values, by multi-size resizing (MSR; paper, section 3.2).
 
 Text is resized to one of a few sizes by its aspect ratio alone, so that long words stay readable and square ones keep
-their height. `target_size`, `load_rgb` and `resize` are the only places where a size is chosen, an image opened or
-resized: training, evaluation and reading all pass through them.
+their height. `load_rgb` and the image processor's `target_size` and `resize` are the only places where an image is opened, a
+size chosen, or an image resized to it: training, evaluation and reading all pass through them.
 
 Agrees with Topdu/OpenOCR at ae934e5, `tools/data/ratio_dataset_tvresize.py` (the training rule). The models that upstream publishes
 for use take images of one height instead: `openrec/preprocess/resize.py`, `RecDynamicResize`, there by OpenCV.

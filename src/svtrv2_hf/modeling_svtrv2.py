@@ -358,8 +358,8 @@ class SVTRv2Model(SVTRv2PreTrainedModel):
                 Images of one size, scaled to -1..1.
 
         Returns:
-            `last_hidden_state` of shape `(batch_size, hidden_sizes[-1], height / 8, width / 4)`; on request
-            `hidden_states` (the embeddings and each stage) and `attentions`.
+            `last_hidden_state` of shape `(batch_size, hidden_sizes[-1], height / 8, width / 4)`, with other
+            `height_strides` of another height; on request `hidden_states` (the embeddings and each stage) and `attentions`.
         """
         hidden_states = self.embeddings(pixel_values)
         for stage in self.stages:

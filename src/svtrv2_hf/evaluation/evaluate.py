@@ -155,7 +155,10 @@ def evaluate_set(
     benchmark = BENCHMARKS.get(name)
     protocol = protocol or (benchmark.protocol if benchmark else "english")
     image_processor = copy.copy(processor.image_processor)
-    image_processor.max_ratio = max_ratio or (benchmark and benchmark.max_ratio) or image_processor.max_ratio
+    if max_ratio is None and benchmark is not None:
+        max_ratio = benchmark.max_ratio
+    if max_ratio is not None:
+        image_processor.max_ratio = max_ratio
     batches = DataLoader(EvaluationBatches(source, image_processor, batch_size), batch_size=None, num_workers=workers)
     result = SetResult(protocol, charset_of(processor.tokenizer))
     readings = cast(

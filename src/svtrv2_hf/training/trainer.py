@@ -388,7 +388,7 @@ class SVTRv2Trainer(Trainer):
                 + ". With the same settings, training goes on exactly as if it had never stopped. To go on with these, "
                 "reading the data in a new order, pass --resume_inexactly True."
             )
-        self._seconds_before = states["seconds"]
+        self._seconds_before = states.get("seconds", 0.0)
         if self.averaged is not None and (checkpoint / AVERAGED_WEIGHTS).is_file():
             self.averaged.load_state_dict(safetensors.torch.load_file(checkpoint / AVERAGED_WEIGHTS))
         return state
