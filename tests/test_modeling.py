@@ -84,9 +84,15 @@ def test_image_sizes_that_do_not_fit(model, sizes):
         model(torch.randn(2, 3, 32, 128), image_sizes=torch.tensor(sizes))
 
 
-def test_hidden_states_of_mixed_sizes_are_refused(model):
+@pytest.mark.parametrize("asked_for", ["output_hidden_states", "output_attentions"])
+@pytest.mark.parametrize("by_configuration", [False, True])
+def test_hidden_states_of_mixed_sizes_are_refused(config, asked_for, by_configuration):
+    model = SVTRv2ForCTC._from_config(config, attn_implementation="eager")
+    if by_configuration:
+        setattr(model.config, asked_for, True)
+    flags = {} if by_configuration else {asked_for: True}
     with pytest.raises(ValueError, match="several sizes"):
-        model(torch.randn(2, 3, 32, 128), image_sizes=torch.tensor([[32, 64], [32, 128]]), output_hidden_states=True)
+        model(torch.randn(2, 3, 32, 128), image_sizes=torch.tensor([[32, 64], [32, 128]]), **flags)
 
 
 @pytest.mark.parametrize("use_guidance", [False, True])

@@ -420,13 +420,14 @@ class SVTRv2ForCTC(SVTRv2PreTrainedModel):
         batch_size = pixel_values.shape[0]
         logits_of_size, guidance_logits, guidance_targets = [], [], []
         groups = list(self._groups_of_one_size(pixel_values, image_sizes))
-        if len(groups) > 1 and (kwargs.get("output_hidden_states") or kwargs.get("output_attentions")):
-            raise ValueError(
-                "Images of several sizes have no common hidden states or attentions: pass one size a time."
-            )
         to_frames = cast(nn.Module, self.rearrangement or self.neck)
         for index, images in groups:
             backbone = self.svtrv2(images, **kwargs)
+            # Asked of what came out, since the call and the configuration may both ask for them.
+            if len(groups) > 1 and (backbone.hidden_states is not None or backbone.attentions is not None):
+                raise ValueError(
+                    "Images of several sizes have no common hidden states or attentions: pass one size a time."
+                )
             features = backbone.last_hidden_state
             logits_of_size.append(self.head(to_frames(features)))
             if labels is not None and self.guidance is not None:
