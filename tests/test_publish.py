@@ -57,8 +57,11 @@ def test_a_new_folder_gets_a_card_and_is_uploaded(saved, hub, tmp_path, capsys):
     assert 'pipeline("image-to-text", "me/reader", trust_remote_code=True)' in (saved / "README.md").read_text()
 
 
-def test_a_dry_run_uploads_nothing(saved, hub, capsys):
-    assert run(saved, "--license", "mit", "--dry_run") == 0
+def test_a_dry_run_uploads_nothing(saved, hub, capsys, monkeypatch):
+    """Here by relative paths, from where it looks for a folder in another process."""
+    monkeypatch.chdir(saved.parent)
+    draw("abc").save("sample.png")
+    assert run(saved.name, "--license", "mit", "--sample", "sample.png", "--dry_run") == 0
     assert not hub
     assert "is ready to be published as me/reader" in capsys.readouterr().out
 

@@ -125,7 +125,7 @@ def _faults_in_use(folder: Path, sample: Path | None) -> list[str]:
         [here] = pipeline("text-recognition", str(folder))(str(sample))
         # Code of the folder is copied to a cache; not to the user's, since this folder may still change.
         environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(Path(temporary) / "modules")}
-        command = [sys.executable, "-c", _STRANGER, str(folder), str(sample)]
+        command = [sys.executable, "-c", _STRANGER, str(folder.resolve()), str(sample.resolve())]
         done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=temporary)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["it says nothing"])[-1]
