@@ -18,7 +18,10 @@ from svtrv2_hf.data.labels import LabelEncoder
 from svtrv2_hf.data.sources import open_source
 from svtrv2_hf.synthetic.atlas import build_atlas
 from svtrv2_hf.synthetic.fonts import find_fonts
+from svtrv2_hf.synthetic.frame_labels import UNKNOWN, frame_labels
 from svtrv2_hf.synthetic.source import DrawnBatches
+from svtrv2_hf.training.arguments import SVTRv2TrainingArguments
+from svtrv2_hf.training.trainer import SVTRv2Trainer
 
 
 CHARSET = ENGLISH_94 + " "
@@ -176,6 +179,91 @@ def test_training_on_drawn_text(atlas, tmp_path, capsys):
     assert "on 100 samples for 3 steps" in capsys.readouterr().err
     assert SVTRv2ForCTC.from_pretrained(out).config.vocab_size == 96
     run(tmp_path / "augmented", f"drawn:{atlas}?samples=100", *words)
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("centres", "labels", "expected"),
+    [
+        ([2.0, 9.0, 21.0], [5, 6, 7], [5, 0, 6, 0, 0, 7, 0, 0]),
+        ([2.0, NAN, 21.0, NAN], [5, 9, 7, -100], [5, 0, 9, 0, 0, 7, 0, 0]),  # a space between
+        ([2.0, 9.0, 13.0], [5, 6, 6], None),  # no room for a blank between two of the same
+        ([2.0, 9.0, 17.0], [5, 6, 6], [5, 0, 6, 0, 6, 0, 0, 0]),
+        ([9.0, 11.0], [5, 6], None),  # two in a frame
+        ([21.0, 9.0], [5, 6], None),  # from right to left
+        ([2.0, 40.0], [5, 6], None),  # outside
+        ([2.0, NAN, NAN, 29.0], [5, 9, 9, 7], None),  # two spaces: nobody knows where
+    ],
+)
+def test_frame_labels_by_hand(centres, labels, expected):
+    [found] = frame_labels(torch.tensor([centres]), torch.tensor([labels]), 32, 4).tolist()
+    assert found == (expected or [UNKNOWN] * 8)
+
+
+def test_frame_labels_spell_their_texts(atlas):
+    stream = batches_of(atlas)
+    stream.with_frame_labels = True
+    known = total = 0
+    for batch in take(stream, 8):
+        for frames, ids in zip(batch["frame_labels"].tolist(), batch["labels"].tolist(), strict=True):
+            total += 1
+            if frames[0] != UNKNOWN:
+                known += 1
+                assert [id for id, _ in itertools.groupby(frames) if id] == [id for id in ids if id > 0]
+            else:
+                assert set(frames) == {UNKNOWN}
+    assert known > 0.8 * total
+
+
+def test_dropped_characters_leave_no_frame_labels(atlas):
+    stream = batches_of(atlas, charset=ENGLISH_94)
+    stream.encoder = LabelEncoder(ENGLISH_94, max_length=60, unknown_characters="drop_character")
+    stream.with_frame_labels = True
+    rows = [
+        (len(ids[ids > 0]), frames)
+        for batch in take(stream, 6)
+        for ids, frames in zip(batch["labels"], batch["frame_labels"], strict=True)
+    ]
+    assert any((frames == UNKNOWN).all() for _, frames in rows)
+    for count, frames in rows:
+        assert (frames == UNKNOWN).all() or int((frames > 0).sum()) == count
+
+
+def test_the_loss_goes_from_frame_labels_to_ctc(atlas, config, tmp_path):
+    config.vocab_size = len(CHARSET) + 1
+    model = SVTRv2ForCTC(config).eval()
+    stream = batches_of(atlas, 4)
+    stream.with_frame_labels = True
+    options = {"use_cpu": True, "eval_strategy": "no", "max_steps": 100, "frame_label_steps": 40}
+    args = SVTRv2TrainingArguments(str(tmp_path), **options)
+    trainer = SVTRv2Trainer(model, args, train_dataset=stream)
+    batch = next(batch for batch in trainer.get_train_dataloader() if (batch["frame_labels"] != UNKNOWN).any())
+    inputs = trainer._prepare_inputs(batch)
+    outputs = model(inputs["pixel_values"], labels=inputs["labels"])
+    chosen = outputs.logits.log_softmax(-1).gather(2, batch["frame_labels"].clamp(min=0)[..., None])[..., 0]
+    by_frames = -(chosen * (batch["frame_labels"] != UNKNOWN)).sum() / len(chosen)
+    for step, share in ((0, 1.0), (20, 1.0), (30, 0.5), (40, 0.0), (90, 0.0)):
+        trainer.state.global_step = step
+        loss = trainer.compute_loss(model, dict(inputs), num_items_in_batch=torch.tensor(len(chosen)))
+        torch.testing.assert_close(loss, share * by_frames + (1 - share) * outputs.loss)
+
+
+def test_frame_labels_are_of_drawn_text_alone(atlas, tmp_path):
+    words = (
+        "--model",
+        "nano",
+        "--max_label_length",
+        "60",
+        "--frame_label_steps",
+        "2",
+        "--unknown_characters",
+        "drop_sample",
+    )
+    run(tmp_path, f"drawn:{atlas}?samples=100", *words, "--augment_operations", "0")
+    with pytest.raises(ValueError, match="--frame_label_steps needs drawn text alone"):
+        run(tmp_path / "augmented", f"drawn:{atlas}?samples=100", *words)
 
 
 @pytest.mark.parametrize(

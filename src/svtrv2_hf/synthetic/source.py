@@ -20,6 +20,7 @@ from ..image_processing_svtrv2 import SVTRv2ImageProcessor
 from ..processing_svtrv2 import pad_labels
 from .atlas import Atlas, load_or_build
 from .fonts import find_fonts
+from .frame_labels import UNKNOWN, frame_labels
 from .renderer import Renderer
 from .texts import TextSource
 
@@ -121,6 +122,7 @@ class DrawnBatches(TrainingBatches):
         source: what is drawn.
         encoder, image_processor, batch_size, seed: as of [`TrainingBatches`].
         device: where pictures are drawn. On a GPU, this takes a loader without workers.
+        with_frame_labels: batches hold `frame_labels`, too; see [`frame_labels`].
     """
 
     def __init__(
@@ -131,11 +133,13 @@ class DrawnBatches(TrainingBatches):
         batch_size: int,
         seed: int = 0,
         device: torch.device | str = "cpu",
+        with_frame_labels: bool = False,
     ):
         super().__init__([source.name], encoder, image_processor, batch_size, seed)
         self.source = source
         self.num_samples = source.num_samples
         self.device = torch.device(device)
+        self.with_frame_labels = with_frame_labels
 
     def settings(self) -> dict[str, Any]:
         source = self.source
@@ -152,7 +156,15 @@ class DrawnBatches(TrainingBatches):
         texts = [one.item.text for one in waiting]
         indices = torch.tensor([one.item.number for one in waiting])
         drawn = self._renderer.render(texts, waiting[0].size, self.seed, indices)
-        return {"pixels": drawn.pixels, "labels": torch.from_numpy(pad_labels([one.ids for one in waiting]))}
+        labels = torch.from_numpy(pad_labels([one.ids for one in waiting]))
+        batch = {"pixels": drawn.pixels, "labels": labels}
+        if self.with_frame_labels:
+            width, per_frame = waiting[0].size[1], self.image_processor.pixels_per_frame
+            batch["frame_labels"] = frame_labels(drawn.centres, labels, width, per_frame)
+            # Where characters were dropped, places belong to others.
+            dropped = torch.tensor([len(one.ids) != len(one.item.text) for one in waiting])
+            batch["frame_labels"][dropped] = UNKNOWN
+        return batch
 
     @cached_property
     def _renderer(self) -> Renderer:

@@ -26,7 +26,11 @@ class DataAndModelArguments:
         metadata={"help": "What readings must agree in: letters and digits, or everything but spaces; case ignored."},
     )
     model: str = field(
-        default="tiny", metadata={"help": "A size (nano, tiny, small, base) to train from scratch, or a saved folder."}
+        default="tiny",
+        metadata={
+            "help": "A size (nano, tiny, small, base) to train from scratch; or a saved folder, or default, the package's own, "
+            "to go on from."
+        },
     )
     charset: str | None = field(
         default=None,
@@ -100,6 +104,12 @@ class SVTRv2TrainingArguments(TrainingArguments):
     )
     max_hours: float | None = field(
         default=None, metadata={"help": "Save a checkpoint and stop after so many hours, to go on another time."}
+    )
+    frame_label_steps: int = field(
+        default=0,
+        metadata={
+            "help": "Drawn text alone: tell in the first steps where each character stands, by which CTC learns sooner; 500 are enough."
+        },
     )
     resume_inexactly: bool = field(
         default=False,

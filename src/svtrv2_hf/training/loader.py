@@ -64,7 +64,7 @@ class TrainingStream:
             formed = list(self.position.formed)
             formed[batch["worker"]] = batch["formed"]
             self.position = Position(self.position.taken + 1, formed)
-            yield {"pixels": batch["pixels"], "labels": batch["labels"]}
+            yield {name: batch[name] for name in ("pixels", "labels", "frame_labels") if name in batch}
 
     def close(self) -> None:
         """Ends the workers, which nobody else does where an endless stream is left in its midst: they ignore SIGTERM."""
@@ -74,4 +74,4 @@ class TrainingStream:
 def to_model_inputs(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
     """Moves a batch to the device as bytes, and makes pixel values of them there."""
     moved = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
-    return {"pixel_values": pixel_values_of(moved["pixels"]), "labels": moved["labels"]}
+    return {"pixel_values": pixel_values_of(moved.pop("pixels")), **moved}

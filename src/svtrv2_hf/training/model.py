@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 
 from ..charsets import ENGLISH_94, build_tokenizer, charset_of, read_charset
+from ..checkpoint import checkpoint_folder
 from ..configuration_svtrv2 import PRESETS, SVTRv2Config
 from ..image_processing_svtrv2 import SVTRv2ImageProcessor
 from ..modeling_svtrv2 import SVTRv2ForCTC
@@ -29,9 +30,10 @@ def model_and_processor(chosen: DataAndModelArguments) -> tuple[SVTRv2ForCTC, SV
         processor = SVTRv2Processor(SVTRv2ImageProcessor(), build_tokenizer(charset))
         model = SVTRv2ForCTC(config)
     else:
-        processor = SVTRv2Processor.from_pretrained(chosen.model)
+        folder = checkpoint_folder(chosen.model)
+        processor = SVTRv2Processor.from_pretrained(folder)
         guidance = {} if chosen.use_guidance is None else {"use_guidance": chosen.use_guidance}
-        model = SVTRv2ForCTC.from_pretrained(chosen.model, **guidance)
+        model = SVTRv2ForCTC.from_pretrained(folder, **guidance)
         known = charset_of(processor.tokenizer)
         if charset is not None and charset != known:
             model = adapt_to_charset(model, known, charset)

@@ -99,7 +99,13 @@ def _batches(
     straight = not chosen.augment_operations and processor.image_processor.fixed_height is None
     if isinstance(first, DrawnSource) and not others and straight:
         on_gpu = arguments.device.type == "cuda" and not arguments.dataloader_num_workers
-        return DrawnBatches(first, *rules, device=arguments.device if on_gpu else "cpu")
+        device = arguments.device if on_gpu else "cpu"
+        return DrawnBatches(first, *rules, device=device, with_frame_labels=arguments.frame_label_steps > 0)
+    if arguments.frame_label_steps:
+        raise ValueError(
+            "--frame_label_steps needs drawn text alone, without augmentation (--train_data drawn: --augment_operations 0): of "
+            "nothing else it is known where the characters stand."
+        )
     augmentation = None
     if chosen.augment_operations:
         augmentation = Augmentation(chosen.augment_operations, magnitude=chosen.augment_magnitude, seed=arguments.seed)

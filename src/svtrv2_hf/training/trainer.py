@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import safetensors.torch
 import torch
+import torch.nn.functional as F
 from accelerate.utils import gather_object
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -133,10 +134,29 @@ class SVTRv2Trainer(Trainer):
         number = torch.tensor(sum(len(batch["labels"]) for batch in batch_samples), device=device)
         return self.accelerator.gather(number).sum() if self.args.world_size > 1 else number
 
-    def compute_loss(self, model: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
         for module in self.frozen:
             module.eval()  # the Trainer has just put the whole model into training mode
-        return super().compute_loss(model, *args, **kwargs)
+        frame_labels = inputs.pop("frame_labels", None)
+        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        share = self._share_of_frame_labels()
+        if frame_labels is not None and share:
+            # As with CTC: summed over frames, a mean over samples, of all ranks.
+            by_frames = F.cross_entropy(outputs.logits.float().flatten(0, 1), frame_labels.flatten(), reduction="sum")
+            samples = len(frame_labels) if num_items_in_batch is None else num_items_in_batch
+            loss = (1 - share) * loss + share * by_frames * self.args.world_size / samples
+        return (loss, outputs) if return_outputs else loss
+
+    def _share_of_frame_labels(self) -> float:
+        """Of the loss: all of it in the first half of their steps, and less and less in the second."""
+        steps = self.args.frame_label_steps
+        return min(1.0, max(0.0, 2 - 2 * self.state.global_step / steps)) if steps else 0.0
 
     def _freeze(self, stages: int) -> list[torch.nn.Module]:
         backbone = self.model.svtrv2
