@@ -166,9 +166,12 @@ def _draw_homography(
     # Words in photographs are narrower than fonts would have them: 15 percent in IIIT5k, whose signs face the camera
     # and like narrow letters, and 30 percent in ICDAR 2015, which sees many from the side.
     squeeze = draws.normal(-0.13, 0.15).clamp(-0.5, 0.3) - draws.chance(0.3) * draws.uniform(0, 0.45)
-    squeeze = torch.exp(squeeze * min(difficulty, 1.0))
     shear = draws.normal(0, 0.16) * draws.chance(0.25 * difficulty)
     tip = draws.normal(0, 0.13, (2,)) * draws.chance(0.35 * difficulty)[:, None]
+    # Seen nearly from the side, as words of four to eight letters are in SVT's square crops.
+    view = draws.part("from the side")
+    from_side = view.chance(0.10 * difficulty) & (length > 2) & (length < 9) & ~stacked
+    squeeze = torch.exp((squeeze - from_side * view.uniform(0.25, 0.9)) * min(difficulty, 1.0))
     # A long line seen from the side would end in letters too small to read, and one seen from below in letters that lie.
     tip_x = (tip[:, 0] * (6 / length).clamp(max=1)).clamp(-0.3, 0.3)
     tip_y = (tip[:, 1] * (3 / length).clamp(max=1)).clamp(-0.22, 0.22)
@@ -201,6 +204,10 @@ def _draw_crop(geometry: Geometry, stacked: torch.Tensor, difficulty: float, dra
     margins = torch.where(kind < 0.24, loose, close)
     margins = torch.where(kind > 1 - 0.09 * difficulty, cut, margins)
     margins = margins + (draws.chance(0.05 * difficulty) * draws.uniform(0.1, 0.4))[:, None]
+    # Room before or after a word, where its neighbours may show.
+    for side in (0, 2):
+        room = draws.part(f"room {side}")
+        margins[:, side] += room.chance(0.06 * difficulty) * room.uniform(0.15, 0.8) * ~stacked
     low, high = low - margins[:, :2] * letters, high + margins[:, 2:] * letters
     # Nobody crops an "I" as narrow as it is, or hardly ever.
     narrow = (draws.uniform(0.45, 0.95) * line - (high[:, 0] - low[:, 0])).clamp(min=0) / 2
