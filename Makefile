@@ -3,8 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 OLDEST := .venv-oldest
+DEMO := .venv-demo
+DOCS := .venv-docs
+PACKAGE := .venv-package
 
-.PHONY: help test test-slow test-oldest check format demo clean
+.PHONY: help test test-slow test-oldest test-demo check format demo docs package clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -29,6 +32,16 @@ $(OLDEST)/.installed: pyproject.toml constraints.txt
 test-oldest: $(OLDEST)/.installed  ## run the tests with the oldest supported transformers
 	HF_HUB_OFFLINE=1 $(OLDEST)/bin/python -m pytest
 
+# Gradio takes no newer ones of two packages.
+$(DEMO)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(DEMO)
+	grep -vE '^(pillow|tomlkit)==' constraints.txt > $(DEMO)/constraints.txt
+	$(DEMO)/bin/pip install --quiet --disable-pip-version-check -c $(DEMO)/constraints.txt -e '.[dev,demo]' playwright
+	touch $@
+
+test-demo: $(DEMO)/.installed  ## run the tests of svtrv2 demo, also in Chromium if it is installed
+	HF_HUB_OFFLINE=1 $(DEMO)/bin/python -m pytest -m 'browser or not browser' tests/test_demo.py tests/test_demo_browser.py
+
 check: $(VENV)/.installed  ## lint, formatting and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -41,5 +54,24 @@ format: $(VENV)/.installed  ## format the code
 demo: $(VENV)/.installed  ## read a handful of images with the recogniser that comes with the package
 	HF_HUB_OFFLINE=1 $(BIN)/python scripts/demo.py
 
+$(DOCS)/.installed $(PACKAGE)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet --disable-pip-version-check 'pip>=25.1'  # older ones know no groups
+	$(@D)/bin/pip install --quiet -c constraints.txt --group $(patsubst .venv-%,%,$(@D))
+	touch $@
+
+docs: $(DOCS)/.installed  ## build the documentation site in site/
+	rm -rf build/pages
+	mkdir -p build/pages
+	cp -r *.md CITATION.cff docs model_cards build/pages
+	rm -r build/pages/model_cards/templates
+	$(DOCS)/bin/zensical build --clean --strict
+
+package: $(PACKAGE)/.installed  ## build sdist and wheel in dist/, check them, and try them where they are installed
+	rm -rf dist
+	$(PACKAGE)/bin/python -m build --sdist --wheel
+	$(PACKAGE)/bin/twine check --strict dist/*
+	$(PACKAGE)/bin/python scripts/check_package.py dist
+
 clean:  ## remove the environments and what tools left behind
-	rm -rf $(VENV) $(OLDEST) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST) $(DEMO) $(DOCS) $(PACKAGE) site .cache dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,160 @@
+#!/usr/bin/env python
+# SPDX-License-Identifier: Apache-2.0
+"""Checks a built package: what is in it, and that it works where it is installed.
+
+    python scripts/check_package.py dist
+
+The folder holds one sdist and one wheel. The wheel must hold the files of `src/svtrv2_hf` and nothing else, and a wheel made of
+the sdist the same. The wheel is installed in a fresh environment outside the checkout, with the versions of `constraints.txt`,
+and reads an image there. The exit status is 1 if anything is not as it should be.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+import venv
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+
+ROOT = Path(__file__).parents[1]
+# What the wheel cannot do without; all files of the package are compared, too.
+NEEDED = (
+    "svtrv2_hf/py.typed",
+    "svtrv2_hf/default_checkpoint/model.safetensors",
+    "svtrv2_hf/default_checkpoint/README.md",
+    "svtrv2_hf/synthetic/data/words.txt",
+    "svtrv2_hf/synthetic/data/SCOWL-COPYRIGHT.txt",
+)
+LICENCES = ("LICENSE", "NOTICE")
+IN_SDIST = ("PKG-INFO", "pyproject.toml", "README.md", "src", "tests", "scripts", "docs", *LICENCES)
+# Where weights may lie: the checkpoint's, and the golden values that the tests compare with.
+WEIGHTS = ("src/svtrv2_hf/default_checkpoint/", "svtrv2_hf/default_checkpoint/", "tests/golden/")
+LARGEST = 10 * 2**20  # bytes of either file
+
+# Run where the wheel is installed. The word is drawn, as no image comes with the package.
+READ = """
+import sys
+from PIL import Image, ImageDraw, ImageFont
+import svtrv2_hf
+from transformers import pipeline
+
+image = Image.new("RGB", (96, 40), (220, 225, 215))
+ImageDraw.Draw(image).text((8, 4), "Hello", font=ImageFont.load_default(26), fill=(10, 20, 30))
+image.save("word.png")
+print(svtrv2_hf.__file__)
+print(pipeline("text-recognition", svtrv2_hf.default_checkpoint())("word.png")[0]["generated_text"])
+"""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="where sdist and wheel lie")
+    folder = parser.parse_args().folder.resolve()
+    sdist, wheel = one(folder, "*.tar.gz"), one(folder, "*.whl")
+    faults = [*content_faults(sdist, wheel)]
+    with tempfile.TemporaryDirectory() as elsewhere:
+        faults += sdist_faults(sdist, wheel, Path(elsewhere))
+        faults += installed_faults(wheel, Path(elsewhere))
+    for fault in faults:
+        print(f"check_package: {fault}", file=sys.stderr)
+    for file in (sdist, wheel):
+        print(f"{file.name}: {len(names(file))} files, {file.stat().st_size / 2**20:.2f} MiB")
+    return 1 if faults else 0
+
+
+def one(folder: Path, pattern: str) -> Path:
+    """The only file of a kind in the folder."""
+    found = sorted(folder.glob(pattern))
+    if len(found) != 1:
+        raise SystemExit(f"{folder} must hold one {pattern}, and holds {len(found)}: build anew into an empty folder.")
+    return found[0]
+
+
+def names(file: Path) -> list[str]:
+    """The files in a wheel, or in an sdist, there without the folder that holds them all."""
+    if file.suffix == ".whl":
+        with zipfile.ZipFile(file) as archive:
+            return sorted(name for name in archive.namelist() if not name.endswith("/"))
+    with tarfile.open(file) as archive:
+        return sorted(member.name.split("/", 1)[1] for member in archive.getmembers() if member.isfile())
+
+
+def content_faults(sdist: Path, wheel: Path) -> list[str]:
+    """What is missing in the two, and what should not be in them."""
+    listed = run(["git", "ls-files", "--cached", "--others", "--exclude-standard"], ROOT).stdout.splitlines()
+    ours = {name for name in listed if (ROOT / name).is_file()}
+    package = {name.removeprefix("src/") for name in ours if name.startswith("src/svtrv2_hf/")}
+    in_wheel, in_sdist = set(names(wheel)), set(names(sdist))
+    about = {name for name in in_wheel if name.split("/")[0].endswith(".dist-info")}
+    faults = [f"{wheel.name} lacks {name}" for name in sorted((package | set(NEEDED)) - in_wheel)]
+    faults += [f"{wheel.name} holds {name}" for name in sorted(in_wheel - about - package)]
+    faults += [
+        f"{wheel.name} lacks {name}"
+        for name in LICENCES
+        if not any(each.endswith(f"licenses/{name}") for each in about)
+    ]
+    faults += [
+        f"{sdist.name} lacks {name}"
+        for name in IN_SDIST
+        if name not in in_sdist and not any(each.startswith(f"{name}/") for each in in_sdist)
+    ]
+    faults += [f"{sdist.name} holds {name}" for name in sorted(in_sdist - ours - {"PKG-INFO"})]
+    for file, held in ((wheel, in_wheel), (sdist, in_sdist)):
+        weights = [name for name in sorted(held) if name.endswith(".safetensors") and not name.startswith(WEIGHTS)]
+        faults += [f"{file.name} holds the weights {name}" for name in weights]
+        if file.stat().st_size > LARGEST:
+            faults.append(f"{file.name} has {file.stat().st_size} bytes; {LARGEST} at most are expected")
+    return faults
+
+
+def sdist_faults(sdist: Path, wheel: Path, elsewhere: Path) -> list[str]:
+    """How a wheel made of the sdist differs from the wheel."""
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+    made = run([*pip, "wheel", "--quiet", "--no-deps", "--wheel-dir", str(elsewhere), str(sdist)], elsewhere)
+    if made.returncode:
+        return [f"{sdist.name} makes no wheel: {made.stderr.strip()}"]
+    differing = set(names(one(elsewhere, "*.whl"))) ^ set(names(wheel))
+    return [f"{name} is in one of {wheel.name} and the wheel made of {sdist.name} only" for name in sorted(differing)]
+
+
+def installed_faults(wheel: Path, elsewhere: Path) -> list[str]:
+    """What fails where the wheel is installed and the checkout is not at hand."""
+    environment = elsewhere / "environment"
+    venv.create(environment, with_pip=True)
+    scripts = environment / ("Scripts" if os.name == "nt" else "bin")
+    constraints = ROOT / "constraints.txt"
+    pip = [str(scripts / "python"), "-m", "pip", "--disable-pip-version-check"]
+    commands = [
+        ([*pip, "install", "--quiet", "-c", str(constraints), str(wheel)], ""),
+        ([*pip, "check"], "No broken requirements"),
+        ([str(scripts / "python"), "-c", READ], f"{environment.name}\nHello"),
+        ([str(scripts / "svtrv2"), "--help"], "publish"),
+        ([str(scripts / "svtrv2"), "read", "word.png"], "word.png\tHello\t"),
+    ]
+    faults = []
+    for command, expected in commands:
+        done = run(command, elsewhere)
+        shown = " ".join(Path(word).name if "/" in word else word.strip().split("\n")[0] for word in command)
+        print(f"{shown}: {done.returncode}")
+        if done.returncode or not all(part in done.stdout for part in expected.split("\n")):
+            faults.append(
+                f"{shown} failed; it printed {done.stdout.strip()[-500:]!r} and {done.stderr.strip()[-1500:]}"
+            )
+    return faults
+
+
+def run(command: Sequence[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """Runs a command without a network's models and without the checkout's source."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    return subprocess.run(
+        command, cwd=folder, env={**environment, "HF_HUB_OFFLINE": "1"}, capture_output=True, text=True, check=False
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Gets docstrings ready for the documentation site; an extension of Griffe, which reads them for it."""
+
+import ast
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import griffe
+
+
+# [`name`] that is not a link already.
+REFERENCE = re.compile(r"\[`([\w.]+)`\](?![(\[])")
+# An argument with its type, the description of which may be missing: "    name (`int`, *optional*): what it is".
+ARGUMENT = re.compile(r"^    (\S[^(:]*?) \((.*?)\)(?::|$)")
+
+MARKUP = re.compile(r"\[(?=`)|(?<=`)\]|[`*]")
+
+
+class SiteDocstrings(griffe.Extension):
+    """Links references, shows examples as code, and gives fields of dataclasses what their help says."""
+
+    def on_package(self, *, pkg: griffe.Module, **kwargs: Any) -> None:  # noqa: ARG002
+        everything = list(walk(pkg))
+        paths: dict[str, list[str]] = defaultdict(list)
+        for item in everything:
+            if item.parent is not None and item.parent.is_module and not item.is_module:
+                paths[item.name].append(item.path)
+        for item in everything:
+            item.labels -= {"class-attribute", "instance-attribute"}  # all fields are both
+            if item.is_attribute and item.docstring is None:
+                tell_help(item)
+            if item.docstring is not None:
+                text = with_fences(with_plain_types(item.docstring.value))
+                item.docstring.value = REFERENCE.sub(lambda found, item=item: link(item, found[1], paths), text)
+
+
+def walk(item: griffe.Object) -> Iterator[griffe.Object]:
+    """An object and everything that is defined in it."""
+    yield item
+    for member in item.members.values():
+        if not member.is_alias:
+            yield from walk(member)
+
+
+def tell_help(attribute: griffe.Attribute) -> None:
+    """The help of a dataclass's field becomes its docstring, and its default what it is set to."""
+    call = ast.parse(str(attribute.value), mode="eval").body
+    if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "field"):
+        return
+    given = {keyword.arg: keyword.value for keyword in call.keywords}
+    if "metadata" in given:
+        attribute.docstring = griffe.Docstring(ast.literal_eval(given["metadata"])["help"], parent=attribute)
+        attribute.value = ast.unparse(given["default"]) if "default" in given else None
+
+
+def with_plain_types(text: str) -> str:
+    """Types of arguments lose their Markdown, since the site shows them as code."""
+    lines, in_arguments = [], False
+    for line in text.split("\n"):
+        if line.strip() and not line.startswith(" "):
+            in_arguments = line in ("Args:", "Attributes:")
+        if in_arguments and (found := ARGUMENT.match(line)):
+            line = f"    {found[1]} ({MARKUP.sub('', found[2])}):{line[found.end() :]}"
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def with_fences(text: str) -> str:
+    """Doctests outside code blocks get fences; Markdown takes `>>>` for a quotation of a quotation of a quotation."""
+    lines: list[str] = []
+    fenced = in_doctest = False
+    for line in [*text.split("\n"), ""]:
+        if line.lstrip().startswith("```"):
+            fenced = not fenced
+        if not fenced and not in_doctest and line.startswith(">>>"):
+            in_doctest = True
+            lines.append("```pycon")
+        elif in_doctest and not line:
+            in_doctest = False
+            lines.append("```")
+        lines.append(line)
+    return "\n".join(lines[:-1])
+
+
+def link(item: griffe.Object, name: str, paths: Mapping[str, list[str]]) -> str:
+    """A cross reference with the full path as its target; only code where the name is another package's.
+
+    What is found nowhere stays a reference to nothing, which fails a strict build.
+    """
+    first, *rest = name.split(".")
+    if first in item.module.members:
+        member = item.module.members[first]
+        path = member.target_path if member.is_alias else member.path
+    else:
+        [path] = paths[first] if len(paths[first]) == 1 else [first]
+    if path != first and path.split(".")[0] != item.package.name:
+        return f"`{name}`"
+    return f"[`{name}`][{'.'.join([path, *rest])}]"
