@@ -23,7 +23,12 @@ TAGS = ["ocr", "text-recognition", "scene-text-recognition", "ctc", "svtrv2"]
 
 
 def metadata(
-    name: str, license: str, language: str | None = None, results: Mapping[str, Any] | None = None
+    name: str,
+    license: str,
+    language: str | None = None,
+    results: Mapping[str, Any] | None = None,
+    source: tuple[str, str] | None = None,
+    **others: Any,
 ) -> ModelCardData:
     """The metadata of a card as the Hub understands them, with the word accuracy of each set.
 
@@ -32,6 +37,8 @@ def metadata(
         license: of its weights, as the Hub names it.
         language: of the texts that it reads.
         results: as `svtrv2 evaluate` writes them.
+        source: name and address of who published the results, where it is somebody else.
+        others: fields of `huggingface_hub.ModelCardData`.
     """
     evaluated = [
         EvalResult(
@@ -39,9 +46,11 @@ def metadata(
             task_name="Text recognition",
             dataset_type=set_name.lower(),
             dataset_name=set_name,
-            metric_type="word_accuracy",
+            metric_type="accuracy",
             metric_name=METRIC[one["protocol"]],
             metric_value=round(100 * one["word_accuracy"], 2),
+            source_name=source[0] if source else None,
+            source_url=source[1] if source else None,
         )
         for set_name, one in (results or {"sets": {}})["sets"].items()
         if one["samples"]
@@ -53,6 +62,8 @@ def metadata(
         library_name="transformers",
         pipeline_tag="image-to-text",
         tags=TAGS,
+        metrics=["accuracy"],
+        **others,
         eval_results=evaluated or None,
     )
 
