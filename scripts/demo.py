@@ -14,9 +14,7 @@ from transformers import pipeline
 from transformers.utils import logging
 
 import svtrv2_hf
-
-
-IMAGES = Path(__file__).parent / "demo"
+from svtrv2_hf.demo.readers import EXAMPLES as IMAGES
 
 
 def main() -> None:

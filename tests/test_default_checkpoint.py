@@ -12,13 +12,13 @@ from transformers import AutoModelForCTC, AutoProcessor, pipeline
 import svtrv2_hf
 from svtrv2_hf.checkpoint import checkpoint_folder
 from svtrv2_hf.cli import main
+from svtrv2_hf.demo.readers import EXAMPLES
 from svtrv2_hf.evaluation.metrics import compare
 
 
 ROOT = Path(__file__).parents[1]
-DEMO = ROOT / "scripts" / "demo"
 FOLDER = Path(svtrv2_hf.default_checkpoint())
-LABELS = dict(line.split("\t") for line in (DEMO / "labels.tsv").read_text(encoding="utf-8").splitlines())
+LABELS = dict(line.split("\t") for line in (EXAMPLES / "labels.tsv").read_text(encoding="utf-8").splitlines())
 
 
 def test_it_is_small_and_brings_no_code():
@@ -44,7 +44,7 @@ def test_it_knows_the_printable_characters_and_the_space():
 def test_it_reads():
     """Drawn words and lines, most of them to the letter, and with their spaces."""
     read = pipeline("text-recognition", svtrv2_hf.default_checkpoint())
-    readings = [result["generated_text"] for [result] in read([str(DEMO / name) for name in LABELS])]
+    readings = [result["generated_text"] for [result] in read([str(EXAMPLES / name) for name in LABELS])]
     score = compare(readings, LABELS.values(), "chinese")
     assert score.one_minus_ned > 0.8
     assert sum(reading == label for reading, label in zip(readings, LABELS.values(), strict=True)) >= len(LABELS) / 2
@@ -52,7 +52,7 @@ def test_it_reads():
 
 
 def test_a_batch_reads_as_single_images_do():
-    paths = [str(DEMO / name) for name in LABELS]
+    paths = [str(EXAMPLES / name) for name in LABELS]
     read = pipeline("text-recognition", svtrv2_hf.default_checkpoint())
     for [alone], [together] in zip(read(paths), read(paths, batch_size=len(paths)), strict=True):
         assert alone["generated_text"] == together["generated_text"]
@@ -60,7 +60,7 @@ def test_a_batch_reads_as_single_images_do():
 
 
 def test_the_command_reads_with_it(capsys):
-    assert main(["read", str(DEMO / "0.png"), "--json"]) == 0
+    assert main(["read", str(EXAMPLES / "0.png"), "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["path"].endswith("0.png") and result["generated_text"]
     assert checkpoint_folder("default") == str(FOLDER)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line: `svtrv2 read`, `evaluate`, `benchmark`, `convert`, `audit`, `draw`, `train` and `publish`."""
+"""The command line: `svtrv2 read`, `evaluate`, `benchmark`, `demo`, `convert`, `audit`, `draw`, `train` and `publish`."""
 
 import argparse
 import glob
@@ -28,6 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _add_read(commands)
     _add_evaluate(commands)
     _add_benchmark(commands)
+    _add_demo(commands)
     _add_convert(commands)
     _add_audit(commands)
     _add_draw(commands)
@@ -47,12 +48,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 @contextmanager
-def _packages_for(work: str) -> Iterator[None]:
-    """Around imports: tells how to get what is missing."""
+def _packages_for(work: str, extra: str = "train") -> Iterator[None]:
+    """Around imports: tells how to get what is missing, by the name of the extra that brings it."""
     try:
         yield
     except ImportError as error:
-        raise ValueError(f"{work} needs more packages ({error}): pip install 'svtrv2-hf[train]'.") from error
+        raise ValueError(f"{work} needs more packages ({error}): pip install 'svtrv2-hf[{extra}]'.") from error
 
 
 def _options(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -216,6 +217,40 @@ def _benchmark(arguments: argparse.Namespace) -> int:
     if arguments.output:
         Path(arguments.output).write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     return 0
+
+
+def _add_demo(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "demo",
+        help="read images in the browser, or write that page as a Space",
+        description="Serves a page that reads the image of a word or a line, dropped on it or taken by the camera, and shows the "
+        "place and the score of each character. Ctrl-C ends it.",
+    )
+    parser.add_argument(
+        "--model",
+        nargs="+",
+        default=["default"],
+        metavar="DIR",
+        help="a saved recogniser, or its name on the Hub; or two, to compare them (default: the one that comes with the package)",
+    )
+    parser.add_argument(
+        "--host", metavar="ADDRESS", help="to listen at; 0.0.0.0 lets other machines in (default: this one alone)"
+    )
+    parser.add_argument(
+        "--port", type=_positive, metavar="N", help="to listen at (default: the first free one from 7860)"
+    )
+    parser.add_argument(
+        "--export",
+        metavar="FOLDER",
+        help="write the page there instead, with models and code, ready to be uploaded as a Space",
+    )
+    parser.set_defaults(run=_demo)
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    with _packages_for("The demo", extra="demo"):
+        from .demo.command import run
+    return run(**_options(arguments))
 
 
 def _add_audit(commands: argparse._SubParsersAction) -> None:

@@ -108,7 +108,7 @@ class SVTRv2TrainingArguments(TrainingArguments):
     frame_label_steps: int = field(
         default=0,
         metadata={
-            "help": "Drawn text alone: tell in the first steps where each character stands, by which CTC learns sooner; 500 are enough."
+            "help": "Drawn text alone: tell in the first steps where each character stands, by which CTC learns sooner; 600 are enough."
         },
     )
     resume_inexactly: bool = field(
