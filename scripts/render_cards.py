@@ -239,7 +239,7 @@ def sizes() -> str:
         for one in PUBLISHED
         if one.parameters_millions is not None
     ]
-    header = ["size", "parameters", "trained on", *NAMED, "mean of six common sets", "Union14M", ""]
+    header = ["size", "parameters", "trained on", *NAMED, "six common sets", "Union14M", ""]
     return lines_of([header, ["---"] * len(header), *rows])
 
 

@@ -30,6 +30,7 @@ LAYERS = [
     ["evaluation"],
     ["training"],
     ["hub"],
+    ["demo"],
     ["cli"],
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

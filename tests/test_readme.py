@@ -20,13 +20,17 @@ from svtrv2_hf.configuration_svtrv2 import PRESETS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-GUIDES = {path.stem: path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md"))}
+GUIDES = {
+    path.stem: path.read_text(encoding="utf-8")
+    for path in sorted((ROOT / "docs").glob("*.md"))
+    if path.stem != "upstreaming"  # which is of another project's files and commands
+}
 PAGES = {"README": README, **GUIDES}
 PYTHON_BLOCKS = [
     pytest.param(block, id=f"{name} {number}")
     for name, text in PAGES.items()
     for number, block in enumerate(re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL), 1)
-    if name not in ("demo", "upstreaming")  # the first needs a server, see test_demo.py; the second is of other code
+    if name != "demo"  # which needs a server: see test_demo.py
 ]
 SHELL_BLOCKS = re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)
 
@@ -90,9 +94,11 @@ def test_what_is_installed_and_made_is_there():
     assert set(re.findall(r"'(?:svtrv2-hf|\.)\[(\w+)\]'", "\n".join(PAGES.values()))) <= set(extras)
     makefile = (ROOT / "Makefile").read_text()
     contributing = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    for target in set(
-        re.findall(r"(?:`|^ *)make ([a-z-]+)\b", "\n".join([*PAGES.values(), contributing]), re.MULTILINE)
-    ):
+    pages = "\n".join([*PAGES.values(), contributing])
+    named = set(re.findall(r"(?:`|^    )make ([a-z-]+)\b", pages, re.MULTILINE))
+    named |= {block.split()[1] for block in SHELL_BLOCKS if block.startswith("make ")}
+    assert {"demo", "test", "docs"} <= named
+    for target in named:
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
 
 
@@ -118,7 +124,11 @@ def test_training_commands_are_understood():
 
     known = {name for cls in (DataAndModelArguments, SVTRv2TrainingArguments) for name in cls.__dataclass_fields__}
     joined = "\n".join(PAGES.values()).replace("\\\n", " ")
-    lines = [line for line in joined.splitlines() if re.match(r" *(python|accelerate|svtrv2) .*\btrain\b", line)]
+    lines = [
+        line
+        for line in joined.splitlines()
+        if re.match(r" *((python|accelerate) .*scripts/train.py|svtrv2 train)", line)
+    ]
     assert len(lines) >= 6
     for line in lines:
         options = re.findall(r"--(\w+)", re.split(r"scripts/train.py|svtrv2 train", line)[1])
