@@ -103,17 +103,7 @@ def default_card() -> str:
         "accuracy_chinese": markdown(chinese),
         "kinds": kinds(evaluation["errors"]),
         "confusions": confusions(evaluation["errors"]),
-        "command": run["command"],
-        "recipe": json.dumps(run["recipe"], indent=1),
-        "commit": run["commit"],
-        "date": run["date"],
-        "machine": run["machine"],
-        "steps": f"{run['steps']:,}",
-        "samples": f"{run['samples']:,}",
-        "hours": f"{run['hours']:.1f}",
-        "seed": str(run["seed"]),
-        "curve": curve(run["evaluations"]),
-        "max_steps": f"{run['recipe']['max_steps']:,}",
+        "training": stage_of_training(run),
         "fonts": fonts(),
     }
     return fill("drawn", values)
@@ -187,6 +177,21 @@ def published_table(result: PublishedResult) -> str:
     rows = [f"| {name} | {BENCHMARKS[name].samples:,} | {percent} |" for name, percent in result.sets.items()]
     rows += [f"| {group}, mean of its sets | | {percent} |" for group, percent in result.averages.items()]
     return "\n".join(["| set | samples | published |", "|---|---:|---:|", *rows])
+
+
+def stage_of_training(run: dict[str, Any]) -> str:
+    """What a run was, from the record that it left."""
+    done, planned = run["steps"], run["recipe"]["max_steps"]
+    steps = f"{done:,} steps" if done == planned else f"{done:,} of the recipe's {planned:,} steps"
+    return "\n\n".join(
+        [
+            f"    {run['command']}",
+            f"{steps}, {run['samples']:,} images, {run['hours']:.1f} hours on {run['machine']}; seed {run['seed']}, evaluated {run['date']}, "
+            f"code of commit\n{run['commit']}.",
+            curve(run["evaluations"]),
+            f"<details><summary>The recipe</summary>\n\n```json\n{json.dumps(run['recipe'], indent=1)}\n```\n\n</details>",
+        ]
+    )
 
 
 def training(paper: dict[str, Any]) -> str:
