@@ -12,10 +12,12 @@ import evaluate
 import pytest
 import torch
 from conftest import draw, golden_state_dict, make_folder
+from huggingface_hub import ModelCard
 
 import svtrv2_hf
 from svtrv2_hf.cli import main
 from svtrv2_hf.configuration_svtrv2 import PRESETS
+from svtrv2_hf.evaluation.benchmarks import PUBLISHED
 
 
 ROOT = Path(__file__).parents[1]
@@ -107,6 +109,26 @@ def test_cards_and_the_table_of_accuracies_are_what_their_results_say():
         [sys.executable, ROOT / "scripts" / "render_cards.py", "--check"], capture_output=True, text=True
     )
     assert status.returncode == 0, status.stderr
+
+
+CARDS = sorted((ROOT / "model_cards").glob("svtrv2-*.md"))
+
+
+def test_there_is_a_card_for_each_system_of_the_paper_and_for_ours():
+    assert len(CARDS) == 8
+    papers = [path for path in CARDS if "paper" in path.read_text(encoding="utf-8").split("---")[1]]
+    assert len(papers) == len(PUBLISHED) == 7
+
+
+@pytest.mark.parametrize("path", CARDS, ids=lambda path: path.stem)
+def test_cards_have_metadata_that_the_hub_understands(path):
+    data = ModelCard.load(path).data
+    assert (data.pipeline_tag, data.library_name, data.metrics) == ("image-to-text", "transformers", ["accuracy"])
+    assert data.license in ("apache-2.0", "other") and data.language in ("en", "zh")
+    assert len(data.eval_results) >= 3
+    assert all(0 < result.metric_value <= 100 for result in data.eval_results)
+    published = [result.source_url for result in data.eval_results if result.source_url]
+    assert len(published) == (0 if "drawn" in path.stem else len(data.eval_results))
 
 
 def test_fine_tuning_figures():
