@@ -36,7 +36,7 @@ IN_SDIST = ("PKG-INFO", "pyproject.toml", "README.md", "src", "tests", "scripts"
 WEIGHTS = ("src/svtrv2_hf/default_checkpoint/", "svtrv2_hf/default_checkpoint/", "tests/golden/")
 LARGEST = 10 * 2**20  # bytes of either file
 
-# Run where the wheel is installed. The word is drawn, as no image comes with the package.
+# Run where the wheel is installed. The word is drawn here, so that the reading to expect is plain.
 READ = """
 import sys
 from PIL import Image, ImageDraw, ImageFont
