@@ -446,8 +446,9 @@ def test_it_stops_after_some_hours_and_goes_on(folder, digits, tmp_path):
     seconds = json.loads((checkpoint / "data_state.json").read_text())["seconds"]
     assert 0 < seconds < 60
 
+    often = ("--eval_steps", "2", "--logging_steps", "1")
     # With an evaluation between, workers of the endless stream once outlived the run, which then waited for them for ever.
-    process = script(*words, "--resume_from_checkpoint", "True", "--eval_data", folder, "--eval_steps", "2")
+    process = script(*words, "--resume_from_checkpoint", "True", "--eval_data", folder, *often)
     assert any("eval_loss" in line for line in iter(process.stdout.readline, "")), process.stderr.read()
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=120)
@@ -456,6 +457,7 @@ def test_it_stops_after_some_hours_and_goes_on(folder, digits, tmp_path):
     assert max(int(path.name[11:]) for path in (tmp_path / "out").glob("checkpoint-*")) > step
     record = json.loads((tmp_path / "out" / "run.json").read_text())
     assert record["samples"] > step and record["steps"] > step
+    assert record["steps"] < step + 50, "it was evaluated every other step, not as often as the part before"
     assert record["hours"] > seconds / 3600, "the hours of both parts"
 
 

@@ -122,6 +122,11 @@ class SVTRv2Trainer(Trainer):
             if self._stream is not None:
                 self._stream.close()
 
+    def _load_callback_state(self) -> None:
+        super()._load_callback_state()
+        # The state has just been read from the checkpoint, and with it how often to log, evaluate and save; the arguments decide.
+        self.state.compute_steps(self.args, self.args.max_steps)
+
     def get_train_dataloader(self) -> Any:
         loader = make_loader(self.train_dataset, self.args)
         self._stream = TrainingStream(loader, self.counts, self.train_dataset.start)
