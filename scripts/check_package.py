@@ -38,7 +38,6 @@ LARGEST = 10 * 2**20  # bytes of either file
 
 # Run where the wheel is installed. The word is drawn here, so that the reading to expect is plain.
 READ = """
-import sys
 from PIL import Image, ImageDraw, ImageFont
 import svtrv2_hf
 from transformers import pipeline

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import socket
 import zlib
 from pathlib import Path
 
@@ -150,3 +151,20 @@ def golden_model(name):
     model = SVTRv2ForCTC(infer_config(state_dict))
     model.load_state_dict(convert_state_dict(state_dict, model.config))
     return model.eval()
+
+
+@pytest.fixture(scope="module")
+def served():
+    """The page with the package's own model, at a port of its own; its address."""
+    pytest.importorskip("gradio")
+    from svtrv2_hf.demo.page import serve
+
+    page = serve(["default"], port=free_port(), wait=False)
+    yield page.local_url
+    page.close()
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import draw
+from conftest import draw, free_port
 from PIL import Image
 from transformers import pipeline
 
@@ -130,23 +129,6 @@ def test_without_gradio_the_command_tells_how_to_get_it(monkeypatch, capsys):
     monkeypatch.delitem(sys.modules, "svtrv2_hf.demo.command", raising=False)
     assert main(["demo"]) == 1
     assert "pip install 'svtrv2-hf[demo]'" in capsys.readouterr().err
-
-
-@pytest.fixture(scope="module")
-def served():
-    """The page with the package's own model, at a port of its own; its address."""
-    pytest.importorskip("gradio")
-    from svtrv2_hf.demo.page import serve
-
-    page = serve(["default"], port=free_port(), wait=False)
-    yield page.local_url
-    page.close()
-
-
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 def client_of(address):

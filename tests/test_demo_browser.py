@@ -5,23 +5,12 @@ from urllib.parse import urlsplit
 
 import pytest
 from PIL import Image
-from test_demo import free_port
 
 from svtrv2_hf.demo.readers import EXAMPLES, Reader, open_upload
 
 
 pytestmark = pytest.mark.browser
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-
-
-@pytest.fixture(scope="module")
-def address():
-    pytest.importorskip("gradio")
-    from svtrv2_hf.demo.page import serve
-
-    page = serve(["default"], port=free_port(), wait=False)
-    yield page.local_url
-    page.close()
 
 
 @pytest.fixture(scope="module")
@@ -36,17 +25,17 @@ def chromium():
 
 
 @pytest.fixture
-def page(chromium, address):
+def page(chromium, served):
     """The page on the screen of a phone; it must ask nobody else for anything, and have no error."""
     page = chromium.new_page(viewport={"width": 390, "height": 844}, color_scheme="dark")
     hosts, errors = set(), []
     page.on("request", lambda request: hosts.add(urlsplit(request.url).hostname))
     page.on("pageerror", lambda error: errors.append(str(error)))
-    page.goto(address)
+    page.goto(served)
     page.wait_for_selector(".reading")
     yield page
     page.close()
-    assert hosts <= {urlsplit(address).hostname, None, ""}  # data: and blob: have none
+    assert hosts <= {urlsplit(served).hostname, None, ""}  # data: and blob: have none
     assert not errors
 
 
