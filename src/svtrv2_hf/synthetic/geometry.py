@@ -131,10 +131,12 @@ def _draw_bend(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     length = half_width / half_height
     long = (length > 1.6) & (length < 12) & ~stacked
-    # The rise of the arc, half_width * angle / 2, is kept to about the height of the letters.
-    angle = torch.minimum(draws.uniform(0.15, 1.1), 2.2 * half_height / half_width)
+    # The rise of the arc, half_width * angle / 2, is kept to about the height of the letters, or to twice that on a seal.
+    steep = draws.part("steep arc")
+    rise = torch.where(steep.chance(0.4), steep.uniform(2.2, 4.4), torch.full((len(draws),), 2.2))
+    angle = torch.minimum(draws.uniform(0.15, 1.2), rise * half_height / half_width)
     angle = torch.where(draws.chance(0.3), -angle, angle)
-    arc = draws.chance(0.06 * difficulty) & long
+    arc = draws.chance(0.10 * difficulty) & long
     curvature = torch.where(arc, angle / half_width, torch.zeros_like(angle))
     waved = draws.chance(0.025 * difficulty) & long & ~arc
     amplitude = torch.where(waved, half_height * draws.uniform(0.06, 0.3), torch.zeros_like(angle))
@@ -199,10 +201,11 @@ def _draw_crop(geometry: Geometry, stacked: torch.Tensor, difficulty: float, dra
 
     close = draws.normal(0, 0.05, (4,)).abs() + 0.02
     loose = draws.uniform(0.05, 0.32, (4,))
-    cut = -draws.uniform(0, 0.07, (4,))
+    # Boxes around words cut deeper into their first and last letters than into the tops and feet of all of them.
+    cut = -draws.uniform(0, 1, (4,)) * torch.tensor([0.14, 0.07, 0.14, 0.07])
     kind = draws.uniform(0, 1, (4,))
     margins = torch.where(kind < 0.24, loose, close)
-    margins = torch.where(kind > 1 - 0.09 * difficulty, cut, margins)
+    margins = torch.where(kind > 1 - 0.12 * difficulty, cut, margins)
     margins = margins + (draws.chance(0.05 * difficulty) * draws.uniform(0.1, 0.4))[:, None]
     # Room before or after a word, where its neighbours may show.
     for side in (0, 2):

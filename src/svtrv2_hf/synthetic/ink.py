@@ -65,22 +65,28 @@ def _clear(image: torch.Tensor, scene: Scene, fill: torch.Tensor, distance: torc
 
 def _shadow(image: torch.Tensor, scene: Scene, glyphs: Glyphs, weight: torch.Tensor, draws: Draws) -> None:
     """A shadow on the ground, or the sides of letters that stand out from it."""
-    rows = draws.some(0.11 * scene.difficulty)
+    rows = (draws.chance(0.14 * scene.difficulty) | scene.raised).nonzero()[:, 0]
     if not len(rows):
         return
     draws = draws.part("shadow", rows)
+    raised = scene.raised[rows]
     turn = torch.where(draws.chance(0.6), draws.normal(math.pi / 4, 0.4), draws.uniform(0, 2 * math.pi))
     length, blur = (
         draws.uniform(1.0, 3.6),
         torch.where(draws.chance(0.5), draws.uniform(1.5, 4), torch.ones(len(rows))),
     )
-    solid = draws.chance(0.3)
+    solid = draws.chance(0.45) | raised
+    # The sides of deep letters are longer than their shadows, and sharp.
+    deep = draws.part("deep")
+    length = torch.where(solid & deep.chance(0.5), deep.uniform(2.4, 6), length)
+    blur = torch.where(solid, torch.ones(len(rows)), blur)
     dark = (draws.uniform(0, 0.22, (1,)) + draws.normal(0, 0.03, (3,))).clamp(0, 1)
     light = (draws.uniform(0.6, 1.0, (1,)) + draws.normal(0, 0.05, (3,))).clamp(0, 1)
     ink = luminance(scene.ink[rows])
     dark_fits = torch.where(draws.chance(0.75), ink > 0.3, ink > 0.65)
     colour = torch.where(dark_fits[:, None], dark, light)
     strength = draws.uniform(0.35, 1.0)
+    strength = torch.where(raised, 0.5 + 0.5 * strength, strength)
     dx, dy, grow, blur, scale, strength = columns(
         scene.device,
         torch.cos(turn) * length, torch.sin(turn) * length, weight[rows], blur, scene.scale[rows], strength,
@@ -91,7 +97,7 @@ def _shadow(image: torch.Tensor, scene: Scene, glyphs: Glyphs, weight: torch.Ten
     some = solid.nonzero()[:, 0]
     if len(some):
         spot = some.to(scene.device)
-        for part in (0.35, 0.7):
+        for part in (0.2, 0.4, 0.6, 0.8):
             between = glyphs.distance(x[spot] - part * dx[spot], y[spot] - part * dy[spot], rows[some]) + grow[spot]
             shade[spot] = torch.maximum(shade[spot], coverage(between, scale[spot]))
     image[place] = image[place].lerp(scene.colour(colour), (shade * strength)[:, None])
@@ -156,7 +162,7 @@ def _paint(scene: Scene, bank: TextureBank, distance: torch.Tensor, draws: Draws
         part = draws.part("texture", textured)
         strength = (part.uniform(0.01, 0.12)).minimum(0.3 * scene.contrast[textured])
         paint[textured.to(scene.device)] += _texture(scene, bank, textured, strength, part)
-    bevelled = (draws.chance(0.06 * scene.difficulty) & (scene.scale < 1.1)).nonzero()[:, 0]
+    bevelled = ((draws.chance(0.06 * scene.difficulty) | scene.raised) & (scene.scale < 1.1)).nonzero()[:, 0]
     if len(bevelled):
         part = draws.part("bevel", bevelled)
         place = bevelled.to(scene.device)

@@ -28,6 +28,7 @@ class Scene:
         ink: float32 of shape `(n, 3)`: its own.
         contrast: float32 of shape `(n,)`: how far the two are apart; what disturbs is kept in proportion to it.
         difficulty: float32 of shape `(n,)`: how far each departs from clean print.
+        raised: bool of shape `(n,)`: letters of the ground's own material, seen by their sides and shadows alone.
         device: of `x` and `y`; all else is on the CPU.
     """
 
@@ -41,6 +42,7 @@ class Scene:
     ink: torch.Tensor
     contrast: torch.Tensor
     difficulty: torch.Tensor
+    raised: torch.Tensor
     device: torch.device
 
     @property
@@ -73,7 +75,13 @@ def make_scene(
     # Faint words exist. They are as faint as a person can still read, and none at difficulty 0.
     ink = separate(ground, ink, 0.15 + (1 - own.clamp(max=1)) * 0.35 + 0.10 * draws.uniform())
     scale = geometry.scale(*size)
-    return Scene(typesetter, layout, geometry, x, y, scale, ground, ink, contrast(ground, ink), own, device)
+    apart = contrast(ground, ink)
+    relief = draws.part("relief")
+    raised = relief.chance(0.03 * own) & (scale < 1.1)  # smaller letters have no sides to be seen by
+    alike = (ground + relief.normal(0, 0.04, (1,)) + relief.normal(0, 0.015, (3,))).clamp(0, 1)
+    ink = torch.where(raised[:, None], alike, ink)
+    apart = torch.where(raised, torch.full_like(apart, 0.2), apart)
+    return Scene(typesetter, layout, geometry, x, y, scale, ground, ink, apart, own, raised, device)
 
 
 class Glyphs:
