@@ -1,6 +1,7 @@
 """The command line."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -105,3 +106,49 @@ def test_as_a_program(saved, folder):
     assert len(done.stdout.splitlines()) == 3
     help_text = subprocess.run([program, "--help"], capture_output=True, text=True).stdout
     assert all(command in help_text for command in ("read", "convert", "train"))
+
+
+def test_one_bad_place_does_not_keep_the_others_from_being_read(saved, folder, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    (folder / "scan.h5").write_bytes(b"no picture")
+    (folder / "phone.HEIC").write_bytes(b"a photograph")
+    status, lines, errors = read(
+        capsys, tmp_path / "empty", tmp_path / "*.nothing", folder, "--model", saved, "--max_ratio", "40"
+    )
+    assert (status, len(lines)) == (1, 3)
+    assert "no image in the folder" in errors and "No file matches" in errors and "phone.HEIC" in errors
+    assert "scan.h5" not in errors
+
+
+@pytest.mark.parametrize("name", ["./nothing", "nothing", "nothing/", "a/b/c"])
+def test_a_model_that_can_be_neither_folder_nor_name(folder, capsys, name):
+    assert main(["read", str(folder), "--model", name]) == 1
+    assert f"There is no folder {name}" in capsys.readouterr().err
+
+
+def test_a_model_without_its_processor(saved, folder, tmp_path, capsys):
+    shutil.copytree(saved, tmp_path / "model")
+    (tmp_path / "model" / "processor_config.json").unlink()
+    assert main(["read", str(folder), "--model", str(tmp_path / "model")]) == 1
+    assert "has no processor_config.json" in capsys.readouterr().err
+
+
+def test_what_the_terminal_cannot_show_ends_no_run(saved, folder):
+    (folder / "one.png").rename(folder / "\u8f66\t.png")
+    program = shutil.which("svtrv2", path=str(sys.prefix) + "/bin")
+    command, environment = (
+        [program, "read", str(folder), "--model", str(saved)],
+        {**os.environ, "PYTHONIOENCODING": "ascii"},
+    )
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert [line.count("\t") for line in done.stdout.splitlines()] == [2, 2, 2]
+    done = subprocess.run([*command, "--json"], capture_output=True, text=True, env=environment)
+    assert "\u8f66\t.png" in {json.loads(line)["path"].rsplit("/", 1)[-1] for line in done.stdout.splitlines()}
+
+
+def test_the_reader_of_the_output_may_leave(saved, folder):
+    program = shutil.which("svtrv2", path=str(sys.prefix) + "/bin")
+    command = f"'{program}' read '{folder}' --model '{saved}' | true"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert "Broken pipe" not in done.stderr and "Traceback" not in done.stderr

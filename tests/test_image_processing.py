@@ -238,6 +238,7 @@ JPEG = file_bytes(draw("Hello"), "JPEG")
         (3.5, "an object of type float"),
         ({"bytes": PNG}, "an object of type dict"),
         ("no/such/file.png", "'no/such/file.png': there is no such file"),
+        ("iVBORw0KGgo" * 1000, r"^.{,300}name too long\.$"),
         (".", "it is a folder"),
         ("data:image/png;base64,AAAA", "no image format"),
     ],

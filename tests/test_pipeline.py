@@ -1,6 +1,8 @@
 """Both pipeline tasks, all kinds of input, and batches that read as single images do."""
 
 import io
+import socket
+import threading
 
 import datasets
 import numpy as np
@@ -182,7 +184,7 @@ def test_vertical_crops(read, rotation, monkeypatch):
     expected = [2.5 / 16 * 200, 12.5 / 16 * 200]
     if rotation == 270:  # it runs upwards, so "a" is at the bottom
         expected = [200 - middle for middle in expected]
-        assert result["characters"][0]["start"] > result["characters"][0]["end"]
+    assert all(character["start"] < character["end"] for character in result["characters"])
     assert middles == pytest.approx(expected, abs=60)
     [plain] = read(crop)
     assert "rotation" not in plain
@@ -190,6 +192,32 @@ def test_vertical_crops(read, rotation, monkeypatch):
     # a batch of upright and turned crops
     [first], [second] = read([crop, image], rotate_vertical=True, batch_size=2)
     assert (first["rotation"], second["rotation"]) == (rotation, 0)
+
+
+def test_an_open_file_is_one_image(read, images):
+    images[0].save(file := io.BytesIO(), "PNG")
+    assert read(file) == read(images[0])
+
+
+def test_a_download_that_breaks_off_is_named(read):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+
+        def answer():
+            for _ in range(2):
+                connection, _ = listener.accept()
+                with connection:
+                    connection.recv(1000)
+                    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nhalf")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        url = f"http://127.0.0.1:{port}/word.png"
+        with pytest.raises(UnreadableImageError, match=r"word\.png"):
+            read(url)
+        [[broken], [misspelt]] = read([url, "http://127.0.0.1:port/word.png"], on_error="return")
+        thread.join()
+    assert "IncompleteRead" in broken["error"] and "port" in misspelt["error"]
 
 
 def test_a_bad_image_is_named(read, images, tmp_path):

@@ -3,7 +3,9 @@
 
 import argparse
 import glob
+import io
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,16 +16,25 @@ from PIL import Image
 from tqdm import tqdm
 from transformers.utils import logging
 
+from . import __version__
 from .charsets import ENGLISH_94, read_charset
 from .checkpoint import checkpoint_folder
 from .configuration_svtrv2 import PRESETS
 from .conversion import convert, local_file
 
 
+_NO_PICTURES = {".bufr", ".grib", ".h5", ".hdf", ".mpg", ".mpeg"}
+_PHOTOS = {".heic", ".heif", ".avif", ".jxl"}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status: 0, 1 if it failed (wholly or in part), 2 if it was misused."""
     words = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name or a text that the terminal cannot show must not end the run
+            stream.reconfigure(errors="backslashreplace")
     parser = argparse.ArgumentParser(prog="svtrv2", description="Text recognition with SVTRv2.")
+    parser.add_argument("--version", action="version", version=f"svtrv2-hf {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_read(commands)
     _add_evaluate(commands)
@@ -42,6 +53,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = parser.parse_args(words)
         run: Callable[[argparse.Namespace], int] = arguments.run
         return run(arguments)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain on its way out
+        return 1
     except (ValueError, OSError) as error:
         print(f"svtrv2: {error}", file=sys.stderr)
         return 1
@@ -411,11 +427,18 @@ def _add_read(commands: argparse._SubParsersAction) -> None:
         "Files that cannot be read are told on stderr; the exit status is then 1.",
     )
     parser.add_argument(
-        "paths", nargs="+", metavar="PATH", help="an image, a folder (read with all below it) or a glob"
+        "paths", nargs="+", metavar="PATH", help="an image, its URL, a folder (read with all below it) or a glob"
     )
     _add_model(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object for each image instead")
     parser.add_argument("--characters", action="store_true", help="tell score and place of each character, too")
+    parser.add_argument(
+        "--max_ratio",
+        "--max-ratio",
+        type=_positive,
+        metavar="N",
+        help="squeeze only what is wider than N times its height (default: as the model says; 20 for the one that comes along)",
+    )
     parser.add_argument(
         "--batch_size",
         "--batch-size",
@@ -437,49 +460,70 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
 
 
 def _read(arguments: argparse.Namespace) -> int:
-    files = list(_find_images(arguments.paths))
+    files, problems = _find_images(arguments.paths)
+    for problem in problems:
+        print(f"svtrv2: {problem}", file=sys.stderr)
+    if not files:
+        return 1
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     from transformers import pipeline
 
     read = pipeline("text-recognition", model=checkpoint_folder(arguments.model), batch_size=arguments.batch_size)
     failures = 0
-    results = read((file for file in files), on_error="return", return_characters=arguments.characters)
+    ascii_only = sys.stdout.encoding.lower().replace("-", "") != "utf8"
+    results = read(
+        (file for file in files),
+        on_error="return",
+        return_characters=arguments.characters,
+        max_ratio=arguments.max_ratio,
+    )
     for file, [result] in zip(files, tqdm(results, total=len(files), unit="image", disable=None), strict=True):
         if error := result.get("error"):
             failures += 1
             tqdm.write(f"svtrv2: {error}", file=sys.stderr)
         if arguments.json:
-            tqdm.write(json.dumps({"path": file, **result}, ensure_ascii=False))
+            tqdm.write(json.dumps({"path": file, **result}, ensure_ascii=ascii_only))
         elif not error:
-            tqdm.write("\t".join([file, _one_line(result["generated_text"]), f"{result['score']:.4f}"]))
+            tqdm.write("\t".join([_one_line(file), _one_line(result["generated_text"]), f"{result['score']:.4f}"]))
             for character in result.get("characters", []):
                 place = f"{character['start']:.1f}..{character['end']:.1f}"
                 tqdm.write(f"\t{_one_line(character['text'])}\t{character['score']:.4f}\t{place}")
     if failures:
         print(f"svtrv2: {failures} of {len(files)} files could not be read.", file=sys.stderr)
-    return 1 if failures else 0
+    return 1 if failures or problems else 0
 
 
-def _find_images(paths: Sequence[str]) -> Iterator[str]:
-    """Files as they are, even if they turn out to be no images; of folders, all files with an image's extension."""
-    extensions = set(Image.registered_extensions())
+def _find_images(paths: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Files as they are, even if they turn out to be no images; of folders, all files with an image's extension.
+
+    Second, what was wrong: a folder or a pattern without images, or photographs of a kind that cannot be read here.
+    """
+    known = Image.registered_extensions()
+    # What Pillow can only write (PDF), or opens no more than the header of without a plugin.
+    readable = {suffix for suffix, kind in known.items() if kind in Image.OPEN} - _NO_PICTURES
+    files: list[str] = []
+    problems: list[str] = []
     for path in paths:
         if Path(path).is_dir():
-            found = [
-                str(file)
-                for file in sorted(Path(path).rglob("*"))
-                if file.is_file() and file.suffix.lower() in extensions
-            ]
-            if not found:
-                raise ValueError(f"There is no image in the folder {path}.")
-        elif Path(path).exists() or not glob.has_magic(path):
+            below = [file for file in sorted(Path(path).rglob("*")) if file.is_file()]
+            found = [str(file) for file in below if file.suffix.lower() in readable]
+            left = [file for file in below if file.suffix.lower() in _PHOTOS - readable]
+            if left:
+                problems.append(
+                    f"{len(left)} photographs in {path} are of a kind that Pillow cannot read without a plugin, {left[0].name} the "
+                    "first of them: convert them to JPEG."
+                )
+            elif not found:
+                problems.append(f"There is no image in the folder {path}.")
+        elif Path(path).exists() or not glob.has_magic(path) or path.startswith(("http://", "https://")):
             found = [path]
         else:
             found = sorted(glob.glob(path, recursive=True))  # noqa: PTH207  Path.glob takes no absolute pattern
             if not found:
-                raise ValueError(f"No file matches {path}.")
-        yield from found
+                problems.append(f"No file matches {path}.")
+        files += found
+    return files, problems
 
 
 def _one_line(text: str) -> str:

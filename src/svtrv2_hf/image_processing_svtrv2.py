@@ -9,6 +9,7 @@ Agrees with Topdu/OpenOCR at ae934e5, `tools/data/ratio_dataset_tvresize.py` (th
 for use take images of one height instead: `openrec/preprocess/resize.py`, `RecDynamicResize`, there by OpenCV.
 """
 
+import http.client
 import io
 import math
 import struct
@@ -46,10 +47,11 @@ def target_size(
     ((48, 96), (32, 320))
 
     Raises:
-        ValueError: `max_ratio` is below 1.
+        ValueError: `max_ratio` is no whole number from 1 on.
     """
-    if max_ratio < 1:
-        raise ValueError(f"max_ratio={max_ratio} must be 1 or more.")
+    if max_ratio < 1 or max_ratio != int(max_ratio):
+        raise ValueError(f"max_ratio={max_ratio} must be a whole number, 1 or more.")
+    max_ratio = int(max_ratio)
     ratio = min(max(round(width / height), 1), max_ratio)
     if ratio <= len(bucket_sizes):
         bucket_height, bucket_width = bucket_sizes[ratio - 1]
@@ -106,7 +108,7 @@ def load_rgb(source: Any, name: str | None = None, timeout: float | None = 30.0)
     """Opens an image of any usual kind as RGB, upright, on white.
 
     Args:
-        source: a PIL image; a path; an http, https or data URL; the bytes of a file; an array or tensor of shape
+        source: a PIL image; a path; an http, https or data URL; the bytes of a file; an open file; an array or tensor of shape
             (height, width), (height, width, channels) or (channels, height, width) with 1, 3 or 4 channels, of integers
             in 0..255, uint16 in 0..65535, bool, or floats in 0..1.
         name (`str`, *optional*): what to call the image in errors; by default its path or a description.
@@ -172,12 +174,17 @@ def _named_errors(source: Any, name: str | None) -> Iterator[None]:
         SyntaxError,
         TypeError,
         ValueError,
+        http.client.HTTPException,
         struct.error,
     ) as error:
         if isinstance(error, UnidentifiedImageError):
             reason = "it is in no image format that Pillow knows"
         elif isinstance(error, FileNotFoundError):
             reason = "there is no such file"
+        elif (
+            isinstance(error, OSError) and error.strerror
+        ):  # without the file's name, which may be any text of any length
+            reason = error.strerror
         else:
             reason = str(error) or type(error).__name__
         raise UnreadableImageError(f"Cannot read {name or _describe(source)}: {reason}.") from error
@@ -217,7 +224,7 @@ def _open(source: Any, timeout: float | None) -> Image.Image:
         if source.is_file() and source.stat().st_size == 0:
             raise ValueError("the file is empty")
     elif not hasattr(source, "read"):
-        raise TypeError("an image is a PIL image, a path, a URL, bytes, an array or a tensor")
+        raise TypeError("an image is a PIL image, a path, a URL, bytes, an open file, an array or a tensor")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # an error in _pil_to_rgb
         return Image.open(source)

@@ -40,8 +40,8 @@ class SVTRv2TextRecognitionPipeline(Pipeline):
     def __call__(self, inputs: Any, **kwargs: Any) -> Any:
         """
         Args:
-            inputs: one image (a PIL image, path, http or data URL, bytes, array or tensor), or a list, dataset or generator
-                of them.
+            inputs: one image (a PIL image, path, http or data URL, bytes, open file, array or tensor), or a list, dataset or
+                generator of them.
             batch_size (`int`, *optional*, defaults to 1): images computed together; it changes no reading.
             num_workers (`int`, *optional*, defaults to 0): processes that open and resize images.
             max_ratio (`int`, *optional*): largest width in units of the height, instead of the processor's own.
@@ -49,8 +49,8 @@ class SVTRv2TextRecognitionPipeline(Pipeline):
                 turned by a quarter to either side, and keep the reading with the best score. Results then tell the
                 "rotation" that was applied, 0, 90 or 270 degrees counter-clockwise.
             return_characters (`bool`, *optional*, defaults to `False`): add "characters", a list of
-                {"text", "score", "start", "end"}: `start` and `end` are x in pixels of the original image (y where the
-                crop was rotated).
+                {"text", "score", "start", "end"}: `start` and `end` are x in pixels of the upright original image. Where the
+                crop was rotated they are y, and where by 270 degrees, the first character is the lowest.
             return_words (`bool`, *optional*, defaults to `False`): add "words", the same for the parts between spaces.
             allowed_characters (`str`, *optional*): read these characters only.
             n_best (`int`, *optional*): add "alternatives", the likeliest texts with score and log likelihood.
@@ -71,7 +71,8 @@ class SVTRv2TextRecognitionPipeline(Pipeline):
             inputs = list(inputs)
         if isinstance(inputs, list) and not inputs:
             return []
-        if isinstance(inputs, Iterator) and not isinstance(inputs, types.GeneratorType):
+        is_file = hasattr(inputs, "read")  # which would iterate over its lines
+        if isinstance(inputs, Iterator) and not isinstance(inputs, types.GeneratorType) and not is_file:
             inputs = (item for item in inputs)  # the base class streams nothing but generators
         return super().__call__(inputs, **kwargs)
 
@@ -175,7 +176,7 @@ class SVTRv2TextRecognitionPipeline(Pipeline):
             )[0]
             if rotation == 270:  # the line runs from the bottom of the original upwards
                 for part in [*reading.get("characters", []), *reading.get("words", [])]:
-                    part["start"], part["end"] = height - part["start"], height - part["end"]
+                    part["start"], part["end"] = height - part["end"], height - part["start"]
             readings.append({**reading, "rotation": rotation} if sample["rotations"] else reading)
         best = max(readings, key=lambda reading: reading["score"])
         return [{"generated_text": best.pop("text"), **best}]

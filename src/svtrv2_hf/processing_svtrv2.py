@@ -75,8 +75,8 @@ class SVTRv2Processor(ProcessorMixin):
     def model_input_names(self) -> list[str]:
         return [*self.image_processor.model_input_names, "labels"]
 
-    def encode(self, texts: Iterable[str]) -> list[list[int]]:
-        """The ids of the characters of each text.
+    def encode(self, texts: Iterable[str], what: str = "The text") -> list[list[int]]:
+        """The ids of the characters of each text; errors call it `what`.
 
         Raises:
             ValueError: a text has characters that the charset lacks; they are named.
@@ -86,9 +86,7 @@ class SVTRv2Processor(ProcessorMixin):
             ids = self.tokenizer.convert_tokens_to_ids(list(text))
             if self.tokenizer.unk_token_id in ids:
                 unknown = sorted({c for c, id in zip(text, ids, strict=True) if id == self.tokenizer.unk_token_id})
-                raise ValueError(
-                    f"The text {text!r} has characters that are not in the charset: {''.join(unknown)!r}."
-                )
+                raise ValueError(f"{what} {text!r} has characters that are not in the charset: {''.join(unknown)!r}.")
             encoded.append(ids)
         return encoded
 
@@ -103,12 +101,12 @@ class SVTRv2Processor(ProcessorMixin):
         texts = list(dict.fromkeys([lexicon] if isinstance(lexicon, str) else lexicon))
         if not texts:
             raise ValueError("The lexicon is empty: there is no text to choose from.")
-        return Lexicon(texts, self.encode(texts))
+        return Lexicon(texts, self.encode(texts, "The lexicon's entry"))
 
     def post_process_text_recognition(
         self,
         outputs: Any,
-        target_sizes: Sequence[tuple[int, int]] | None = None,
+        target_sizes: Any = None,
         return_characters: bool = False,
         return_words: bool = False,
         allowed_characters: str | None = None,
@@ -119,13 +117,14 @@ class SVTRv2Processor(ProcessorMixin):
 
         Args:
             outputs ([`SVTRv2CTCOutput`]): of the model; only `logits` and `logits_lengths` are needed.
-            target_sizes (`list[tuple[int, int]]`, *optional*): `(height, width)` in pixels of each original image. With it
+            target_sizes (`list[tuple[int, int]]`, array or tensor, *optional*): `(height, width)` in pixels of each original image. With it
                 characters and words are placed in pixels of that image, without it in shares of the width that the model was given.
             return_characters (`bool`): also "characters": a list of {"text", "score", "start", "end"}, left to right.
             return_words (`bool`): also "words": the same for the parts between spaces.
             allowed_characters (`str`, *optional*): read these characters only; probabilities are conditioned on that.
             n_best (`int`, *optional*): also "alternatives": the likeliest texts as a list of {"text", "score",
-                "log_likelihood"}, best first, by prefix beam search or from the lexicon. The first is the reading.
+                "log_likelihood"}, best first by log likelihood, which scores need not follow; by prefix beam search or from the
+                lexicon. The first is the reading.
             lexicon (`list[str]` or [`Lexicon`], *optional*): read the entry with the largest exact CTC likelihood. If none
                 fits into the image's frames, the reading is empty.
 
@@ -147,12 +146,14 @@ class SVTRv2Processor(ProcessorMixin):
             )
         if n_best is not None and n_best < 1:
             raise ValueError(f"n_best={n_best} must be 1 or more.")
+        if isinstance(target_sizes, (np.ndarray, torch.Tensor)):
+            target_sizes = target_sizes.tolist()
         if target_sizes is not None and len(target_sizes) != len(logits):
             raise ValueError(f"There are {len(logits)} readings, but {len(target_sizes)} target_sizes.")
         blank = self.tokenizer.pad_token_id
         allowed = None
         if allowed_characters is not None:
-            allowed = [blank, *self.encode([allowed_characters])[0]]
+            allowed = [blank, *self.encode([allowed_characters], "allowed_characters")[0]]
         entries = None if lexicon is None else self.encode_lexicon(lexicon)
 
         readings = []
