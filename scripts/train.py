@@ -4,8 +4,8 @@
 
 import sys
 
-from svtrv2_hf.training.train import main
+from svtrv2_hf.cli import main
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main(["train", *sys.argv[1:]]))

@@ -134,6 +134,15 @@ def test_characters_lengths_and_shapes_are_counted():
     assert report_on(samples, max_ratio=20).clipped == 0
 
 
+def test_labels_that_begin_or_end_with_a_space_are_told():
+    report = report_on([(WIDE, text) for text in ("a", " b", "c\u3000", "  ", "a b", "")], charset="abc \u3000")
+    assert (report.padded, (report + report).padded, report.to_dict()["padded"]) == (3, 6, 3)
+    assert report.usable == 5, "it is no fault"
+    [sentence] = [one for one in advise(report) if "begin or end with" in one]
+    assert sentence.startswith("Labels that begin or end with a space, or are nothing else: 3 samples.")
+    assert not [one for one in advise(report_on([(WIDE, "a b")], charset="abc ")) if "begin or end with" in one]
+
+
 def test_a_photograph_on_its_side_is_measured_upright():
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -388,6 +397,22 @@ def test_a_recipe_that_goes_on_from_a_saved_model_has_its_rules(good, saved, pro
     assert run(capsys, tmp_path / "recipe.yml", "--output", tmp_path / "out")[0] == 1
     content = json.loads((tmp_path / "out" / "audit.json").read_text())
     assert (content["charset"], content["max_ratio"]) == (CHARSET, 8)
+
+
+def test_a_recipe_that_goes_on_from_the_packages_own_model(good, tmp_path, capsys):
+    (tmp_path / "recipe.yml").write_text(f"train_data: [{good}]\nmodel: default\n")
+    status, out, errors = run(capsys, tmp_path / "recipe.yml")
+    assert (status, "Error" in errors) == (0, False)
+    assert "charset of 95 characters" in out and "up to 20 times" in out
+
+
+def test_images_that_are_listed_twice_are_told(good, bad, capsys):
+    with (good / "labels.tsv").open("a") as file:
+        file.write("0.png\tother\n1.png\tother\n0.png\tother\n./0.png\tother\n")
+    _, out, _ = run(capsys, good, bad)
+    assert "good lists 2 images more than once, 2 of them with different texts: " in out
+    assert f"texts: {good / '0.png'}, {good / '1.png'}." in out
+    assert "bad lists" not in out
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,13 @@ def test_a_root_without_sets_is_an_error(tmp_path):
         find_sets(tmp_path / "nowhere")
 
 
+@pytest.mark.parametrize("names", [None, ["own"]])
+def test_a_root_that_is_itself_a_set_is_told_how_to_be_read(tmp_path, names):
+    make_folder(tmp_path / "own", ["one"])
+    with pytest.raises(FileNotFoundError, match=r"own is a set itself: --sets NAME=\S*own reads it\."):
+        find_sets(tmp_path / "own", names)
+
+
 def test_a_folder_with_two_kinds_of_data_is_an_error(tmp_path):
     (make_sets(tmp_path, "plates") / "plates" / "labels.tsv").touch()
     with pytest.raises(ValueError, match="plates holds more than one kind of data"):

@@ -58,6 +58,9 @@ def test_characters_outside_are_unknown_one_by_one(tokenizer):
         ("", "empty"),
         (["a", "bc"], "Entry 1 of the charset, 'bc'"),
         (["a", ""], "Entry 1"),
+        (["a", "e\u0301"], r"Entry 1 .*: it is U\+0065 U\+0301\. Write it as the one character U\+00E9"),
+        (["x\u0301"], r"U\+0078 U\+0301\.$"),
+        (["abcdefghij"], r"U\+0068 \.\.\. \(10 characters\)"),
         ("abca", r"'a' \(U\+0061\) twice: entries 0 and 3"),
     ],
 )

@@ -254,3 +254,17 @@ def test_other_files(tmp_path, content, message):
         load_checkpoint(source)
     with pytest.raises(ConversionError, match="There is no checkpoint"):
         load_checkpoint(tmp_path / "none.pth")
+
+
+def test_numbers_of_numpy_1_are_plain(tiny, tmp_path):
+    """Files that were written under numpy 1 name the function that makes its numbers as it was called then."""
+    source = checkpoint(tmp_path / "best.pth", tiny)
+    with zipfile.ZipFile(source) as archive:
+        parts = {info.filename: archive.read(info) for info in archive.infolist()}
+    [pickled] = [name for name in parts if name.endswith("data.pkl")]
+    assert b"cnumpy._core.multiarray\n" in parts[pickled]
+    parts[pickled] = parts[pickled].replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n")
+    with zipfile.ZipFile(source, "w") as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content)
+    assert load_checkpoint(source).keys() == tiny.keys()

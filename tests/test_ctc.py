@@ -171,3 +171,9 @@ def test_spans_leave_a_wide_gap_free():
     tokens = [Token(1, 1, 2, 3), Token(1, 1, 6, 7), Token(1, 1, 30, 31), Token(1, 1, 34, 35)]
     placed = [(start * 40, end * 40) for start, end in spans(tokens, 40)]
     assert placed == [pytest.approx(p) for p in [(0.5, 4.5), (4.5, 8.5), (28.5, 32.5), (32.5, 36.5)]]
+
+
+def test_beam_search_leaves_out_what_is_impossible():
+    """With one character allowed there are few texts, and none longer than every other frame."""
+    log_probs = log_softmax(np.zeros((4, 3)), allowed=[0, 1])
+    assert {text for text, _ in beam_search(log_probs, n_best=20)} == {(), (1,), (1, 1)}

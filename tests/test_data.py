@@ -170,6 +170,14 @@ def test_nothing_to_train_on_is_an_error_and_no_endless_loop():
         next(batches_of([word(""), word("\u00e9")]))
 
 
+def test_images_that_all_break_in_decoding_are_an_error_and_no_endless_loop():
+    image = draw("word")
+    image.save(file := io.BytesIO(), "PNG")
+    half = Sample(file.getvalue()[: len(file.getvalue()) // 2], "word", "half")
+    with pytest.raises(ValueError, match=r"None of the last \d+ images can be decoded.*unreadable"):
+        next(batches_of([half] * 5, batch_size=2))
+
+
 def test_a_rotated_photograph_goes_to_the_bucket_of_its_upright_size():
     exif = Image.Exif()
     exif[0x0112] = 6

@@ -104,6 +104,12 @@ def test_seeds_draw_other_texts(atlas):
     assert (one & two).total() < 0.2 * one.total()
 
 
+def test_what_is_drawn_without_a_seed_is_not_trained_on(atlas):
+    trained = texts_in(take(batches_of(atlas, seed=0), 10))
+    held_out = Counter(sample.text for sample in open_source(f"drawn:{atlas}?samples=80").read())
+    assert (trained & held_out).total() < 0.2 * 80
+
+
 def test_ranks_draw_other_texts(atlas):
     parts = []
     for rank in range(2):

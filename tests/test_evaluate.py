@@ -6,6 +6,7 @@ import json
 import pytest
 from conftest import draw, make_folder
 
+from svtrv2_hf import SVTRv2ForCTC
 from svtrv2_hf.cli import main
 from svtrv2_hf.evaluation.evaluate import open_sets
 
@@ -112,6 +113,37 @@ def test_an_image_that_cannot_be_read_is_told(root, saved, capsys):
     told = capsys.readouterr()
     assert "0.png could not be read" in told.err
     assert "60.00" in told.out
+
+
+@pytest.mark.parametrize("device", ["foo", "cuda:99", "meta"])
+@pytest.mark.parametrize("command", ["evaluate", "benchmark"])
+def test_a_device_that_is_not_there(root, saved, capsys, command, device):
+    place = ["--data", str(root)] if command == "evaluate" else ["--rounds", "1"]
+    assert main([command, "--model", str(saved), *place, "--device", device]) == 1
+    assert capsys.readouterr().err == f"svtrv2: --device {device}: torch cannot compute on such a device here.\n"
+
+
+@pytest.mark.parametrize("command", ["evaluate", "benchmark"])
+def test_an_output_that_cannot_be_written_is_told_before_the_work(saved, tmp_path, capsys, command, monkeypatch):
+    (tmp_path / "file").touch()
+    (tmp_path / "folder.json").mkdir()
+    monkeypatch.setattr(SVTRv2ForCTC, "from_pretrained", lambda *_, **__: pytest.fail("the work has begun"))
+    for output in (tmp_path / "file" / "x.json", tmp_path / "folder.json"):
+        assert main([command, "--model", str(saved), "--output", str(output)]) == 1
+        assert f"--output {output} cannot be written" in capsys.readouterr().err
+
+
+def test_a_benchmark_makes_the_folder_of_its_output(saved, tmp_path):
+    output = tmp_path / "new" / "x.json"
+    words = ["benchmark", "--model", str(saved), "--rounds", "1", "--batch_sizes", "1", "--output", str(output)]
+    assert main(words) == 0
+    assert results(output)["parameters"]
+    assert [path.name for path in output.parent.iterdir()] == ["x.json"]
+
+
+def test_a_benchmark_is_of_a_model_or_of_a_size(saved, capsys):
+    assert main(["benchmark", "--model", str(saved), "--size", "tiny", "--rounds", "1"]) == 1
+    assert "--model or --size" in capsys.readouterr().err
 
 
 def test_the_output_has_a_form(root, saved, capsys):

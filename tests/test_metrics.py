@@ -6,7 +6,7 @@ import math
 import pytest
 from conftest import GOLDEN
 
-from svtrv2_hf.evaluation.metrics import Score, compare, normalize_text
+from svtrv2_hf.evaluation.metrics import Score, compare, normalize_text, usual_protocol
 
 
 @pytest.mark.parametrize("protocol", ["english", "chinese"])
@@ -38,3 +38,16 @@ def test_scores_add_up():
     assert math.isnan(Score().word_accuracy)
     with pytest.raises(ValueError, match="zip"):
         compare(["a"], [])
+
+
+def test_labels_of_which_nothing_is_left_are_counted():
+    assert compare(["", "a"], ["\ud55c\uad6d", "a"]).emptied == 1
+    assert compare(["", "a"], ["\ud55c\uad6d", "a"], "chinese").emptied == 0
+
+
+@pytest.mark.parametrize(
+    ("charset", "protocol"),
+    [("abc012", "english"), ("a-!? ", "english"), ("ab\u00e9", "chinese"), ("\ud55c", "chinese"), ("\u0661", "chinese")],
+)
+def test_the_usual_protocol_leaves_out_no_letters(charset, protocol):
+    assert usual_protocol(charset) == protocol

@@ -258,3 +258,11 @@ def test_exports_with_dynamic_batch_and_width(model):
     )
     pixel_values = torch.randn(5, 3, 32, 256)
     torch.testing.assert_close(program.module()(pixel_values).logits, model(pixel_values).logits, rtol=0, atol=1e-4)
+
+
+@torch.no_grad()
+def test_a_configuration_may_ask_for_tuples(model, monkeypatch):
+    images = torch.randn(1, 3, 32, 64)
+    expected = model(images).logits
+    monkeypatch.setattr(model.config, "return_dict", False)
+    assert torch.equal(model(images)[0], expected)

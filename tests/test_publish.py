@@ -1,5 +1,6 @@
 """The command `svtrv2 publish`, with the Hub's API replaced; and a published folder found by its name."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -10,8 +11,10 @@ import pytest
 import torch
 import yaml
 from conftest import draw, make_folder
+from huggingface_hub.utils import filter_repo_objects
 
 from svtrv2_hf.cli import main
+from svtrv2_hf.evaluation.provenance import weights_digest
 from svtrv2_hf.hub import publish
 from svtrv2_hf.hub.check import left_behind
 
@@ -42,13 +45,17 @@ def test_a_new_folder_gets_a_card_and_is_uploaded(saved, hub, tmp_path, capsys):
     data = make_folder(tmp_path / "data", ["ab", "cd"])
     assert main(["evaluate", "--model", str(saved), "--sets", f"mine={data}", "--output", str(results)]) == 0
     (saved / "checkpoint-5").mkdir()
+    (saved / "checkpoint-5" / "model.safetensors").write_bytes(b"older")
     (saved / "notes.txt").write_text("mine")
     assert run(saved, "--license", "cc-by-4.0", "--language", "en", "--results", str(results), "--private") == 0
     assert [(kind, repo) for kind, repo, _ in hub] == [("create", "me/reader"), ("upload", "me/reader")]
     assert hub[0][2]["private"] is True
     told = capsys.readouterr()
     assert "Not published: checkpoint-5/, notes.txt" in told.err
-    assert "notes.txt" not in hub[1][2]["allow_patterns"]
+    files = [str(path.relative_to(saved)) for path in saved.rglob("*") if path.is_file()]
+    sent = set(filter_repo_objects(files, allow_patterns=hub[1][2]["allow_patterns"]))
+    assert {"model.safetensors", "README.md"} <= sent
+    assert not sent & {"notes.txt", "checkpoint-5/model.safetensors"}
     fields = yaml.safe_load((saved / "README.md").read_text().split("---\n")[1])
     assert (fields["license"], fields["language"], fields["pipeline_tag"]) == ("cc-by-4.0", "en", "image-to-text")
     [result] = fields["model-index"][0]["results"]
@@ -72,8 +79,70 @@ def test_a_card_that_is_there_is_kept(saved, hub, capsys):
     (saved / "README.md").write_text(card)
     assert run(saved) == 0
     assert (saved / "README.md").read_text() == card
-    assert run(saved, "--license", "mit") == 1
-    assert "have no effect" in capsys.readouterr().err
+    capsys.readouterr()
+    assert run(saved, "--license", "mit", "--language", "en") == 0, "as after a dry run"
+    assert (saved / "README.md").read_text() == card
+    assert "README.md is kept: --license and --language have no effect" in capsys.readouterr().err
+    assert len(hub) == 4
+
+
+def evaluated(saved, folder, name="mine"):
+    """A results file of the recogniser, of two images."""
+    path = folder / "results.json"
+    data = make_folder(folder / "data", ["ab", "cd"])
+    main(["evaluate", "--model", str(saved), "--sets", f"{name}={data}", "--output", str(path)])
+    return path
+
+
+def test_figures_of_other_weights_are_refused(saved, hub, tmp_path, capsys):
+    path = evaluated(saved, tmp_path)
+    content = json.loads(path.read_text())
+    assert content["weights_sha256"] == hashlib.sha256((saved / "model.safetensors").read_bytes()).hexdigest()
+    words = ["--license", "mit", "--results", str(path), "--dry_run"]
+    path.write_text(json.dumps({**content, "weights_sha256": "0" * 64}))
+    assert run(saved, *words) == 1
+    assert "are of other weights" in capsys.readouterr().err
+    assert not (saved / "README.md").exists()
+    del content["weights_sha256"]
+    path.write_text(json.dumps(content))
+    assert run(saved, *words) == 0
+    assert "does not say which weights" in capsys.readouterr().err
+
+
+def test_weights_in_parts_have_a_digest_and_those_that_are_not_here_have_none(model, tmp_path):
+    model.save_pretrained(tmp_path / "parts", max_shard_size="50KB")
+    assert not (tmp_path / "parts" / "model.safetensors").exists()
+    digest = weights_digest(str(tmp_path / "parts"))
+    assert len(digest) == 64
+    (part := sorted((tmp_path / "parts").glob("*.safetensors"))[-1]).write_bytes(part.read_bytes()[:-1] + b"x")
+    assert weights_digest(str(tmp_path / "parts")) not in (digest, None)
+    assert weights_digest("nobody/nothing") is None
+
+
+def test_a_part_of_a_benchmark_is_no_result_of_the_benchmark(saved, hub, tmp_path, capsys):
+    path = evaluated(saved, tmp_path, "SVT")
+    assert run(saved, "--license", "mit", "--results", str(path), "--dry_run") == 0
+    _, metadata, text = (saved / "README.md").read_text().split("---\n", 2)
+    assert "model-index" not in yaml.safe_load(metadata)
+    assert "SVT has 2 samples, but the benchmark has 647" in text
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"model": "nano", "steps": 5}', "is not what svtrv2 evaluate writes"),
+        ("[1]", "is not what svtrv2 evaluate writes"),
+        ('{"sets": [1]}', "is not what svtrv2 evaluate writes"),
+        ("{", "is no JSON"),
+        (b"\xff", "is no JSON"),
+    ],
+)
+def test_what_are_no_results(saved, hub, tmp_path, capsys, content, message):
+    path = tmp_path / "run.json"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert run(saved, "--license", "mit", "--results", str(path)) == 1
+    assert message in capsys.readouterr().err
+    assert not hub
 
 
 @pytest.mark.parametrize(
@@ -100,6 +169,12 @@ def test_what_it_is_called_with(saved, hub, tmp_path, capsys):
     assert "There is no folder" in capsys.readouterr().err
     assert main(["publish", str(saved), "--repo", "reader"]) == 1
     assert "must be OWNER/NAME" in capsys.readouterr().err
+    assert main(["publish", str(saved), "--repo", "me/x y", "--license", "mit", "--dry_run"]) == 1
+    assert "--repo 'me/x y' is no name on the Hub" in capsys.readouterr().err
+    for license in ("Apache-2.0", "apache 2.0", " "):
+        assert run(saved, "--license", license, "--dry_run") == 1
+        assert "small letters" in capsys.readouterr().err
+        assert not (saved / "README.md").exists()
     assert run(saved) == 1
     assert "needs the licence" in capsys.readouterr().err
 

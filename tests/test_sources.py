@@ -252,6 +252,17 @@ def test_wrong_lists(tmp_path, content, error, message):
         open_source(str(tmp_path))
 
 
+def test_all_missing_files_of_a_list_are_told_at_once(tmp_path):
+    (tmp_path / "3.png").write_bytes(b"image")
+    (tmp_path / "labels.tsv").write_text("".join(f"{number}.png\ta\n" for number in range(500)))
+    with pytest.raises(FileNotFoundError) as error:
+        open_source(str(tmp_path))
+    message = str(error.value)
+    assert "labels.tsv: 499 of the 500 files that it names are missing" in message
+    assert [f"(line {number + 1})" in message for number in (0, 1, 2, 4)] == [True, True, True, False]
+    assert str(tmp_path / "2.png") in message
+
+
 def test_a_list_has_lines_of_file_tab_text(tmp_path):
     (tmp_path / "a.png").write_bytes(b"image")
     lines = ["a.png\tone\r", "", "a.png\t", "a.png\t two\twords ", "a.png\tcarriage\rreturn"]

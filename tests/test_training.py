@@ -2,6 +2,8 @@
 
 import copy
 import json
+import multiprocessing
+import os
 import signal
 import subprocess
 import sys
@@ -21,6 +23,7 @@ from svtrv2_hf.data.buckets import BucketBatches, EvaluationBatches, pixel_value
 from svtrv2_hf.data.labels import LabelEncoder, UnknownCharactersError
 from svtrv2_hf.data.sources import open_source
 from svtrv2_hf.training.arguments import SVTRv2TrainingArguments, parse_arguments
+from svtrv2_hf.training.callbacks import StopInTime
 from svtrv2_hf.training.train import main
 from svtrv2_hf.training.trainer import SVTRv2Trainer
 
@@ -204,6 +207,48 @@ def test_resuming_otherwise_is_refused_or_asked_for(config, folder, tmp_path):
     assert 1e-4 >= rates[2] > rates[-1] > 0, "the schedule of this run is gone on with"
 
 
+def test_resuming_with_other_labels_or_hyperparameters_is_refused(config, folder, tmp_path):
+    options = {"save_strategy": "steps", "save_steps": 2}
+    trainer_on(folder, SVTRv2ForCTC(config), arguments(tmp_path, **options)).train()
+    again = trainer_on(folder, SVTRv2ForCTC(config), arguments(tmp_path, **options))
+    again.train(resume_from_checkpoint=str(tmp_path / "out" / "checkpoint-2"))
+    for name, value in (("ema_decay", 0.9), ("max_grad_norm", 1.0), ("adam_beta2", 0.9)):
+        other = trainer_on(folder, SVTRv2ForCTC(config), arguments(tmp_path, **{name: value}))
+        with pytest.raises(ValueError, match=f"other settings than this run has: {name} was .* and is {value}"):
+            other.train(resume_from_checkpoint=True)
+    listing = folder / "labels.tsv"
+    listing.write_text(listing.read_text().replace("\t001", "\t999"))
+    other = trainer_on(folder, SVTRv2ForCTC(config), arguments(tmp_path))
+    with pytest.raises(ValueError, match="other settings than this run has: checksums_of_labels was"):
+        other.train(resume_from_checkpoint=True)
+    data_state = tmp_path / "out" / "checkpoint-2" / "data_state.json"
+    states = json.loads(data_state.read_text())
+    for name in ("ema_decay", "max_grad_norm", "adam_beta2", "freeze_stages", "checksums_of_labels"):
+        del states["settings"][name]
+    data_state.write_text(json.dumps(states))
+    other.train(resume_from_checkpoint=str(data_state.parent))  # of an older version, which did not write them
+    assert other.state.global_step == 4
+
+
+def test_no_run_goes_on_from_another_model(config, folder, tmp_path):
+    options = {"save_strategy": "steps", "save_steps": 2}
+    trainer_on(folder, SVTRv2ForCTC(config), arguments(tmp_path, **options)).train()
+    checkpoint = str(tmp_path / "out" / "checkpoint-2")
+    args = arguments(tmp_path, resume_inexactly=True)
+    frozen = trainer_on(folder, SVTRv2ForCTC(config), args, freeze_stages=1)
+    with pytest.raises(
+        ValueError, match=r"checkpoint-2 was made with --freeze_stages 0, .*pass --model .*checkpoint-2"
+    ):
+        frozen.train(resume_from_checkpoint=checkpoint)
+    other_charset = trainer_on(folder, SVTRv2ForCTC(config), args)
+    other_charset.train_dataset.encoder = LabelEncoder(CHARSET[::-1])
+    with pytest.raises(ValueError, match="was made with another charset"):
+        other_charset.train(resume_from_checkpoint=checkpoint)
+    config.hidden_sizes = [16, 32, 48]
+    with pytest.raises(ValueError, match="was made with another model"):
+        trainer_on(folder, SVTRv2ForCTC(config), args).train(resume_from_checkpoint=checkpoint)
+
+
 def test_a_checkpoint_of_others_is_refused(config, folder, tmp_path):
     (tmp_path / "checkpoint-3").mkdir()
     trainer = trainer_on(folder, SVTRv2ForCTC(config), arguments(tmp_path))
@@ -271,6 +316,69 @@ def test_evaluation_is_the_mean_over_samples_and_keeps_the_best(config, folder, 
     assert seen[-1]["eval_held_word_accuracy"] == pytest.approx(right / 12)
     with Image.open(tmp_path / "out" / "learning_curve.png") as picture:
         assert picture.size == (1100, 400)
+
+
+def test_the_best_model_has_the_lowest_loss(config, folder, tmp_path):
+    assert arguments(tmp_path).greater_is_better is True
+    held = make_folder(tmp_path / "held", ["1", "2"])
+    trainer = trainer_on(folder, SVTRv2ForCTC(config), arguments(tmp_path, metric_for_best_model="loss"), held)
+    assert [trainer._determine_best_metric({"eval_loss": loss}, None) for loss in (3.0, 4.0, 2.0)] == [
+        True,
+        False,
+        True,
+    ]
+    with pytest.raises(ValueError, match=r"accuracy: there is no such metric. There are word_accuracy, .* held_loss"):
+        trainer_on(folder, SVTRv2ForCTC(config), arguments(tmp_path, metric_for_best_model="accuracy"), held)
+
+
+def test_of_equally_accurate_models_the_one_with_the_lower_loss_is_kept(config, folder, tmp_path):
+    trainer = trainer_on(folder, SVTRv2ForCTC(config), arguments(tmp_path))
+    best = []
+    for step, (accuracy, loss) in enumerate([(0.5, 3.0), (0.5, 4.0), (0.5, 2.0), (0.5, 2.5), (0.4, 1.0), (0.6, 9.0)]):
+        trainer.state.global_step = step
+        metrics = {"eval_word_accuracy": accuracy, "eval_loss": loss}
+        trainer.state.log_history.append({**metrics, "step": step})
+        best.append(trainer._determine_best_metric(metrics, None))
+    assert best == [True, False, True, False, False, True]
+    assert trainer.state.best_metric == 0.6
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("lr_scheduler_type", "cosine", "not supported here: the schedule is always one cycle"),
+        ("optim", "sgd", "not supported here: the optimiser is always AdamW"),
+        ("label_smoothing_factor", 0.1, "not supported here: the loss"),
+        ("include_for_metrics", ["loss"], "not supported here: evaluation"),
+        ("eval_strategy", "epoch", "no epoch ends. Use steps, and --eval_steps"),
+        ("save_strategy", "epoch", "no epoch ends. Use steps, and --save_steps"),
+        ("per_device_train_batch_size", 0, "must be 1 or more, not 0"),
+        ("max_hours", -1.0, "must be more than 0, not -1.0"),
+        ("max_grad_norm", -1.0, "must be 0 or more, not -1.0"),
+        ("ema_decay", 1.0, "less than 1, not 1.0"),
+    ],
+)
+def test_what_is_not_supported_is_refused(tmp_path, name, value, message):
+    with pytest.raises(ValueError, match=f"^--{name} .*{message}"):
+        arguments(tmp_path, **{name: value})
+
+
+def test_a_warmup_longer_than_the_run_is_refused(config, folder, tmp_path):
+    with pytest.raises(ValueError, match="--warmup_steps 10 is more than the 4 steps"):
+        trainer_on(folder, SVTRv2ForCTC(config), arguments(tmp_path, warmup_steps=10)).train()
+
+
+def test_an_error_in_a_worker_leaves_no_worker_and_no_handler(config, folder, tmp_path):
+    """While the error is held, and with it, by its traceback, the loader's iterator."""
+    held = make_folder(tmp_path / "held", [f"{number:03}" for number in range(9)])
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    trainer = trainer_on(folder, SVTRv2ForCTC(config), arguments(tmp_path, dataloader_num_workers=2), held)
+    for place, work in ((held, trainer.evaluate), (folder, trainer.train)):
+        (place / "3.png").unlink()
+        with pytest.raises(FileNotFoundError, match=r"3\.png") as caught:
+            work()
+        assert not multiprocessing.active_children(), caught
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
 
 
 def test_frozen_stages_stay_as_they_are(config, folder, tmp_path):
@@ -344,7 +452,7 @@ def test_a_folder_with_another_run_is_not_mixed_up(folder, digits, tmp_path):
 @pytest.mark.parametrize(
     ("words", "error", "message"),
     [
-        (["--model", "large"], OSError, "large"),
+        (["--model", "large"], ValueError, r"--model large is no size \(nano, tiny, small, base\), not default"),
         (
             ["--charset", "{digits}"],
             UnknownCharactersError,
@@ -367,6 +475,12 @@ def test_a_recipe_and_the_command_line(tmp_path):
     chosen, arguments = parse_arguments([str(recipe), "--max_steps", "20"])
     assert (chosen.train_data, chosen.model) == (["a", "b"], "nano")
     assert (arguments.learning_rate, arguments.max_steps) == (1e-3, 20)
+    recipe.write_text("train_data: a\neval_data: []\nmax_hours: null\ncharset: null\noutput_dir: out\n")
+    chosen, arguments = parse_arguments([str(recipe)])
+    assert (chosen.train_data, chosen.eval_data, chosen.charset, arguments.max_hours) == (["a"], [], None, None)
+    recipe.write_text("train_data: a\noutput_dir: out\nlr_scheduler_kwargs: {a: 1}\n")
+    with pytest.raises(ValueError, match="--lr_scheduler_kwargs is not supported"):
+        parse_arguments([str(recipe)])
     recipe.write_text("- a\n- b\n")
     with pytest.raises(ValueError, match="must map names of arguments"):
         parse_arguments([str(recipe)])
@@ -459,6 +573,45 @@ def test_it_stops_after_some_hours_and_goes_on(folder, digits, tmp_path):
     assert record["samples"] > step and record["steps"] > step
     assert record["steps"] < step + 50, "it was evaluated every other step, not as often as the part before"
     assert record["hours"] > seconds / 3600, "the hours of both parts"
+
+
+def test_an_error_in_a_worker_ends_the_program(folder, digits, tmp_path):
+    words = ("--output_dir", tmp_path / "out", "--train_data", folder, "--charset", digits, *LONG_RUN)
+    process = script(*words, "--max_label_length", "1", "--dataloader_num_workers", "2")
+    try:
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 1
+    assert "samples can be trained on" in errors
+
+
+def test_ctrl_c_saves_a_checkpoint(folder, digits, tmp_path):
+    words = ("--output_dir", tmp_path / "out", "--train_data", folder, "--charset", digits, *LONG_RUN)
+    process = script(*words, "--dataloader_num_workers", "1", "--logging_steps", "1", start_new_session=True)
+    assert any("'loss'" in line for line in iter(process.stdout.readline, "")), process.stderr.read()
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the trainer and its workers
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "Saving a checkpoint after this step" in errors
+    assert "it was sent SIGINT. The same command with --resume_from_checkpoint True goes on" in errors
+    assert "Traceback" not in errors
+    assert last_step(tmp_path / "out") > 0
+
+
+def test_a_second_ctrl_c_stops_at_once(capfd):
+    stop = StopInTime()
+    stop._note_signal(signal.SIGINT, None)
+    with pytest.raises(KeyboardInterrupt):
+        stop._note_signal(signal.SIGINT, None)
+    assert "Ctrl-C again stops at once" in capfd.readouterr().err
+
+
+def test_a_mistake_is_told_in_one_line(tmp_path):
+    process = script("--model", "nano", "--train_data", "nodir", "--output_dir", tmp_path / "out")
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert errors.startswith("svtrv2: There is no data") and errors.count("\n") == 1
 
 
 def test_killed_at_any_moment_it_leaves_a_checkpoint(folder, digits, tmp_path):

@@ -2,6 +2,7 @@
 """Charsets: the ordered characters that a recogniser knows, and the tokenizer that holds them."""
 
 import string
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -49,12 +50,25 @@ def check_charset(charset: Sequence[str]) -> None:
     seen: dict[str, int] = {}
     for number, entry in enumerate(charset):
         if len(entry) != 1:
-            raise ValueError(f"Entry {number} of the charset, {entry!r}, is not a single character.")
+            raise ValueError(f"Entry {number} of the charset, {entry!r}, is not a single character: {_told(entry)}")
         if entry in seen:
             raise ValueError(
                 f"The charset holds {entry!r} (U+{ord(entry):04X}) twice: entries {seen[entry]} and {number}."
             )
         seen[entry] = number
+
+
+def _told(entry: str) -> str:
+    """What an entry is that is no single character, since a letter with a separate accent looks like one."""
+    if not entry:
+        return "it is empty."
+    points = " ".join(f"U+{ord(character):04X}" for character in entry[:8])
+    if len(entry) > 8:
+        return f"it is {points} ... ({len(entry)} characters)."
+    composed = unicodedata.normalize("NFC", entry)
+    if len(composed) > 1:
+        return f"it is {points}."
+    return f"it is {points}. Write it as the one character U+{ord(composed):04X} (Unicode's NFC), in the labels, too."
 
 
 def read_charset(path: str | Path) -> list[str]:

@@ -7,8 +7,10 @@ import io
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,6 @@ from PIL import Image
 from tqdm import tqdm
 from transformers.utils import logging
 
-from . import __version__
 from .charsets import ENGLISH_94, read_charset
 from .checkpoint import checkpoint_folder
 from .configuration_svtrv2 import PRESETS
@@ -34,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):  # a name or a text that the terminal cannot show must not end the run
             stream.reconfigure(errors="backslashreplace")
     parser = argparse.ArgumentParser(prog="svtrv2", description="Text recognition with SVTRv2.")
-    parser.add_argument("--version", action="version", version=f"svtrv2-hf {__version__}")
+    parser.add_argument("--version", action="version", version=f"svtrv2-hf {version('svtrv2-hf')}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_read(commands)
     _add_evaluate(commands)
@@ -143,8 +144,8 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--protocol",
         choices=("english", "chinese"),
-        help="compare letters and digits, or all but spaces; case is ignored in both (default: as usual for each benchmark, "
-        "english for other sets)",
+        help="compare ASCII letters and digits (english), or all but spaces (chinese); case is ignored in both (default: as usual for each "
+        "benchmark, and for other sets chinese if the model knows other letters or digits)",
     )
     parser.add_argument(
         "--max_ratio",
@@ -177,7 +178,34 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
 def _evaluate(arguments: argparse.Namespace) -> int:
     with _packages_for("Evaluating"):
         from .evaluation.evaluate import run
+    if arguments.device is not None:
+        _check_device(arguments.device)
+    if arguments.output is not None:
+        _check_output(arguments.output)
     return run(**_options(arguments))
+
+
+def _check_device(name: str) -> None:
+    import torch
+
+    try:
+        torch.zeros(1, device=name).item()
+    except (RuntimeError, AssertionError) as error:  # the latter where torch was built without CUDA
+        raise ValueError(f"--device {name}: torch cannot compute on such a device here.") from error
+
+
+def _check_output(name: str) -> None:
+    """Makes the folder of an output file, and tries to write there, before the work that would be lost."""
+    path = Path(name)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            path.open("a").close()
+        else:
+            with tempfile.TemporaryFile(dir=path.parent):
+                pass
+    except OSError as error:
+        raise ValueError(f"--output {name} cannot be written: {error.strerror}.") from error
 
 
 def _add_benchmark(commands: argparse._SubParsersAction) -> None:
@@ -216,8 +244,11 @@ def _benchmark(arguments: argparse.Namespace) -> int:
     from .modeling_svtrv2 import SVTRv2ForCTC
     from .processing_svtrv2 import SVTRv2Processor
 
-    if arguments.device.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"--device {arguments.device}: torch sees no such device here.")
+    if arguments.size and arguments.model != "default":
+        raise ValueError("Give --model or --size, which is a model with random weights, but not both.")
+    _check_device(arguments.device)
+    if arguments.output:
+        _check_output(arguments.output)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     images = open_images(arguments.images, arguments.limit) if arguments.images else []

@@ -118,7 +118,15 @@ def load_checkpoint(path: str | Path) -> dict[str, torch.Tensor]:
     if path.suffix == ".safetensors":
         return safetensors.torch.load_file(path)
     # Published checkpoints keep their metrics as numpy numbers, which are as plain as Python's.
-    plain: list[Any] = [np.float64(0).__reduce__()[0], np.dtype, type(np.dtype("float64")), type(np.dtype("float32"))]
+    # numpy 2 has moved the function that makes them, and files name it as it was called where they were written.
+    scalar = np.float64(0).__reduce__()[0]
+    plain: list[Any] = [
+        (scalar, "numpy.core.multiarray.scalar"),
+        (scalar, "numpy._core.multiarray.scalar"),
+        np.dtype,
+        type(np.dtype("float64")),
+        type(np.dtype("float32")),
+    ]
     try:
         with torch.serialization.safe_globals(plain):
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)

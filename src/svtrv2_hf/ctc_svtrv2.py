@@ -183,7 +183,9 @@ def beam_search(
                 known = extended.get(longer, (impossible, impossible))
                 extended[longer] = (_log_add(known[0], ends_in_blank), _log_add(known[1], ends_in_character))
         beam = dict(sorted(extended.items(), key=lambda item: -_log_add(*item[1]))[:beam_width])
-    return [(text, _log_add(*parts)) for text, parts in list(beam.items())[:n_best]]
+    likeliest = [(text, _log_add(*parts)) for text, parts in list(beam.items())[:n_best]]
+    # A beam that is wider than what is possible keeps what is not.
+    return [(text, likelihood) for text, likelihood in likeliest if likelihood > impossible]
 
 
 def spans(tokens: Sequence[Token], num_frames: int) -> list[tuple[float, float]]:

@@ -422,7 +422,7 @@ class SVTRv2ForCTC(SVTRv2PreTrainedModel):
         groups = list(self._groups_of_one_size(pixel_values, image_sizes))
         to_frames = cast(nn.Module, self.rearrangement or self.neck)
         for index, images in groups:
-            backbone = self.svtrv2(images, **kwargs)
+            backbone = self.svtrv2(images, **{**kwargs, "return_dict": True})
             # Asked of what came out, since the call and the configuration may both ask for them.
             if len(groups) > 1 and (backbone.hidden_states is not None or backbone.attentions is not None):
                 raise ValueError(

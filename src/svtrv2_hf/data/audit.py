@@ -42,6 +42,7 @@ class AuditReport:
         usable: those without any fault.
         repairable: those that are usable once the characters outside the charset are left out of their labels.
         vertical: images so tall that their text, of several characters, may run down or up. No fault.
+        padded: labels that begin or end with a space, or are nothing else. No fault.
         faults: samples by fault.
         examples: names of samples by fault, the first `EXAMPLES` in alphabetical order.
         characters: how often each occurs in the labels, whether in the charset or not.
@@ -57,6 +58,7 @@ class AuditReport:
     usable: int = 0
     repairable: int = 0
     vertical: int = 0
+    padded: int = 0
     faults: Counter[Rejection] = field(default_factory=Counter)
     examples: defaultdict[Rejection, list[str]] = field(default_factory=lambda: defaultdict(list))
     characters: Counter[str] = field(default_factory=Counter)
@@ -69,6 +71,7 @@ class AuditReport:
         self.samples += 1
         self.characters.update(sample.text)
         self.label_lengths[len(sample.text)] += 1
+        self.padded += sample.text != sample.text.strip()
         known = "".join(character for character in sample.text if character in self.encoder.ids)
         readable, frames = self._add_image(sample)
         faults = self._faults_of_label(sample.text, frames)
@@ -123,6 +126,7 @@ class AuditReport:
         self.usable += other.usable
         self.repairable += other.repairable
         self.vertical += other.vertical
+        self.padded += other.padded
         self.faults.update(other.faults)
         for fault, names in other.examples.items():
             self.examples[fault] = sorted([*self.examples[fault], *names])[:EXAMPLES]
@@ -181,6 +185,7 @@ class AuditReport:
             "faults": {str(fault): self.faults[fault] for fault in Rejection},
             "clipped": self.clipped,
             "vertical": self.vertical,
+            "padded": self.padded,
             "examples": {str(fault): self.examples[fault] for fault in Rejection if fault in self.examples},
             "unknown_characters": [
                 {"character": character, "code_point": code_point(character), "count": count}

@@ -101,6 +101,11 @@ def advise(report: AuditReport) -> list[str]:
             f"Images taller than {VERTICAL:g} times their width, of several characters: {samples_told(report.vertical)}. If their "
             "text runs down or up, turn them by a quarter, for the model reads from left to right."
         )
+    if report.padded:
+        sentences.append(
+            f"Labels that begin or end with a space, or are nothing else: {samples_told(report.padded)}. The image does not show such a "
+            "space; strip the labels."
+        )
     if report.samples and (unused := report.unused_characters):
         shown_characters = unused if len(unused) <= 100 else unused[:100] + "..."
         sentences.append(

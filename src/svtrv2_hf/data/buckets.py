@@ -4,7 +4,7 @@
 from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from functools import cached_property, partial
 from itertools import islice
 from typing import Any, NamedTuple
 from zlib import crc32
@@ -23,6 +23,7 @@ from ..image_processing_svtrv2 import (
 )
 from ..processing_svtrv2 import pad_labels
 from .augmentation import Augmentation
+from .file_source import FileSource
 from .labels import LabelEncoder, RejectedSampleError, Rejection, frames_needed
 from .sources import Sample, Source, mix
 
@@ -146,7 +147,7 @@ class TrainingBatches(IterableDataset, ABC):
         worker, skip, part, parts = self._my_part()
         counts: Counter[tuple[int, str]] = Counter()
         waiting: dict[Size, list[Waiting]] = defaultdict(list)
-        formed = unused = 0
+        formed = unused = undecodable = 0
         for one in self._samples(part, parts, counts):
             if one is None:
                 unused += 1
@@ -162,8 +163,13 @@ class TrainingBatches(IterableDataset, ABC):
             if formed <= skip:
                 counts.clear()
             elif batch := self._batch(full, counts):
+                undecodable = 0
                 yield {**batch, "counts": dict(counts), "worker": worker, "formed": formed}
                 counts.clear()
+            else:  # their headers were sound
+                undecodable += len(full)
+                if undecodable > self._patience:
+                    raise ValueError(f"None of the last {undecodable} images can be decoded: {self._tell(counts)}.")
 
     def batches_per_epoch(self, probe: int = 10_000) -> float:
         """Batches that an epoch makes on average, estimated from `probe` samples drawn at random.
@@ -269,7 +275,18 @@ class BucketBatches(TrainingBatches):
             **super().settings(),
             "train_data": [[source.name, source.num_samples, source.weight] for source in self.sources],
             "augmentation": None if self.augmentation is None else vars(self.augmentation),
+            "checksums_of_labels": self._checksums_of_labels,
         }
+
+    @cached_property
+    def _checksums_of_labels(self) -> list[int | None]:
+        """One for each source that has its labels in memory."""
+        return [
+            crc32("\n".join(source.texts()).encode("utf-8", "surrogatepass"))
+            if isinstance(source, FileSource)
+            else None
+            for source in self.sources
+        ]
 
     def _samples(self, part: int, parts: int, counts: Counter[tuple[int, str]]) -> Iterator[Waiting | None]:
         for source, epoch, sample in mix(self.sources, part, parts, self.seed):

@@ -4,6 +4,7 @@
 import csv
 import io
 import json
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -23,21 +24,23 @@ class FileSource(IndexedSource):
         weight: in a mixture.
 
     Raises:
-        FileNotFoundError: a file is missing.
+        FileNotFoundError: files are missing; their number and the first three are told.
         ValueError: there is no row.
     """
 
     def __init__(
         self, listing: Path, root: Path, rows: Iterable[tuple[int, str, str]], name: str, weight: float | None = None
     ):
-        files, texts = [], []
+        files, texts, missing = [], [], []
         for line, file, text in rows:
             if not (root / file).is_file():
-                raise FileNotFoundError(f"{listing}, line {line}: there is no file {root / file}.")
+                missing.append((line, root / file))
             files.append(file)
             texts.append(text)
         if not files:
             raise ValueError(f"{listing} names no image.")
+        if missing:
+            raise FileNotFoundError(_missing_told(listing, missing, len(files)))
         self.name = name
         self.weight = weight
         self.num_samples = len(files)
@@ -58,6 +61,26 @@ class FileSource(IndexedSource):
         """The texts of the list."""
         return iter(self._texts)
 
+    def repeated(self) -> dict[str, set[str]]:
+        """The texts of each image that the list names more than once, by its path, in alphabetical order."""
+        files = np.array([os.path.normpath(file) for file in self._files], dtype=np.dtypes.StringDType())
+        names, number_of, counts = np.unique(files, return_inverse=True, return_counts=True)
+        several: dict[str, set[str]] = {str(self.root / name): set() for name in names[counts > 1]}
+        for index in np.flatnonzero(counts[number_of] > 1):
+            several[str(self.root / files[index])].add(self._texts[index])
+        return several
+
+
+def _missing_told(listing: Path, missing: Sequence[tuple[int, Path]], rows: int) -> str:
+    """One message about all missing files, or a list would have to be mended line by line."""
+    if len(missing) == 1:
+        return f"{listing}, line {missing[0][0]}: there is no file {missing[0][1]}."
+    first = ", ".join(f"{path} (line {line})" for line, path in missing[:3])
+    return (
+        f"{listing}: {len(missing):,} of the {rows:,} files that it names are missing: "
+        f"{first}{', ...' if len(missing) > 3 else ''}."
+    )
+
 
 def open_list(listing: Path, name: str, weight: float | None = None) -> FileSource:
     """Reads a list: UTF-8, a line for each image, its file name and its text parted by a tab.
@@ -65,7 +88,7 @@ def open_list(listing: Path, name: str, weight: float | None = None) -> FileSour
     File names are relative to the list's folder; those of a `labels.tsv` to `images/` in it, if there is that.
 
     Raises:
-        FileNotFoundError: a file is missing.
+        FileNotFoundError: files are missing.
         ValueError: a line has no tab, or there is none.
     """
     images = listing.parent / "images"
@@ -88,7 +111,7 @@ def open_metadata(
         text: the column of the texts; if not given, the one that has a usual name.
 
     Raises:
-        FileNotFoundError: a file is missing.
+        FileNotFoundError: files are missing.
         ValueError: the columns cannot be told, a line is malformed, or there is none.
     """
     return FileSource(listing, listing.parent, _metadata_rows(listing, image, text), name, weight)

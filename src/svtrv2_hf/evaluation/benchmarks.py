@@ -135,14 +135,14 @@ def find_sets(root: Path, names: Sequence[str] | None = None) -> dict[str, Path]
         if missing := [name for name in names if name.casefold() not in there]:
             raise FileNotFoundError(
                 f"{root} does not hold {', '.join(missing)}. It holds {', '.join(found) or 'no set'}. A set is a folder that "
-                f"has data in it; those of benchmarks are named {', '.join(BENCHMARKS)}."
+                f"has data in it; those of benchmarks are named {', '.join(BENCHMARKS)}.{_if_itself_a_set(root)}"
             )
         wanted = {name.casefold() for name in names}
         found = {name: folders for name, folders in found.items() if name.casefold() in wanted}
     if not found:
         raise FileNotFoundError(
             f"There is no test set in {root}. A set is a folder in it that has data in it, such as a labels.tsv or an LMDB; "
-            f"benchmarks may lie up to two levels deeper."
+            f"benchmarks may lie up to two levels deeper.{_if_itself_a_set(root)}"
         )
     for name, folders in found.items():
         if len(folders) > 1:
@@ -151,6 +151,14 @@ def find_sets(root: Path, names: Sequence[str] | None = None) -> dict[str, Path]
                 f"each does."
             )
     return {name: folders[0] for name, folders in found.items()}
+
+
+def _if_itself_a_set(root: Path) -> str:
+    return (
+        f" {root} is a set itself: --sets NAME={root} reads it."
+        if any(file.parent == root for file in _data_at(root))
+        else ""
+    )
 
 
 def _benchmarks_below(folder: Path, above: tuple[str, ...], depth: int) -> Iterator[tuple[str, Path]]:

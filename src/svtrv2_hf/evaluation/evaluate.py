@@ -26,8 +26,8 @@ from .error_page import write_page
 from .error_picture import write_picture
 from .errors import Errors
 from .evaluator import Reading, read
-from .metrics import Protocol
-from .provenance import provenance
+from .metrics import Protocol, usual_protocol
+from .provenance import provenance, weights_digest
 from .results import SetResult
 from .tables import csv_rows, markdown
 
@@ -53,7 +53,7 @@ def run(
         sets: names of sets to look for in `data` (default: all that are there), or `NAME=SOURCE`, the source as
             `open_source` takes it.
         labels: the name of another list of labels in each set's folder.
-        protocol: for all sets; by default that of the benchmark, and "english" for other sets.
+        protocol: for all sets; by default that of the benchmark, and for other sets the one that suits the model's charset.
         max_ratio: widest image in units of its height; by default that of the benchmark or of the model.
         batch_size, workers: do not change what is read.
         device: where to compute; by default a GPU if there is one.
@@ -78,6 +78,7 @@ def run(
     found = Errors()
     results: dict[str, Any] = {
         "model": model,
+        "weights_sha256": weights_digest(folder),
         "parameters": recogniser.num_parameters(),
         "max_ratio": processor.image_processor.max_ratio,
         "protocol": protocol or "of each set",
@@ -153,14 +154,15 @@ def evaluate_set(
         as of [`SetResult`], with the protocol, and `warnings` if anything is not as it should be.
     """
     benchmark = BENCHMARKS.get(name)
-    protocol = protocol or (benchmark.protocol if benchmark else "english")
+    charset = charset_of(processor.tokenizer)
+    protocol = protocol or (benchmark.protocol if benchmark else usual_protocol(charset))
     image_processor = copy.copy(processor.image_processor)
     if max_ratio is None and benchmark is not None:
         max_ratio = benchmark.max_ratio
     if max_ratio is not None:
         image_processor.max_ratio = max_ratio
     batches = DataLoader(EvaluationBatches(source, image_processor, batch_size), batch_size=None, num_workers=workers)
-    result = SetResult(protocol, charset_of(processor.tokenizer))
+    result = SetResult(protocol, charset)
     readings = cast(
         Iterable[Reading],
         tqdm(read(model, processor, batches), name, source.num_samples, unit=" images", disable=None),

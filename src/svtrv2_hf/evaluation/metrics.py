@@ -29,6 +29,16 @@ def normalize_text(text: str, protocol: Protocol, keep_case: bool = False) -> st
     return text if keep_case else text.lower()
 
 
+def usual_protocol(charset: Iterable[str]) -> Protocol:
+    """The protocol for readings in a charset: "chinese" where it has letters or digits that the English one leaves out.
+
+    >>> usual_protocol("abc123!?"), usual_protocol("abc\u00e9")
+    ('english', 'chinese')
+    """
+    others = any(character.isalnum() and character not in _LETTERS_AND_DIGITS for character in charset)
+    return "chinese" if others else "english"
+
+
 @dataclass
 class Score:
     """Sums over samples, which parts of a data set, or ranks, can add up.
@@ -41,6 +51,7 @@ class Score:
         loss: sum of the losses of samples.
         loss_samples: samples that have a loss: their label is in the charset and fits into the frames.
         unreadable: images that could not be read; they count as read wrongly.
+        emptied: labels of which the protocol leaves nothing, so that an empty reading agrees with them.
     """
 
     samples: float = 0
@@ -50,6 +61,7 @@ class Score:
     loss: float = 0
     loss_samples: float = 0
     unreadable: float = 0
+    emptied: float = 0
 
     def __add__(self, other: "Score") -> "Score":
         return Score(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
@@ -93,6 +105,7 @@ def compare(readings: Iterable[str], labels: Iterable[str], protocol: Protocol =
     for reading, label in zip(readings, labels, strict=True):
         read, true = (normalize_text(text, protocol, keep_case=True) for text in (reading, label))
         score.samples += 1
+        score.emptied += not true
         score.correct_in_case += read == true
         read, true = read.lower(), true.lower()
         score.correct += read == true

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where figures come from: code, versions and machine, as results files record them."""
 
+import hashlib
 import os
 import platform
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import try_to_load_from_cache
 
 
 def provenance() -> dict[str, Any]:
@@ -30,6 +32,27 @@ def commit() -> str | None:
         return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+def weights_digest(model: str) -> str | None:
+    """SHA-256 of a saved recogniser's weights, in hexadecimal; `None` if there are none here.
+
+    That of the file `model.safetensors`; of weights in several files, that of all of them, one after the other.
+
+    Args:
+        model: its folder, or its name on the Hub, where it has been loaded before.
+    """
+    folder = Path(model)
+    if folder.is_dir():
+        whole = folder / "model.safetensors"
+        files = [whole] if whole.is_file() else sorted(folder.glob("model-*.safetensors"))
+    else:
+        cached = try_to_load_from_cache(model, "model.safetensors")
+        files = [Path(cached)] if isinstance(cached, str) else []
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.read_bytes())
+    return digest.hexdigest() if files else None
 
 
 def date() -> str:

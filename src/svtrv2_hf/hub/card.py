@@ -2,6 +2,7 @@
 """Model cards, rendered from what a folder and its results tell."""
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,8 @@ def metadata(
 ) -> ModelCardData:
     """The metadata of a card as the Hub understands them, with the word accuracy of each set.
 
+    Sets with warnings, such as a part of a benchmark, are left out: the metadata have no place to say so.
+
     Args:
         name: of the model.
         license: of its weights, as the Hub names it.
@@ -53,7 +56,7 @@ def metadata(
             source_url=source[1] if source else None,
         )
         for set_name, one in (results or {"sets": {}})["sets"].items()
-        if one["samples"]
+        if one["samples"] and not one.get("warnings")
     ]
     return ModelCardData(
         model_name=name,
@@ -81,11 +84,16 @@ def render_card(
         results: as `svtrv2 evaluate` writes them.
 
     Raises:
-        ValueError: there is no licence, without which nobody may use the model.
+        ValueError: there is no licence, without which nobody may use the model, or it is not written as the Hub writes it.
     """
     if not license:
         raise ValueError(
             "A card needs the licence of the weights, which depends on the data: pass --license, for instance apache-2.0."
+        )
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", license):
+        raise ValueError(
+            f"--license {license!r} is not written as the Hub writes licences, in small letters without spaces: apache-2.0, cc-by-4.0, "
+            "..., or other."
         )
     config = SVTRv2Config.from_pretrained(folder)
     processor = SVTRv2Processor.from_pretrained(folder)

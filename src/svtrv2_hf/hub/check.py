@@ -73,13 +73,19 @@ def check_folder(folder: Path, sample: Path | None = None) -> list[str]:
     return faults
 
 
+def published(folder: Path) -> list[str]:
+    """Names of the files in the folder that are published; none of a folder below it is."""
+    return sorted(
+        path.name
+        for path in folder.iterdir()
+        if not path.is_dir() and any(path.match(pattern) for pattern in PUBLISHED_FILES)
+    )
+
+
 def left_behind(folder: Path) -> list[str]:
     """Names of what is in the folder and is not published."""
-    return sorted(
-        path.name + ("/" if path.is_dir() else "")
-        for path in folder.iterdir()
-        if path.is_dir() or not any(path.match(pattern) for pattern in PUBLISHED_FILES)
-    )
+    taken = set(published(folder))
+    return sorted(path.name + ("/" if path.is_dir() else "") for path in folder.iterdir() if path.name not in taken)
 
 
 def _in_parts(folder: Path, name: str) -> bool:

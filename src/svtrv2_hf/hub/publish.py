@@ -1,17 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command `svtrv2 publish`: a saved recogniser, checked and with a card, to the Hub."""
 
+import glob
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import HfApi
-from huggingface_hub.errors import LocalTokenNotFoundError
+from huggingface_hub.errors import HFValidationError, LocalTokenNotFoundError
+from huggingface_hub.utils import validate_repo_id
 from transformers.utils import logging
 
+from ..evaluation.provenance import weights_digest
 from .card import render_card
-from .check import PUBLISHED_FILES, check_folder, left_behind
+from .check import check_folder, left_behind, published
 
 
 def run(
@@ -31,7 +34,7 @@ def run(
         repo: `OWNER/NAME` on the Hub; made if it is not there.
         private: make it private, if it is made.
         dry_run: check and render, but do not upload.
-        license: of the weights, for a new card.
+        license: of the weights, for a new card; a card that is there is kept.
         language: of the texts, for a new card.
         results: a file that `svtrv2 evaluate` wrote, for a new card.
         sample: an image to try the folder with.
@@ -40,7 +43,7 @@ def run(
         0 if the folder was published, or could be.
 
     Raises:
-        ValueError: the folder is not ready; all that is wrong is told. Or the Hub refuses it.
+        ValueError: the folder is not ready; all that is wrong is told. Or the results are not its own, or the Hub refuses it.
         FileNotFoundError: there is no such folder or file.
     """
     path = Path(folder)
@@ -48,16 +51,25 @@ def run(
         raise FileNotFoundError(f"There is no folder {folder}.")
     if repo.count("/") != 1 or not all(repo.split("/")):
         raise ValueError(f"--repo {repo!r} must be OWNER/NAME.")
+    try:
+        validate_repo_id(repo)
+    except HFValidationError as error:
+        raise ValueError(f"--repo {repo!r} is no name on the Hub: {error}") from error
+    evaluated = None if results is None else _read(results, path)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     card = path / "README.md"
     if not card.is_file():
-        card.write_text(render_card(path, repo, license, language, _read(results)), encoding="utf-8")
+        card.write_text(render_card(path, repo, license, language, evaluated), encoding="utf-8")
         print(f"{card} written: read it, and say what only you know.", file=sys.stderr)
-    elif license or language or results:
-        raise ValueError(
-            f"{card} is there already, so --license, --language and --results have no effect: edit it, or remove it."
-        )
+    else:
+        given = {"--license": license, "--language": language, "--results": results}
+        if idle := [option for option, value in given.items() if value]:
+            print(
+                f"{card} is kept: {' and '.join(idle)} {'has' if len(idle) == 1 else 'have'} no effect. Edit it, or remove it to have it "
+                "written anew.",
+                file=sys.stderr,
+            )
     if faults := check_folder(path, None if sample is None else Path(sample)):
         raise ValueError(f"{folder} is not ready to be published:\n  " + "\n  ".join(faults))
     if behind := left_behind(path):
@@ -71,7 +83,8 @@ def run(
         done = api.upload_folder(
             repo_id=repo,
             folder_path=path,
-            allow_patterns=list(PUBLISHED_FILES),
+            # by name, for a pattern's * would also take what lies in folders
+            allow_patterns=[glob.escape(name) for name in published(path)],
             commit_message="Upload an SVTRv2 recogniser with svtrv2-hf",
         )
     except LocalTokenNotFoundError as error:
@@ -82,5 +95,36 @@ def run(
     return 0
 
 
-def _read(results: str | None) -> dict[str, Any] | None:
-    return None if results is None else json.loads(Path(results).read_text(encoding="utf-8"))
+_RESULTS = {"model", "parameters", "max_ratio", "date", "commit", "machine", "averages"}
+_RESULTS_OF_SET = {"protocol", "samples", "correct", "word_accuracy"}
+
+
+def _read(results: str, folder: Path) -> dict[str, Any]:
+    """Reads what `svtrv2 evaluate` wrote.
+
+    Raises:
+        ValueError: it is something else, or of other weights than those in the folder.
+    """
+    try:
+        content = json.loads(Path(results).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"--results {results} is no JSON: {error}.") from error
+    sets = content.get("sets") if isinstance(content, dict) else None
+    if not (
+        isinstance(sets, dict)
+        and content.keys() >= _RESULTS
+        and all(isinstance(one, dict) and one.keys() >= _RESULTS_OF_SET for one in sets.values())
+    ):
+        raise ValueError(f"--results {results} is not what svtrv2 evaluate writes by --output.")
+    measured = content.get("weights_sha256")
+    if measured is None:
+        print(
+            f"{results} does not say which weights it is of, only the model's name, {content['model']!r}: be sure that it is the one in "
+            f"{folder}.",
+            file=sys.stderr,
+        )
+    elif measured != weights_digest(str(folder)):
+        raise ValueError(
+            f"The figures in {results}, of the model {content['model']!r}, are of other weights than those in {folder}: evaluate {folder}."
+        )
+    return content

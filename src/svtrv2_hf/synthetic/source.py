@@ -8,6 +8,7 @@ from functools import cached_property, partial
 from itertools import count, islice
 from pathlib import Path
 from typing import Any, NamedTuple
+from zlib import crc32
 
 import torch
 from PIL import Image
@@ -102,7 +103,7 @@ class DrawnSource(Source):
     def read(self, part: int = 0, parts: int = 1, seed: int | None = None, epoch: int = 0) -> Iterator[Sample]:
         """Images as PNG, of the sizes that training resizes to, so that nothing is lost by that."""
         renderer = self.renderer()
-        first = (seed or 0) + epoch  # a stream of its own for each epoch
+        first = self._stream(seed, epoch)
         for planned in islice(self.plan(renderer, self.image_processor, first), part, self.num_samples, parts):
             pixels = renderer.render([planned.text], planned.size, first, torch.tensor([planned.number])).pixels[0]
             buffer = io.BytesIO()
@@ -110,9 +111,14 @@ class DrawnSource(Source):
             yield Sample(buffer.getvalue(), planned.text, f"{self.name} {planned.number} of seed {first}")
 
     def texts(self) -> Iterator[str]:
-        """The texts of the first epoch of seed 0."""
+        """The texts that are read without a seed."""
+        seed = self._stream(None, 0)
         for start in range(0, self.num_samples, CHUNK):
-            yield from self.text_source.texts(0, start, min(CHUNK, self.num_samples - start))
+            yield from self.text_source.texts(seed, start, min(CHUNK, self.num_samples - start))
+
+    def _stream(self, seed: int | None, epoch: int) -> int:
+        """A stream of its own for each source and epoch; where no seed is given, one that no run trains on."""
+        return crc32(f"{self.name} {seed} {epoch}".encode())
 
 
 class DrawnBatches(TrainingBatches):

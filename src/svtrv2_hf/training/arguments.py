@@ -1,13 +1,40 @@
 # SPDX-License-Identifier: Apache-2.0
 """The arguments of a training run, from a recipe and the command line."""
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
+
+
+_SCHEDULE = "the schedule is always one cycle"
+_OPTIMISER = "the optimiser is always AdamW"
+_ORDER = "the data are a stream whose order --seed decides"
+_EVALUATION = "evaluation adds up counts, and needs no such setting"
+# What the parent understands and this trainer would pass over, or fail with.
+NOT_SUPPORTED = {
+    "lr_scheduler_type": _SCHEDULE,
+    "lr_scheduler_kwargs": _SCHEDULE,
+    "optim": _OPTIMISER,
+    "optim_args": _OPTIMISER,
+    "optim_target_modules": _OPTIMISER,
+    "label_smoothing_factor": "the loss is always CTC's, and guidance's where the model has that branch",
+    "neftune_noise_alpha": "the model embeds no tokens",
+    "auto_find_batch_size": "the data come in batches of a fixed size",
+    "data_seed": _ORDER,
+    "train_sampling_strategy": _ORDER,
+    "dataloader_drop_last": "the data are an endless stream, which has no last batch",
+    "dataloader_persistent_workers": "workers live as long as the stream that they read",
+    "load_best_model_at_end": "the output folder holds the best recogniser anyway",
+    "prediction_loss_only": _EVALUATION,
+    "eval_accumulation_steps": _EVALUATION,
+    "batch_eval_metrics": _EVALUATION,
+    "include_for_metrics": _EVALUATION,
+}
 
 
 @dataclass
@@ -21,9 +48,12 @@ class DataAndModelArguments:
         }
     )
     eval_data: list[str] = field(default_factory=list, metadata={"help": "Sources to read during training."})
-    protocol: Literal["english", "chinese"] = field(
-        default="english",
-        metadata={"help": "What readings must agree in: letters and digits, or everything but spaces; case ignored."},
+    protocol: Literal["english", "chinese"] | None = field(
+        default=None,
+        metadata={
+            "help": "What readings must agree in: ASCII letters and digits (english), or everything but spaces (chinese); case "
+            "ignored. Default: chinese if the charset has other letters or digits."
+        },
     )
     model: str = field(
         default="tiny",
@@ -87,9 +117,14 @@ class SVTRv2TrainingArguments(TrainingArguments):
     eval_steps: float | None = field(default=500, metadata={"help": "Steps between two evaluations."})
     metric_for_best_model: str | None = field(
         default="word_accuracy",
-        metadata={"help": "What the best model is best in: the mean over the sets, or SET_word_accuracy."},
+        metadata={
+            "help": "What the best model is best in: word_accuracy, one_minus_ned or loss, the mean over the sets; or that of one "
+            "set, SET_word_accuracy and so on."
+        },
     )
-    greater_is_better: bool | None = field(default=True, metadata={"help": "Whether more of it is better."})
+    greater_is_better: bool | None = field(
+        default=None, metadata={"help": "Whether more of it is better. Default: yes, but of a loss."}
+    )
     ignore_data_skip: bool = field(default=True, metadata={"help": "Keep: SVTRv2Trainer finds its place by itself."})
     ddp_find_unused_parameters: bool | None = field(default=False, metadata={"help": "Keep: all are used."})
     save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints to keep."})
@@ -113,8 +148,33 @@ class SVTRv2TrainingArguments(TrainingArguments):
     )
     resume_inexactly: bool = field(
         default=False,
-        metadata={"help": "Go on from a checkpoint although settings differ that decide which data come next."},
+        metadata={"help": "Go on from a checkpoint although data or settings differ from those it was made with."},
     )
+
+    def __post_init__(self) -> None:
+        for one in fields(TrainingArguments):
+            if one.name in NOT_SUPPORTED:
+                default = one.default if one.default_factory is MISSING else one.default_factory()
+                if getattr(self, one.name) not in (default, None):
+                    raise ValueError(f"--{one.name} is not supported here: {NOT_SUPPORTED[one.name]}. Leave it out.")
+        for name in ("eval_strategy", "save_strategy", "logging_strategy"):
+            if getattr(self, name) == "epoch":
+                raise ValueError(
+                    f"--{name} epoch is not supported here: the data are an endless stream, in which no epoch ends. Use steps, and "
+                    f"--{name.removesuffix('strategy')}steps."
+                )
+        for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name} must be 1 or more, not {getattr(self, name)}.")
+        for name in ("num_train_epochs", "learning_rate", "max_hours"):
+            if getattr(self, name) is not None and not getattr(self, name) > 0:
+                raise ValueError(f"--{name} must be more than 0, not {getattr(self, name)}.")
+        for name in ("weight_decay", "warmup_steps", "max_grad_norm", "frame_label_steps", "dataloader_num_workers"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"--{name} must be 0 or more, not {getattr(self, name)}.")
+        if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
+            raise ValueError(f"--ema_decay must be 0 or more and less than 1, not {self.ema_decay}.")
+        super().__post_init__()
 
 
 def read_recipe(path: str | Path) -> dict[str, Any]:
@@ -136,7 +196,7 @@ def parse_arguments(argv: Sequence[str]) -> tuple[DataAndModelArguments, SVTRv2T
     """`[RECIPE.yaml] [--name value ...]`: what the command line says goes before what the recipe says.
 
     Raises:
-        ValueError: the recipe is no mapping of names to values.
+        ValueError: the recipe is no mapping of names to values; or an argument is not supported, or out of its range.
     """
     arguments = list(argv)
     if arguments and arguments[0].endswith((".yaml", ".yml")):
@@ -148,6 +208,8 @@ def parse_arguments(argv: Sequence[str]) -> tuple[DataAndModelArguments, SVTRv2T
 def _as_command_line(recipe: dict[str, Any]) -> list[str]:
     words = []
     for name, value in recipe.items():
-        words.append(f"--{name}")
-        words.extend(str(word) for word in (value if isinstance(value, list) else [value]))
+        if value is None or value == []:  # as if it were not there
+            continue
+        values = value if isinstance(value, list) else [value]
+        words += [f"--{name}", *(json.dumps(word) if isinstance(word, dict) else str(word) for word in values)]
     return words

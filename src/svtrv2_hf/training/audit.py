@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from ..charsets import ENGLISH_94, charset_of, read_charset
+from ..checkpoint import checkpoint_folder
 from ..configuration_svtrv2 import PRESETS
 from ..data.audit import AuditReport, audit_into
 from ..data.audit_chart import plot
 from ..data.audit_report import printable, render, total
 from ..data.augmentation import contact_sheet
+from ..data.file_source import FileSource
 from ..data.labels import LabelEncoder
 from ..data.sources import Source, open_source
 from ..image_processing_svtrv2 import SVTRv2ImageProcessor, UnreadableImageError, load_rgb
@@ -68,7 +70,10 @@ def run(
             audit_into(reports[-1], source, workers, limit, progress=True)
     except KeyboardInterrupt:
         interrupted = True
-    remarks = [] if limit is None else [f"At most {limit:,} samples of each source were read."]
+    remarks = [_repeated(source, name) for source, name in sources if isinstance(source, FileSource)]
+    remarks = [remark for remark in remarks if remark]
+    if limit is not None:
+        remarks.append(f"At most {limit:,} samples of each source were read.")
     if interrupted:
         unread = ", ".join(name for _, name in sources[len(reports) :])
         remarks.append(
@@ -85,6 +90,19 @@ def run(
     return 0 if all(report.faultless for report in reports) else 1
 
 
+def _repeated(source: FileSource, name: str) -> str:
+    """A sentence about images that a list has more than once; nothing, if there is none."""
+    repeated = source.repeated()
+    if not repeated:
+        return ""
+    # those that cannot all be right come first
+    paths = sorted(repeated, key=lambda path: (len(repeated[path]) < 2, path))
+    differing = sum(len(texts) > 1 for texts in repeated.values())
+    images = f"{len(repeated):,} image{'' if len(repeated) == 1 else 's'}"
+    shown = ", ".join(paths[:3]) + (", ..." if len(paths) > 3 else "")
+    return f"{name} lists {images} more than once, {differing:,} of them with different texts: {shown}."
+
+
 def _specs(recipe: Mapping[str, Any], name: str) -> list[str]:
     specs = recipe.get(name) or []
     if isinstance(specs, str):
@@ -97,7 +115,9 @@ def _specs(recipe: Mapping[str, Any], name: str) -> list[str]:
 def _rules(settings: Mapping[str, Any]) -> tuple[LabelEncoder, SVTRv2ImageProcessor]:
     """What a training run with these settings goes by; a model to go on from has a charset and a widest size of its own."""
     model = settings.get("model")
-    saved = None if model is None or model in PRESETS else SVTRv2Processor.from_pretrained(model)
+    saved = None
+    if model is not None and model not in PRESETS:
+        saved = SVTRv2Processor.from_pretrained(checkpoint_folder(str(model)))
     if settings.get("charset") is not None:
         characters = read_charset(settings["charset"])
     else:

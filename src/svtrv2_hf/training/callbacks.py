@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What happens beside the training steps: stopping in time, and drawing the learning curve."""
 
+import os
 import signal
 import threading
 import time
@@ -15,20 +16,26 @@ from .curve import draw_learning_curve
 
 
 class StopInTime(TrainerCallback):
-    """Saves a checkpoint and ends the training after `max_hours`, or when the process is sent SIGTERM.
+    """Saves a checkpoint and ends the training after `max_hours`, or when the process is sent SIGTERM or SIGINT (Ctrl-C).
 
-    All ranks stop after the same step. The clock runs from the making of this object.
+    All ranks stop after the same step. A second SIGINT aborts at once. The clock runs from the making of this object.
+
+    Attributes:
+        reason: why training was ended before its last step, or `None`.
+        interrupted: by SIGINT.
     """
 
     def __init__(self, max_hours: float | None = None):
         self.deadline = None if max_hours is None else time.monotonic() + max_hours * 3600
         self.reason: str | None = None
+        self.interrupted = False
         self._group: Any = None
-        self._previous_handler: Any = None
+        self._previous_handlers: dict[int, Any] = {}
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any):
         if threading.current_thread() is threading.main_thread():  # Python lets no other handle signals
-            self._previous_handler = signal.signal(signal.SIGTERM, self._note_signal)
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._previous_handlers[number] = signal.signal(number, self._note_signal)
         if args.world_size > 1:
             # not the one of the gradients, which on a GPU would have to be waited for
             self._group = torch.distributed.new_group(backend="gloo")
@@ -45,13 +52,23 @@ class StopInTime(TrainerCallback):
             control.should_evaluate = False
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any):
-        if self._previous_handler is not None:
-            signal.signal(signal.SIGTERM, self._previous_handler)
         if state.global_step >= state.max_steps:
             self.reason = None
+            self.interrupted = False
 
-    def _note_signal(self, *_: Any) -> None:
-        self.reason = "it was sent SIGTERM"
+    def let_signals_be(self) -> None:
+        """Gives them back to who handled them before: after training, and after an error in it."""
+        while self._previous_handlers:
+            signal.signal(*self._previous_handlers.popitem())
+
+    def _note_signal(self, number: int, _: Any) -> None:
+        if number == signal.SIGINT:
+            if self.interrupted:
+                raise KeyboardInterrupt
+            self.interrupted = True
+            # not by print, which may be what the signal came into
+            os.write(2, b"Saving a checkpoint after this step. Ctrl-C again stops at once, and saves nothing.\n")
+        self.reason = f"it was sent {signal.Signals(number).name}"
 
 
 class AverageWeights(TrainerCallback):

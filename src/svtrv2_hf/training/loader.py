@@ -4,7 +4,7 @@
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import torch
@@ -13,13 +13,28 @@ from torch.utils.data import DataLoader
 from ..data.buckets import EvaluationBatches, Position, TrainingBatches, pixel_values_of
 
 
-def make_loader(batches: TrainingBatches | EvaluationBatches, args: Any) -> DataLoader:
+class Loader(DataLoader):
+    """Ends its workers when its iterator is closed, or fails: nothing else does, for they ignore SIGTERM."""
+
+    def __iter__(self) -> Generator[dict[str, Any], None, None]:  # type: ignore[override]
+        batches: Any = super().__iter__()
+        try:
+            yield from batches
+        finally:
+            if self.num_workers:
+                # An error keeps the iterator alive by its traceback; at exit, multiprocessing would wait for ever.
+                batches._shutdown_workers()
+                for worker in batches._workers:
+                    worker.kill()  # one that is busy; the others have ended
+
+
+def make_loader(batches: TrainingBatches | EvaluationBatches, args: Any) -> Loader:
     """A loader that takes batches as they are; `args` are the TrainingArguments.
 
     Neither accelerate nor the loader may cut or gather them: ranks and workers share the samples among themselves.
     """
     batches.rank, batches.world_size = args.process_index, args.world_size
-    return DataLoader(
+    return Loader(
         batches,
         batch_size=None,
         num_workers=args.dataloader_num_workers,
@@ -34,7 +49,8 @@ def make_loader(batches: TrainingBatches | EvaluationBatches, args: Any) -> Data
 def _let_the_parent_decide(_worker: int) -> None:
     """Workers do one thing at a time, and a signal to the whole group stops the trainer, which saves first, not them."""
     torch.set_num_threads(1)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
 
 
 class TrainingStream:
@@ -46,13 +62,13 @@ class TrainingStream:
         waited: seconds spent on waiting for data since somebody set it to 0.
     """
 
-    def __init__(self, loader: DataLoader, counts: Counter[tuple[int, str]], position: Position):
+    def __init__(self, loader: Loader, counts: Counter[tuple[int, str]], position: Position):
         self.loader = loader
         self.dataset = loader.dataset
         self.counts = counts
         self.position = Position(position.taken, position.formed or [0] * max(1, loader.num_workers))
         self.waited = 0.0
-        self._batches: Iterator[dict[str, Any]] | None = None
+        self._batches: Generator[dict[str, Any], None, None] | None = None
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         self._batches = iter(self.loader)
@@ -67,8 +83,10 @@ class TrainingStream:
             yield {name: batch[name] for name in ("pixels", "labels", "frame_labels") if name in batch}
 
     def close(self) -> None:
-        """Ends the workers, which nobody else does where an endless stream is left in its midst: they ignore SIGTERM."""
-        self._batches = None
+        """Ends the workers."""
+        if self._batches is not None:
+            self._batches.close()
+            self._batches = None
 
 
 def to_model_inputs(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:

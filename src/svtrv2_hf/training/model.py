@@ -2,6 +2,7 @@
 """The model that a run begins with: new, or a saved one, for its own charset or another."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 
@@ -30,7 +31,7 @@ def model_and_processor(chosen: DataAndModelArguments) -> tuple[SVTRv2ForCTC, SV
         processor = SVTRv2Processor(SVTRv2ImageProcessor(), build_tokenizer(charset))
         model = SVTRv2ForCTC(config)
     else:
-        folder = checkpoint_folder(chosen.model)
+        folder = _saved(chosen.model)
         processor = SVTRv2Processor.from_pretrained(folder)
         guidance = {} if chosen.use_guidance is None else {"use_guidance": chosen.use_guidance}
         model = SVTRv2ForCTC.from_pretrained(folder, **guidance)
@@ -44,6 +45,18 @@ def model_and_processor(chosen: DataAndModelArguments) -> tuple[SVTRv2ForCTC, SV
         # Or each width would be a bucket of its own, and most would never be full.
         processor.image_processor.width_multiple = max(processor.image_processor.width_multiple, WIDTH_MULTIPLE)
     return model, processor
+
+
+def _saved(name: str) -> str:
+    try:
+        return checkpoint_folder(name)
+    except ValueError as error:
+        if Path(name).exists():
+            raise
+        raise ValueError(
+            f"--model {name} is no size ({', '.join(PRESETS)}), not default, the package's own, and no folder; nor can it be a name "
+            "on the Hub, which is written OWNER/NAME."
+        ) from error
 
 
 @torch.no_grad()

@@ -19,6 +19,7 @@ from ..data.augmentation import Augmentation
 from ..data.buckets import BucketBatches, EvaluationBatches
 from ..data.labels import LabelEncoder, UnknownCharactersError
 from ..data.sources import IndexedSource, Source, open_source
+from ..evaluation.metrics import usual_protocol
 from ..processing_svtrv2 import SVTRv2Processor
 from ..synthetic.source import DrawnBatches, DrawnSource
 from .arguments import DataAndModelArguments, SVTRv2TrainingArguments, parse_arguments
@@ -30,9 +31,10 @@ from .trainer import SVTRv2Trainer
 def main(argv: Sequence[str]) -> None:
     """Trains a recogniser and saves it as a Hub folder: the best one of its evaluations, or the last.
 
-    Stopped before its end (`--max_hours`, SIGTERM), it leaves a checkpoint to go on from.
+    Stopped before its end (`--max_hours`, SIGTERM, Ctrl-C), it leaves a checkpoint to go on from.
 
     Raises:
+        KeyboardInterrupt: by Ctrl-C; the checkpoint has been saved if it was the first one during training.
         ValueError: labels have characters outside the charset; the output folder holds another run; settings contradict.
     """
     chosen, arguments = parse_arguments(argv)
@@ -60,7 +62,7 @@ def main(argv: Sequence[str]) -> None:
             for source in held_out
         },
         processing_class=processor,
-        protocol=chosen.protocol,
+        protocol=chosen.protocol or usual_protocol(charset_of(processor.tokenizer)),
         freeze_stages=chosen.freeze_stages,
     )
     trainer.add_callback(RunRecord(argv))
@@ -77,6 +79,8 @@ def main(argv: Sequence[str]) -> None:
             f"Stopped after step {state.global_step} of {state.max_steps}: {trainer.stop_in_time.reason}. The same command "
             "with --resume_from_checkpoint True goes on.",
         )
+        if trainer.stop_in_time.interrupted:
+            raise KeyboardInterrupt  # so that nothing begins that was to come after this run
         return
     if not held_out:
         trainer.save_recogniser()
@@ -177,8 +181,8 @@ def _print_best(trainer: SVTRv2Trainer, names: Sequence[str]) -> None:
         return
     metric = (trainer.args.metric_for_best_model or "word_accuracy").removeprefix("eval_")
     evaluations = [entry for entry in trainer.state.log_history if f"eval_{metric}" in entry]
-    choose = max if trainer.args.greater_is_better else min
-    best = choose(evaluations, key=lambda entry: entry[f"eval_{metric}"])
+    sign = -1 if trainer.args.greater_is_better else 1
+    best = min(evaluations, key=lambda entry: (sign * entry[f"eval_{metric}"], entry["eval_loss"]))
     print(f"Best of {len(evaluations)} evaluations, at step {best['step']}:")
     rows: list[tuple[Any, ...]] = [("set", "samples", "word accuracy", "1-NED", "loss")]
     for name in names:

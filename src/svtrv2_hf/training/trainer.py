@@ -7,6 +7,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any, cast
@@ -30,6 +31,7 @@ from .loader import TrainingStream, make_loader, to_model_inputs
 
 DATA_STATE = "data_state.json"
 AVERAGED_WEIGHTS = "averaged_weights.safetensors"
+KINDS = ("word_accuracy", "one_minus_ned", "loss")  # of figures, of each set and as means over the sets
 PEAKS = ("initial_lr", "max_lr", "min_lr", "weight_decay")  # what a group of the optimiser is told at the beginning
 
 
@@ -48,7 +50,8 @@ class SVTRv2Trainer(Trainer):
         kwargs: as the parent's. `args` are [`SVTRv2TrainingArguments`].
 
     Raises:
-        ValueError: one process is to use several devices, or there is no such stage to freeze.
+        ValueError: one process is to use several devices, there is no such stage to freeze, or evaluation gives no such metric
+            as the best model is to be best in.
     """
 
     optimizer: torch.optim.Optimizer | None
@@ -65,7 +68,9 @@ class SVTRv2Trainer(Trainer):
                 f"One process cannot train on {self.args.n_gpu} devices: start one for each (accelerate launch), or choose "
                 "one device with CUDA_VISIBLE_DEVICES."
             )
+        self._check_metric()
         self.protocol = protocol
+        self.freeze_stages = freeze_stages
         self.frozen = self._freeze(freeze_stages)
         self.averaged: AveragedModel | None = None
         self.counts: Counter[tuple[int, str]] = Counter()
@@ -89,7 +94,7 @@ class SVTRv2Trainer(Trainer):
             resume_from_checkpoint: a checkpoint's folder; or `True` for the last one in the output folder.
 
         Raises:
-            ValueError: there is no checkpoint; or settings that decide which data come next differ from those that it was
+            ValueError: there is no checkpoint; or it is of another model; or data or settings differ from those that it was
                 made with, and `resume_inexactly` is not set.
         """
         if resume_from_checkpoint is True:
@@ -121,6 +126,17 @@ class SVTRv2Trainer(Trainer):
         finally:
             if self._stream is not None:
                 self._stream.close()
+            self.stop_in_time.let_signals_be()
+
+    def _check_metric(self) -> None:
+        metric = self.args.metric_for_best_model
+        if metric is None or not self.eval_dataset:
+            return
+        names = [*KINDS, *(f"{name}_{kind}" for name in self.eval_dataset for kind in KINDS)]
+        if metric.removeprefix("eval_") not in names:
+            raise ValueError(
+                f"--metric_for_best_model {metric}: there is no such metric. There are {', '.join(names)}."
+            )
 
     def _load_callback_state(self) -> None:
         super()._load_callback_state()
@@ -206,6 +222,11 @@ class SVTRv2Trainer(Trainer):
         """One cycle (paper, section 4.1): up to the learning rate over `warmup_steps` of the steps, then down to 0."""
         if self.lr_scheduler is None:
             warmup = self.args.get_warmup_steps(num_training_steps)
+            if warmup > num_training_steps:
+                raise ValueError(
+                    f"--warmup_steps {warmup} is more than the {num_training_steps} steps of the whole training. Below 1, it is a "
+                    "share of them."
+                )
             self.lr_scheduler = OneCycleLR(
                 optimizer or self.create_optimizer(),
                 max_lr=self.args.learning_rate,
@@ -280,22 +301,23 @@ class SVTRv2Trainer(Trainer):
 
         Returns:
             For each set `eval_NAME_word_accuracy`, `eval_NAME_one_minus_ned`, `eval_NAME_loss` (the mean over samples),
-            `eval_NAME_samples`, and `eval_NAME_unreadable` if there are any; the means over the sets of the first three
+            `eval_NAME_samples`, and `eval_NAME_unreadable` and `eval_NAME_emptied` (labels of which the protocol leaves
+            nothing) if there are any; the means over the sets of the first three
             under `eval_...`. All in 0..1 but the loss.
         """
         sets = eval_dataset or self.eval_dataset or {}
         metrics: dict[str, float] = {}
-        kinds = ("word_accuracy", "one_minus_ned", "loss")
         for name, batches in sets.items():
-            loader = make_loader(batches, self.args)
-            with self.accelerator.autocast():
-                score = self._sum_over_ranks(evaluate(self.recogniser, self.processing_class, loader, self.protocol))
+            with closing(iter(make_loader(batches, self.args))) as loaded, self.accelerator.autocast():
+                score = self._sum_over_ranks(evaluate(self.recogniser, self.processing_class, loaded, self.protocol))
             values = (score.word_accuracy, score.one_minus_ned, score.mean_loss)
-            metrics |= {f"{metric_key_prefix}_{name}_{kind}": value for kind, value in zip(kinds, values, strict=True)}
+            metrics |= {f"{metric_key_prefix}_{name}_{kind}": value for kind, value in zip(KINDS, values, strict=True)}
             metrics[f"{metric_key_prefix}_{name}_samples"] = score.samples
             if score.unreadable:
                 metrics[f"{metric_key_prefix}_{name}_unreadable"] = score.unreadable
-        for kind in kinds:
+            if score.emptied:
+                metrics[f"{metric_key_prefix}_{name}_emptied"] = score.emptied
+        for kind in KINDS:
             metrics[f"{metric_key_prefix}_{kind}"] = sum(
                 metrics[f"{metric_key_prefix}_{name}_{kind}"] for name in sets
             ) / max(1, len(sets))
@@ -318,10 +340,25 @@ class SVTRv2Trainer(Trainer):
         return Score(*sums.tolist())
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
-        is_best = super()._determine_best_metric(metrics, trial)
+        is_best = self._wins_a_tie(metrics) or super()._determine_best_metric(metrics, trial)
         if is_best:
             self.save_recogniser()
         return is_best
+
+    def _wins_a_tie(self, metrics: dict[str, float]) -> bool:
+        """Whether this evaluation is as good as the best one before, and has a lower loss."""
+        name = f"eval_{(self.args.metric_for_best_model or '').removeprefix('eval_')}"
+        if name not in metrics or metrics[name] != self.state.best_metric:
+            return False
+        losses = [
+            entry["eval_loss"]
+            for entry in self.state.log_history
+            if entry.get(name) == metrics[name] and entry["step"] < self.state.global_step
+        ]
+        if not losses or metrics["eval_loss"] >= min(losses):
+            return False
+        self.state.best_global_step = self.state.global_step
+        return True
 
     # Saving and resuming
 
@@ -375,7 +412,7 @@ class SVTRv2Trainer(Trainer):
         return {"settings": settings, "seed_shift": self.seed_shift, "seconds": self._seconds(), "ranks": ranks}
 
     def _settings(self) -> dict[str, Any]:
-        """All that decides which data come next, and what the schedule is."""
+        """All that decides which data come next, and what is made of them."""
         return {
             "processes": self.args.world_size,
             "dataloader_num_workers": self.args.dataloader_num_workers,
@@ -384,6 +421,13 @@ class SVTRv2Trainer(Trainer):
             "learning_rate": self.args.learning_rate,
             "warmup_steps": self.args.warmup_steps,
             "weight_decay": self.args.weight_decay,
+            "adam_beta1": self.args.adam_beta1,
+            "adam_beta2": self.args.adam_beta2,
+            "adam_epsilon": self.args.adam_epsilon,
+            "max_grad_norm": self.args.max_grad_norm,
+            "ema_decay": self.args.ema_decay,
+            "frame_label_steps": self.args.frame_label_steps,
+            "freeze_stages": self.freeze_stages,
             **self.train_dataset.settings(),
         }
 
@@ -394,8 +438,10 @@ class SVTRv2Trainer(Trainer):
             raise ValueError(f"There is no {path}: {checkpoint} is no checkpoint of this trainer.")
         states = json.loads(path.read_text())
         state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
-        now = json.loads(json.dumps(self._settings()))
-        differing = [name for name in now if now[name] != states["settings"].get(name)]
+        now, before = json.loads(json.dumps(self._settings())), states["settings"]
+        self._check_model(checkpoint, before)
+        # older checkpoints hold fewer settings
+        differing = [name for name in now if name in before and now[name] != before[name]]
         if not differing:
             own = states["ranks"][self.args.process_index]
             self.train_dataset.start = Position(own["taken"], own["formed"])
@@ -409,7 +455,7 @@ class SVTRv2Trainer(Trainer):
         else:
             raise ValueError(
                 f"{checkpoint} was made with other settings than this run has: "
-                + "; ".join(f"{name} was {states['settings'].get(name)!r} and is {now[name]!r}" for name in differing)
+                + "; ".join(f"{name} was {before[name]!r} and is {now[name]!r}" for name in differing)
                 + ". With the same settings, training goes on exactly as if it had never stopped. To go on with these, "
                 "reading the data in a new order, pass --resume_inexactly True."
             )
@@ -417,6 +463,27 @@ class SVTRv2Trainer(Trainer):
         if self.averaged is not None and (checkpoint / AVERAGED_WEIGHTS).is_file():
             self.averaged.load_state_dict(safetensors.torch.load_file(checkpoint / AVERAGED_WEIGHTS))
         return state
+
+    def _check_model(self, checkpoint: Path, before: dict[str, Any]) -> None:
+        """Refuses what no run can go on with: weights and optimiser would not fit.
+
+        Raises:
+            ValueError: model, charset or frozen stages were others.
+        """
+        with safetensors.safe_open(checkpoint / "model.safetensors", "pt") as file:
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118  no dict
+        if shapes != {name: tuple(tensor.shape) for name, tensor in self.model.state_dict().items()}:
+            difference = "another model, or another number of characters"
+        elif before.get("charset") != self._settings()["charset"]:
+            difference = "another charset"
+        elif before.get("freeze_stages", self.freeze_stages) != self.freeze_stages:
+            difference = f"--freeze_stages {before['freeze_stages']}"
+        else:
+            return
+        raise ValueError(
+            f"{checkpoint} was made with {difference}, and this run cannot go on from it. To begin a new run with its weights, "
+            f"pass --model {checkpoint} and another --output_dir."
+        )
 
     def _shift_seed(self, shift: int) -> None:
         self.train_dataset.seed += shift - self.seed_shift
