@@ -1,6 +1,7 @@
 """OpenOCR checkpoints to Hub folders."""
 
 import pickle
+import zipfile
 
 import numpy as np
 import pytest

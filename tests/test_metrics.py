@@ -47,7 +47,13 @@ def test_labels_of_which_nothing_is_left_are_counted():
 
 @pytest.mark.parametrize(
     ("charset", "protocol"),
-    [("abc012", "english"), ("a-!? ", "english"), ("ab\u00e9", "chinese"), ("\ud55c", "chinese"), ("\u0661", "chinese")],
+    [
+        ("abc012", "english"),
+        ("a-!? ", "english"),
+        ("ab\u00e9", "chinese"),
+        ("\ud55c", "chinese"),
+        ("\u0661", "chinese"),
+    ],
 )
 def test_the_usual_protocol_leaves_out_no_letters(charset, protocol):
     assert usual_protocol(charset) == protocol
