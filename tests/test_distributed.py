@@ -97,6 +97,14 @@ def test_evaluation_is_that_of_one_process(results, root):
         assert ranks["evaluation"] == pytest.approx(alone, rel=1e-5)
 
 
+def test_evaluated_is_the_model_that_is_saved(results, root):
+    model = SVTRv2ForCTC(SVTRv2Config(**CONFIG))
+    model.load_state_dict(load_file(root / "evaluated_0.safetensors"))
+    alone = trainer_on(root / "data", model, arguments(root / "alone"), root / "held").evaluate()
+    for ranks in results:
+        assert ranks["evaluation_after_training"]["eval_held_loss"] == pytest.approx(alone["eval_held_loss"], rel=1e-5)
+
+
 def test_another_number_of_processes_is_refused(root):
     model = SVTRv2ForCTC(SVTRv2Config(**CONFIG))
     trainer = trainer_on(root / "data", model, arguments(root / "alone", gradient_accumulation_steps=2, max_steps=6))

@@ -3,6 +3,7 @@
 import io
 import itertools
 from collections import Counter
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -11,13 +12,15 @@ from PIL import Image
 from test_training import run
 from torch.utils.data import DataLoader
 
-from svtrv2_hf import ENGLISH_94, SVTRv2ForCTC, SVTRv2ImageProcessor
+from svtrv2_hf import ENGLISH_94, SVTRv2ForCTC, SVTRv2ImageProcessor, SVTRv2Processor, build_tokenizer
 from svtrv2_hf.cli import main as command
-from svtrv2_hf.data.buckets import Position
+from svtrv2_hf.data.buckets import BucketBatches, EvaluationBatches, Position
 from svtrv2_hf.data.labels import LabelEncoder
 from svtrv2_hf.data.sources import open_source
-from svtrv2_hf.synthetic.atlas import build_atlas
-from svtrv2_hf.synthetic.fonts import find_fonts
+from svtrv2_hf.evaluation.evaluator import evaluate
+from svtrv2_hf.synthetic import source
+from svtrv2_hf.synthetic.atlas import Atlas, build_atlas
+from svtrv2_hf.synthetic.fonts import FoundFonts, find_fonts
 from svtrv2_hf.synthetic.frame_labels import UNKNOWN, frame_labels
 from svtrv2_hf.synthetic.source import DrawnBatches, Planned
 from svtrv2_hf.training.arguments import SVTRv2TrainingArguments
@@ -255,6 +258,58 @@ def test_the_loss_goes_from_frame_labels_to_ctc(atlas, config, tmp_path):
         trainer.state.global_step = step
         loss = trainer.compute_loss(model, dict(inputs), num_items_in_batch=torch.tensor(len(chosen)))
         torch.testing.assert_close(loss, share * by_frames + (1 - share) * outputs.loss)
+
+
+def test_resuming_with_another_renderer_is_refused(atlas, tmp_path):
+    words = (
+        "--model",
+        "nano",
+        "--unknown_characters",
+        "drop_sample",
+        "--save_steps",
+        "3",
+        "--augment_operations",
+        "0",
+    )
+    run(tmp_path, f"drawn:{atlas}?samples=100", *words)
+    words = (*words, "--resume_from_checkpoint", "True")
+    run(tmp_path, f"drawn:{atlas}?samples=100", *words)
+    for option in ("difficulty=0.5", "lines=0"):
+        with pytest.raises(ValueError, match=r"fingerprints was \[\[.*\]\] and is"):
+            run(tmp_path, f"drawn:{atlas}?samples=100&{option}", *words)
+
+
+def test_the_atlas_is_there_before_workers_read(atlas, monkeypatch):
+    """They are daemons, which may start none of the processes that build one."""
+    built = []
+    monkeypatch.setattr(source, "find_fonts", lambda: FoundFonts([], Counter()))
+    monkeypatch.setattr(source, "load_or_build", lambda *_: built.append(1) or Atlas.load(atlas))
+    encoder = LabelEncoder(CHARSET, unknown_characters="drop_sample")
+    take(BucketBatches([open_source("drawn:?samples=64")], encoder, SVTRv2ImageProcessor(), 2), 1, workers=1)
+    assert built == [1], "in this process"
+
+
+def test_evaluation_draws_outside_of_autocast(atlas, config):
+    """Which would round what is drawn."""
+    processor = SVTRv2Processor(SVTRv2ImageProcessor(), build_tokenizer(CHARSET))
+    config.vocab_size = len(CHARSET) + 1
+    model = SVTRv2ForCTC(config)
+    images = []
+
+    class Batches(EvaluationBatches):
+        def __iter__(self):
+            for batch in super().__iter__():
+                images.append(batch["pixels"])
+                yield batch
+
+    def autocast():
+        return torch.autocast("cpu", torch.bfloat16)
+
+    for context in (nullcontext, autocast):
+        batches = Batches(open_source(f"drawn:{atlas}?samples=4"), processor.image_processor, 1)
+        evaluate(model, processor, batches, autocast=context)
+    for exact, found in zip(images[:4], images[4:], strict=True):
+        assert torch.equal(exact, found)
 
 
 def test_frame_labels_are_of_drawn_text_alone(atlas, tmp_path):

@@ -24,6 +24,7 @@ from svtrv2_hf.data.labels import LabelEncoder, UnknownCharactersError
 from svtrv2_hf.data.sources import open_source
 from svtrv2_hf.training.arguments import SVTRv2TrainingArguments, parse_arguments
 from svtrv2_hf.training.callbacks import StopInTime
+from svtrv2_hf.training.model import model_and_processor
 from svtrv2_hf.training.train import main
 from svtrv2_hf.training.trainer import SVTRv2Trainer
 
@@ -219,11 +220,11 @@ def test_resuming_with_other_labels_or_hyperparameters_is_refused(config, folder
     listing = folder / "labels.tsv"
     listing.write_text(listing.read_text().replace("\t001", "\t999"))
     other = trainer_on(folder, SVTRv2ForCTC(config), arguments(tmp_path))
-    with pytest.raises(ValueError, match="other settings than this run has: checksums_of_labels was"):
+    with pytest.raises(ValueError, match="other settings than this run has: fingerprints was"):
         other.train(resume_from_checkpoint=True)
     data_state = tmp_path / "out" / "checkpoint-2" / "data_state.json"
     states = json.loads(data_state.read_text())
-    for name in ("ema_decay", "max_grad_norm", "adam_beta2", "freeze_stages", "checksums_of_labels"):
+    for name in ("ema_decay", "max_grad_norm", "adam_beta2", "freeze_stages", "fingerprints"):
         del states["settings"][name]
     data_state.write_text(json.dumps(states))
     other.train(resume_from_checkpoint=str(data_state.parent))  # of an older version, which did not write them
@@ -247,6 +248,17 @@ def test_no_run_goes_on_from_another_model(config, folder, tmp_path):
     config.hidden_sizes = [16, 32, 48]
     with pytest.raises(ValueError, match="was made with another model"):
         trainer_on(folder, SVTRv2ForCTC(config), args).train(resume_from_checkpoint=checkpoint)
+
+
+def test_an_average_that_begins_after_the_last_step_is_of_the_trained_weights(config, folder, tmp_path):
+    options = {"save_strategy": "steps", "save_steps": 4}
+    trainer = trainer_on(folder, SVTRv2ForCTC(config), arguments(tmp_path, **options))
+    trainer.train()
+    again = arguments(tmp_path, ema_decay=0.9, resume_inexactly=True, **options)
+    resumed = trainer_on(folder, SVTRv2ForCTC(config), again)
+    resumed.train(resume_from_checkpoint=True)
+    for name, tensor in resumed.recogniser.state_dict().items():
+        torch.testing.assert_close(tensor, trainer.model.state_dict()[name], msg=name)
 
 
 def test_a_checkpoint_of_others_is_refused(config, folder, tmp_path):
@@ -447,6 +459,16 @@ def test_a_folder_with_another_run_is_not_mixed_up(folder, digits, tmp_path):
     run(tmp_path, folder, *words, "--resume_from_checkpoint", "True")  # nothing left to do
     with pytest.raises(ValueError, match=r"no checkpoint in .*elsewhere"):
         run(tmp_path / "elsewhere", folder, *words, "--resume_from_checkpoint", "true")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_whatever_a_model_was_saved_in_it_is_trained_in_float32(config, folder, tmp_path, dtype):
+    SVTRv2ForCTC(config).to(dtype).save_pretrained(tmp_path / "saved")
+    SVTRv2Processor(SVTRv2ImageProcessor(), build_tokenizer(CHARSET)).save_pretrained(tmp_path / "saved")
+    words = ["--train_data", str(folder), "--output_dir", str(tmp_path / "out"), "--model", str(tmp_path / "saved")]
+    chosen, _ = parse_arguments(words)
+    model, _ = model_and_processor(chosen)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
 
 
 @pytest.mark.parametrize(

@@ -101,6 +101,17 @@ def stopping(root, rank):
     return {"step": trainer.state.global_step, "reason": trainer.stop_in_time.reason}
 
 
+def evaluating_after_training(root, rank):
+    """The statistics of batch normalisation differ between ranks, and only rank 0's are saved."""
+    trainer = new_trainer(root, "after", max_steps=2)
+    trainer.train()
+    for buffer in trainer.model.buffers():
+        buffer += rank
+    metrics = trainer.evaluate()
+    save_file(trainer.model.state_dict(), root / f"evaluated_{rank}.safetensors")
+    return metrics
+
+
 def main():
     root = Path(sys.argv[1])
     torch.set_num_threads(1)
@@ -110,6 +121,7 @@ def main():
     results = {f"resuming_{workers}": resuming(root, rank, workers) for workers in (0, 2)}
     results["stopping"] = stopping(root, rank)
     results["evaluation"] = new_trainer(root, "evaluate").evaluate()
+    results["evaluation_after_training"] = evaluating_after_training(root, rank)
     (root / f"results_{rank}.json").write_text(json.dumps(results))
 
 

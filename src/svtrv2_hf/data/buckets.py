@@ -4,7 +4,7 @@
 from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property, partial
+from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
 from zlib import crc32
@@ -23,12 +23,12 @@ from ..image_processing_svtrv2 import (
 )
 from ..processing_svtrv2 import pad_labels
 from .augmentation import Augmentation
-from .file_source import FileSource
 from .labels import LabelEncoder, RejectedSampleError, Rejection, frames_needed
 from .sources import Sample, Source, mix
 
 
 Size = tuple[int, int]  # height and width in pixels
+SIZE_SETTINGS = ("max_ratio", "bucket_sizes", "fixed_height", "min_width", "width_multiple")  # of the image processor
 
 
 class Waiting(NamedTuple):
@@ -106,6 +106,7 @@ class TrainingBatches(IterableDataset, ABC):
     """
 
     num_samples: int | None = None
+    device = torch.device("cpu")  # of the batches
 
     def __init__(
         self,
@@ -132,7 +133,7 @@ class TrainingBatches(IterableDataset, ABC):
             "charset": "".join(self.encoder.ids),
             "max_label_length": self.encoder.max_length,
             "unknown_characters": self.encoder.unknown_characters,
-            "max_ratio": self.image_processor.max_ratio,
+            **{name: getattr(self.image_processor, name) for name in SIZE_SETTINGS},
         }
 
     def batch_size_of(self, size: Size) -> int:
@@ -275,18 +276,8 @@ class BucketBatches(TrainingBatches):
             **super().settings(),
             "train_data": [[source.name, source.num_samples, source.weight] for source in self.sources],
             "augmentation": None if self.augmentation is None else vars(self.augmentation),
-            "checksums_of_labels": self._checksums_of_labels,
+            "fingerprints": [source.fingerprint for source in self.sources],
         }
-
-    @cached_property
-    def _checksums_of_labels(self) -> list[int | None]:
-        """One for each source that has its labels in memory."""
-        return [
-            crc32("\n".join(source.texts()).encode("utf-8", "surrogatepass"))
-            if isinstance(source, FileSource)
-            else None
-            for source in self.sources
-        ]
 
     def _samples(self, part: int, parts: int, counts: Counter[tuple[int, str]]) -> Iterator[Waiting | None]:
         for source, epoch, sample in mix(self.sources, part, parts, self.seed):
@@ -325,6 +316,8 @@ class EvaluationBatches(IterableDataset):
         image_processor: decides sizes and resizes.
         batch_size: images in a batch, at most.
     """
+
+    device = torch.device("cpu")  # of the batches
 
     def __init__(self, source: Source, image_processor: SVTRv2ImageProcessor, batch_size: int):
         self.source = source

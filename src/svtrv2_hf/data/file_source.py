@@ -6,7 +6,9 @@ import io
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 
@@ -56,6 +58,11 @@ class FileSource(IndexedSource):
             Sample(path.read_bytes(), self._texts[index], str(path))
             for index, path in zip(indices, paths, strict=True)
         ]
+
+    @cached_property
+    def fingerprint(self) -> int:
+        """A checksum of the texts."""
+        return crc32("\n".join(self._texts).encode("utf-8", "surrogatepass"))
 
     def texts(self) -> Iterator[str]:
         """The texts of the list."""

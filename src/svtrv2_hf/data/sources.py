@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 import numpy as np
@@ -31,11 +31,14 @@ class Source(ABC):
         name: short, for logs and tables.
         weight: share of the draws in a mixture, in proportion to those of the other sources; `None` for one pass an epoch.
         num_samples: how many there are; `None` where only a whole pass would tell.
+        fingerprint: tells these samples from as many others of the same name, in a form that JSON can hold; `None` where only a
+            whole pass would tell.
     """
 
     name: str
     weight: float | None
     num_samples: int | None
+    fingerprint: Any = None
 
     @abstractmethod
     def read(self, part: int = 0, parts: int = 1, seed: int | None = None, epoch: int = 0) -> Iterator[Sample]:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads labelled images with a model, one by one or adding up how well."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,12 +55,19 @@ def read(model: SVTRv2ForCTC, processor: SVTRv2Processor, batches: Iterable[dict
 
 @torch.no_grad()
 def evaluate(
-    model: SVTRv2ForCTC, processor: SVTRv2Processor, batches: Iterable[dict[str, Any]], protocol: Protocol = "english"
+    model: SVTRv2ForCTC,
+    processor: SVTRv2Processor,
+    batches: Iterable[dict[str, Any]],
+    protocol: Protocol = "english",
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> Score:
     """Reads the batches of [`EvaluationBatches`] by the best path, and scores them.
 
     Only sums are kept, never logits, so that neither the number of samples nor the charset costs memory. The model is put
     into evaluation mode and back. Its loss is CTC's alone, also where there is a guidance branch.
+
+    Args:
+        autocast: the context that the model is called in. The batches are made outside of it, for they may be drawn.
     """
     training = model.training
     model.eval()
@@ -72,7 +80,8 @@ def evaluate(
         if not batch["samples"]:
             continue
         texts = [sample.text for sample in batch["samples"]]
-        output = model(pixel_values_of(batch["pixels"].to(model.device)))
+        with autocast():
+            output = model(pixel_values_of(batch["pixels"].to(model.device)))
         paths = output.logits.argmax(-1).cpu()
         readings = ["".join(charset[i - 1] for i in path.unique_consecutive().tolist() if i) for path in paths]
         score += compare(readings, texts, protocol)

@@ -2,7 +2,7 @@
 """Drawn text as training data: batches straight from the renderer, or samples like those of any other source."""
 
 import io
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from functools import cached_property, partial
 from itertools import count, islice
@@ -26,7 +26,7 @@ from .renderer import Renderer
 from .texts import TextSource
 
 
-CHUNK = 256  # texts that are planned together
+CHUNK = 256  # texts that are planned, and drawn, together
 
 
 class Planned(NamedTuple):
@@ -43,13 +43,17 @@ class DrawnSource(Source):
     Image `index` of a seed is a pure function of the two and of the arguments.
 
     Args:
-        atlas: the file of an atlas; by default that of the fonts found on this machine, built if need be.
+        atlas: the file of an atlas; by default that of the fonts found on this machine, built if need be, which takes minutes
+            and several processes.
         charset: what texts are made of.
         difficulty: of the renderer.
         num_samples: images in an epoch.
         lines: draw phrases and long lines, too, not words alone.
         name: for logs.
         weight: in a mixture.
+
+    Attributes:
+        atlas: the glyphs.
     """
 
     num_samples: int
@@ -64,7 +68,8 @@ class DrawnSource(Source):
         name: str = "drawn",
         weight: float | None = None,
     ):
-        self.atlas_path = None if atlas is None else Path(atlas)
+        # here and not when it is first needed, which may be in a worker
+        self.atlas = load_or_build(find_fonts().fonts, charset) if atlas is None else Atlas.load(atlas)
         self.charset = charset
         self.difficulty = difficulty
         self.num_samples = num_samples
@@ -79,11 +84,10 @@ class DrawnSource(Source):
         return TextSource(self.charset, None if self.lines else {"phrase": 0, "line": 0})
 
     @cached_property
-    def atlas(self) -> Atlas:
-        """The glyphs."""
-        if self.atlas_path is not None:
-            return Atlas.load(self.atlas_path)
-        return load_or_build(find_fonts().fonts, self.charset)
+    def fingerprint(self) -> list[Any]:
+        """All that the images follow from, beside the code."""
+        fonts = crc32("\n".join(self.atlas.fonts).encode())
+        return [self.charset, self.difficulty, self.lines, len(self.atlas.fonts), fonts]
 
     def renderer(self, device: torch.device | str = "cpu") -> Renderer:
         """The renderer of this source's images."""
@@ -103,12 +107,13 @@ class DrawnSource(Source):
     def read(self, part: int = 0, parts: int = 1, seed: int | None = None, epoch: int = 0) -> Iterator[Sample]:
         """Images as PNG, of the sizes that training resizes to, so that nothing is lost by that."""
         renderer = self.renderer()
-        first = self._stream(seed, epoch)
-        for planned in islice(self.plan(renderer, self.image_processor, first), part, self.num_samples, parts):
-            pixels = renderer.render([planned.text], planned.size, first, torch.tensor([planned.number])).pixels[0]
-            buffer = io.BytesIO()
-            Image.fromarray(pixels.numpy()).save(buffer, "PNG")
-            yield Sample(buffer.getvalue(), planned.text, f"{self.name} {planned.number} of seed {first}")
+        stream = self._stream(seed, epoch)
+        mine = islice(self.plan(renderer, self.image_processor, stream), part, self.num_samples, parts)
+        while chunk := list(islice(mine, CHUNK)):
+            images = _images(renderer, chunk, stream)
+            for planned in chunk:
+                name = f"{self.name} {planned.number} of seed {stream}"
+                yield Sample(_png(images[planned.number]), planned.text, name)
 
     def texts(self) -> Iterator[str]:
         """The texts that are read without a seed."""
@@ -148,11 +153,7 @@ class DrawnBatches(TrainingBatches):
         self.with_frame_labels = with_frame_labels
 
     def settings(self) -> dict[str, Any]:
-        source = self.source
-        return {
-            **super().settings(),
-            "train_data": [source.name, len(source.atlas.fonts), source.charset, source.difficulty, source.lines],
-        }
+        return {**super().settings(), "fingerprints": [self.source.fingerprint]}
 
     def _samples(self, part: int, parts: int, counts: Counter[tuple[int, str]]) -> Iterator[Waiting | None]:
         for planned in self.source.plan(self._renderer, self.image_processor, self.seed, part, parts):
@@ -175,6 +176,25 @@ class DrawnBatches(TrainingBatches):
     @cached_property
     def _renderer(self) -> Renderer:
         return self.source.renderer(self.device)
+
+
+def _images(renderer: Renderer, chunk: Sequence[Planned], seed: int) -> dict[int, torch.Tensor]:
+    """By number; those of one size are drawn together, which is four times as fast as one by one."""
+    by_size: defaultdict[Size, list[Planned]] = defaultdict(list)
+    for planned in chunk:
+        by_size[planned.size].append(planned)
+    images: dict[int, torch.Tensor] = {}
+    for size, group in by_size.items():
+        numbers = [planned.number for planned in group]
+        drawn = renderer.render([planned.text for planned in group], size, seed, torch.tensor(numbers))
+        images.update(zip(numbers, drawn.pixels, strict=True))
+    return images
+
+
+def _png(pixels: torch.Tensor) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels.numpy()).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def _as_planned(planned: Planned) -> tuple[Planned, Size]:

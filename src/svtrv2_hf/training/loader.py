@@ -41,7 +41,7 @@ def make_loader(batches: TrainingBatches | EvaluationBatches, args: Any) -> Load
         prefetch_factor=args.dataloader_prefetch_factor if args.dataloader_num_workers else None,
         # of its own, or starting to read would advance the random numbers that a checkpoint restored
         generator=torch.Generator(),
-        pin_memory=args.dataloader_pin_memory and args.device.type == "cuda",
+        pin_memory=args.dataloader_pin_memory and args.device.type == "cuda" and batches.device.type == "cpu",
         worker_init_fn=_let_the_parent_decide,
     )
 

@@ -34,7 +34,8 @@ def model_and_processor(chosen: DataAndModelArguments) -> tuple[SVTRv2ForCTC, SV
         folder = _saved(chosen.model)
         processor = SVTRv2Processor.from_pretrained(folder)
         guidance = {} if chosen.use_guidance is None else {"use_guidance": chosen.use_guidance}
-        model = SVTRv2ForCTC.from_pretrained(folder, **guidance)
+        # whatever it was saved in: half of the steps of training would be lost to the rounding of bfloat16
+        model = SVTRv2ForCTC.from_pretrained(folder, dtype=torch.float32, **guidance)
         known = charset_of(processor.tokenizer)
         if charset is not None and charset != known:
             model = adapt_to_charset(model, known, charset)

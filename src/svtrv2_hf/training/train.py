@@ -42,8 +42,9 @@ def main(argv: Sequence[str]) -> None:
     logging.disable_progress_bar()  # of loading and saving, which take no time
     resume = _resume_from(arguments)
     model, processor = model_and_processor(chosen)
-    sources = _open_sources(chosen.train_data)
-    held_out = _open_sources(chosen.eval_data)
+    with arguments.main_process_first(desc="opening the data"):  # which may build what the others then find
+        sources = _open_sources(chosen.train_data)
+        held_out = _open_sources(chosen.eval_data)
     encoder = LabelEncoder(charset_of(processor.tokenizer), chosen.max_label_length, chosen.unknown_characters)
     if chosen.unknown_characters == "error" and arguments.process_index == 0:
         check_characters(sources, encoder)

@@ -116,6 +116,8 @@ class SVTRv2Trainer(Trainer):
             state = self._restore(Path(str(resume_from_checkpoint)))
             if state.global_step >= self.args.max_steps:  # there is nothing left but what comes after training
                 self._load_from_checkpoint(str(resume_from_checkpoint))
+                if self.averaged is not None and not self.averaged.n_averaged:  # there was no average until now
+                    self.averaged.module.load_state_dict(self.model.state_dict())
                 self.state = state
                 self.state.is_world_process_zero = self.is_world_process_zero()
                 return TrainOutput(state.global_step, 0.0, {})
@@ -307,9 +309,16 @@ class SVTRv2Trainer(Trainer):
         """
         sets = eval_dataset or self.eval_dataset or {}
         metrics: dict[str, float] = {}
+        if self.args.world_size > 1:
+            # Each rank has gathered the statistics of its own batches; evaluated is the recogniser that is saved.
+            for buffer in self.recogniser.buffers():
+                torch.distributed.broadcast(buffer, src=0)
         for name, batches in sets.items():
-            with closing(iter(make_loader(batches, self.args))) as loaded, self.accelerator.autocast():
-                score = self._sum_over_ranks(evaluate(self.recogniser, self.processing_class, loaded, self.protocol))
+            with closing(iter(make_loader(batches, self.args))) as loaded:
+                score = evaluate(
+                    self.recogniser, self.processing_class, loaded, self.protocol, self.accelerator.autocast
+                )
+            score = self._sum_over_ranks(score)
             values = (score.word_accuracy, score.one_minus_ned, score.mean_loss)
             metrics |= {f"{metric_key_prefix}_{name}_{kind}": value for kind, value in zip(KINDS, values, strict=True)}
             metrics[f"{metric_key_prefix}_{name}_samples"] = score.samples
