@@ -215,8 +215,9 @@ def _add_benchmark(commands: argparse._SubParsersAction) -> None:
         description="Measures a model on this machine: milliseconds and images a second of the forward pass at the usual image "
         "sizes, multiply-adds, memory, and, where image files are given, the whole way from files to texts.",
     )
-    _add_model(parser)
-    parser.add_argument("--size", choices=list(PRESETS), help="a size with random weights instead of a model")
+    what = parser.add_mutually_exclusive_group()
+    _add_model(what)
+    what.add_argument("--size", choices=list(PRESETS), help="a size with random weights instead of a model")
     parser.add_argument("--images", metavar="PLACE", help="a folder of images, or a source as svtrv2 train takes it")
     parser.add_argument(
         "--limit", type=_positive, default=3000, metavar="N", help="images to read, at most (default: 3000)"
@@ -244,8 +245,6 @@ def _benchmark(arguments: argparse.Namespace) -> int:
     from .modeling_svtrv2 import SVTRv2ForCTC
     from .processing_svtrv2 import SVTRv2Processor
 
-    if arguments.size and arguments.model != "default":
-        raise ValueError("Give --model or --size, which is a model with random weights, but not both.")
     _check_device(arguments.device)
     if arguments.output:
         _check_output(arguments.output)
@@ -481,7 +480,7 @@ def _add_read(commands: argparse._SubParsersAction) -> None:
     parser.set_defaults(run=_read)
 
 
-def _add_model(parser: argparse.ArgumentParser) -> None:
+def _add_model(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--model",
         default="default",
