@@ -64,7 +64,14 @@ def test_the_command_reads_with_it(capsys):
     result = json.loads(capsys.readouterr().out)
     assert result["path"].endswith("0.png") and result["generated_text"]
     assert checkpoint_folder("default") == str(FOLDER)
-    assert checkpoint_folder("./default") == "./default"
+
+
+def test_a_folder_may_have_the_same_name(tmp_path, monkeypatch):
+    (tmp_path / "default").symlink_to(FOLDER)
+    monkeypatch.chdir(tmp_path)
+    assert checkpoint_folder("default") == str(FOLDER)
+    assert Path(checkpoint_folder("./default")).resolve() == (tmp_path / "default").resolve()
+    assert checkpoint_folder("./default") != str(FOLDER)
 
 
 def test_the_demo():

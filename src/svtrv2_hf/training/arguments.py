@@ -35,6 +35,14 @@ NOT_SUPPORTED = {
     "batch_eval_metrics": _EVALUATION,
     "include_for_metrics": _EVALUATION,
 }
+NOT_NEGATIVE = (
+    "learning_rate",
+    "weight_decay",
+    "warmup_steps",
+    "max_grad_norm",
+    "frame_label_steps",
+    "dataloader_num_workers",
+)
 
 
 @dataclass
@@ -166,10 +174,10 @@ class SVTRv2TrainingArguments(TrainingArguments):
         for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name} must be 1 or more, not {getattr(self, name)}.")
-        for name in ("num_train_epochs", "learning_rate", "max_hours"):
+        for name in ("num_train_epochs", "max_hours"):
             if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise ValueError(f"--{name} must be more than 0, not {getattr(self, name)}.")
-        for name in ("weight_decay", "warmup_steps", "max_grad_norm", "frame_label_steps", "dataloader_num_workers"):
+        for name in NOT_NEGATIVE:
             if not getattr(self, name) >= 0:
                 raise ValueError(f"--{name} must be 0 or more, not {getattr(self, name)}.")
         if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
