@@ -4,12 +4,16 @@ import copy
 import json
 import multiprocessing
 import os
+import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
+import pyarrow.parquet
 import pytest
 import torch
 from conftest import CHARSET, make_folder
@@ -25,7 +29,7 @@ from svtrv2_hf.data.sources import open_source
 from svtrv2_hf.training.arguments import SVTRv2TrainingArguments, parse_arguments
 from svtrv2_hf.training.callbacks import StopInTime
 from svtrv2_hf.training.model import model_and_processor
-from svtrv2_hf.training.train import main
+from svtrv2_hf.training.train import check_characters, main
 from svtrv2_hf.training.trainer import SVTRv2Trainer
 
 
@@ -148,7 +152,7 @@ def test_what_was_read_and_rejected_is_logged(config, tmp_path):
     assert logged["data/samples"] >= 36
     assert logged["data/empty"] >= 1
     assert logged["data/unknown_characters"] >= 1
-    assert logged["data/epochs"] == round(logged["data/samples"] / 32, 4)
+    assert logged["epoch"] == round(logged["data/samples"] / 32, 4)
     assert 0 <= logged["data/waiting"] <= 1
 
 
@@ -261,6 +265,14 @@ def test_an_average_that_begins_after_the_last_step_is_of_the_trained_weights(co
         torch.testing.assert_close(tensor, trainer.model.state_dict()[name], msg=name)
 
 
+def test_without_its_optimiser_a_checkpoint_is_refused(config, folder, tmp_path):
+    trainer_on(folder, SVTRv2ForCTC(config), arguments(tmp_path, save_strategy="steps", save_steps=2)).train()
+    (tmp_path / "out" / "checkpoint-2" / "optimizer.pt").unlink()
+    trainer = trainer_on(folder, SVTRv2ForCTC(config), arguments(tmp_path))
+    with pytest.raises(ValueError, match=r"checkpoint-2 has no optimizer.pt"):
+        trainer.train(resume_from_checkpoint=str(tmp_path / "out" / "checkpoint-2"))
+
+
 def test_a_checkpoint_of_others_is_refused(config, folder, tmp_path):
     (tmp_path / "checkpoint-3").mkdir()
     trainer = trainer_on(folder, SVTRv2ForCTC(config), arguments(tmp_path))
@@ -343,6 +355,36 @@ def test_the_best_model_has_the_lowest_loss(config, folder, tmp_path):
         trainer_on(folder, SVTRv2ForCTC(config), arguments(tmp_path, metric_for_best_model="accuracy"), held)
 
 
+def test_the_best_is_chosen_among_evaluations_that_can_be_compared(config, folder, tmp_path):
+    """With other sets or another metric on resuming, the first evaluation is the best so far, whatever came before."""
+    held = make_folder(tmp_path / "held", ["1", "23"])
+    other = make_folder(tmp_path / "other", ["1", "23", "4"])
+    options = {"save_strategy": "steps", "save_steps": 2, "eval_strategy": "steps", "eval_steps": 2}
+    trainer_on(folder, SVTRv2ForCTC(config), arguments(tmp_path, **options), held).train()
+    output, checkpoint = tmp_path / "out", tmp_path / "out" / "checkpoint-2"
+    state = json.loads((checkpoint / "trainer_state.json").read_text())
+    state["best_metric"] = 2.0  # which nothing beats
+    (checkpoint / "trainer_state.json").write_text(json.dumps(state))
+
+    shutil.copytree(output, tmp_path / "kept")
+    for change in ({"metric_for_best_model": "loss"}, {"eval": other}, {"output_dir": str(tmp_path / "new")}, {}):
+        shutil.rmtree(output)
+        shutil.copytree(tmp_path / "kept", output)
+        (output / "model.safetensors").write_bytes(b"the best of before")
+        args = arguments(tmp_path, **options, **{key: value for key, value in change.items() if key.startswith("m")})
+        args.output_dir = change.get("output_dir", args.output_dir)
+        trainer = trainer_on(folder, SVTRv2ForCTC(config), args, change.get("eval", held))
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            trainer.train(resume_from_checkpoint=str(checkpoint))
+        told = [str(one.message) for one in caught if "The best model until now is passed over" in str(one.message)]
+        assert len(told) == bool(change), change
+        assert len(trainer.evaluations) == (1 if change else 2)
+        trainer.evaluate_at_the_end()
+        replaced = (Path(args.output_dir) / "model.safetensors").read_bytes() != b"the best of before"
+        assert replaced == bool(change), change
+
+
 def test_of_equally_accurate_models_the_one_with_the_lower_loss_is_kept(config, folder, tmp_path):
     trainer = trainer_on(folder, SVTRv2ForCTC(config), arguments(tmp_path))
     best = []
@@ -360,6 +402,8 @@ def test_of_equally_accurate_models_the_one_with_the_lower_loss_is_kept(config, 
     [
         ("lr_scheduler_type", "cosine", "not supported here: the schedule is always one cycle"),
         ("optim", "sgd", "not supported here: the optimiser is always AdamW"),
+        ("average_tokens_across_devices", False, "not supported here: the loss is always the mean"),
+        ("save_only_model", True, "not supported here: a checkpoint is there to go on from"),
         ("label_smoothing_factor", 0.1, "not supported here: the loss"),
         ("include_for_metrics", ["loss"], "not supported here: evaluation"),
         ("eval_strategy", "epoch", "no epoch ends. Use steps, and --eval_steps"),
@@ -491,6 +535,19 @@ def test_errors_before_training(folder, digits, tmp_path, words, error, message)
     assert not list((tmp_path / "out").glob("checkpoint-*"))
 
 
+def test_every_label_that_lies_here_is_looked_at(tmp_path):
+    """Of parquet as of lists, however many there are; of what comes over a network, the first ones."""
+    rows = [{"image": b"", "text": "1"}] * 10_500 + [{"image": b"", "text": "\u00e9"}]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "many.parquet")
+    source = open_source(str(tmp_path / "many.parquet"))
+    with pytest.raises(
+        UnknownCharactersError, match="1 of 10501 labels have characters outside the charset: '\u00e9'"
+    ):
+        check_characters([source], LabelEncoder(CHARSET))
+    remote = open_source(f"hub:{tmp_path}")
+    check_characters([remote], LabelEncoder(CHARSET))
+
+
 def test_a_recipe_and_the_command_line(tmp_path):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("train_data: [a, b]\nmodel: nano\noutput_dir: out\nlearning_rate: 1.0e-3\nmax_steps: 10\n")
@@ -516,7 +573,7 @@ def test_the_recipes_of_the_repository(path):
     chosen, arguments = parse_arguments([str(path), "--bf16", "False"])
     header = path.read_text(encoding="utf-8").split("\nmodel:")[0]
     assert f"scripts/train.py scripts/recipes/{path.name}" in header, "the command"
-    assert all(word in header for word in ("# Hardware:", "# Result:"))
+    assert all(word in header for word in ("# Hardware:", "# Time:", "# Result:", "# Commit:"))
     assert chosen.train_data and chosen.eval_data
     assert chosen.charset is None or "data/" in chosen.charset or read_charset(path.parents[2] / chosen.charset)
     if path.stem.startswith(("union14m", "mjst", "chinese")):  # the paper's
@@ -621,6 +678,51 @@ def test_ctrl_c_saves_a_checkpoint(folder, digits, tmp_path):
     assert last_step(tmp_path / "out") > 0
 
 
+def test_an_evaluation_is_broken_off_to_stop_and_made_up_for(config, folder, tmp_path):
+    held = make_folder(tmp_path / "held", [f"{number:03}" for number in range(20)])
+    options = {"save_strategy": "steps", "save_steps": 9, "eval_strategy": "steps", "eval_steps": 2}
+    whole = trainer_on(folder, SVTRv2ForCTC(config), arguments(tmp_path / "whole", **options), held)
+    initial = copy.deepcopy(whole.model.state_dict())
+    whole.train()
+    model = SVTRv2ForCTC(config)
+    model.load_state_dict(initial)
+    stopped = trainer_on(folder, model, arguments(tmp_path, **options), held)
+    recognise = stopped.model.forward
+
+    def told_while_it_reads(*args, **kwargs):
+        if not stopped.model.training:
+            stopped.stop_in_time.reason = "told"
+        return recognise(*args, **kwargs)
+
+    stopped.model.forward = told_while_it_reads
+    stopped.train()
+    assert (stopped.state.global_step, stopped.evaluations) == (2, [])
+    resumed = trainer_on(folder, SVTRv2ForCTC(config), arguments(tmp_path, **options), held)
+    resumed.train(resume_from_checkpoint=True)
+    assert [entry["step"] for entry in resumed.evaluations] == [2, 4]
+    for one, other in zip(resumed.evaluations, whole.evaluations, strict=True):
+        assert one["eval_loss"] == other["eval_loss"]
+
+
+def test_a_stop_in_the_last_evaluation_leaves_it_for_the_next_time(config, folder, tmp_path):
+    held = make_folder(tmp_path / "held", ["1", "2"])
+    options = {"save_strategy": "steps", "save_steps": 9, "eval_strategy": "steps", "eval_steps": 4}
+    stopped = trainer_on(folder, SVTRv2ForCTC(config), arguments(tmp_path, **options), held)
+    forward = stopped.model.forward
+
+    def told_at_the_last_step(*args, **kwargs):
+        stopped.stop_in_time.reason = "told" if stopped.state.global_step == 3 else None
+        return forward(*args, **kwargs)
+
+    stopped.model.forward = told_at_the_last_step
+    stopped.train()
+    assert (stopped.state.global_step, stopped.evaluations, stopped.stop_in_time.reason) == (4, [], "told")
+    resumed = trainer_on(folder, SVTRv2ForCTC(config), arguments(tmp_path, **options), held)
+    resumed.train(resume_from_checkpoint=True)
+    resumed.evaluate_at_the_end()
+    assert [entry["step"] for entry in resumed.evaluations] == [4]
+
+
 def test_a_second_ctrl_c_stops_at_once(capfd):
     stop = StopInTime()
     stop._note_signal(signal.SIGINT, None)
@@ -637,17 +739,19 @@ def test_a_mistake_is_told_in_one_line(tmp_path):
 
 
 def test_killed_at_any_moment_it_leaves_a_checkpoint(folder, digits, tmp_path):
-    """Saving after each step, most kills hit it while it saves."""
+    """Saving and evaluating after each step; some kills are aimed at its saving, some are not aimed."""
+    rng = random.Random(0)
     output = tmp_path / "out"
     words = ("--output_dir", output, "--train_data", folder, "--charset", digits, "--save_steps", "1", *LONG_RUN)
+    words = (*words, "--eval_data", folder, "--eval_steps", "1")
     last, saving = 0, 0
-    for delay in (0.0, 0.02, 0.05):
+    for delay in (0.0, 0.02, None, None):
         process = script(*words, "--save_total_limit", "1", *(["--resume_from_checkpoint", "True"] if last else []))
         while process.poll() is None and last_step(output) < last + 2:
             time.sleep(0.01)
-        while process.poll() is None and not list((output / ".saving").glob("checkpoint-*")):
+        while delay is not None and process.poll() is None and not list((output / ".saving").glob("checkpoint-*")):
             pass
-        time.sleep(delay)
+        time.sleep(rng.uniform(0, 1) if delay is None else delay)
         process.kill()
         _, errors = process.communicate()
         assert process.returncode == -signal.SIGKILL, errors
@@ -670,8 +774,6 @@ def last_step(output):
 @pytest.mark.slow
 def test_learns_to_read(digits, tmp_path, capsys):
     """Four hundred steps of nano on drawn numbers read other numbers."""
-    import random
-
     rng = random.Random(0)
     numbers = sorted({str(rng.randrange(10_000, 100_000)) for _ in range(600)})
     rng.shuffle(numbers)

@@ -31,6 +31,7 @@ class Source(ABC):
         name: short, for logs and tables.
         weight: share of the draws in a mixture, in proportion to those of the other sources; `None` for one pass an epoch.
         num_samples: how many there are; `None` where only a whole pass would tell.
+        local: the samples lie on this machine, so that all labels can be looked at before training.
         fingerprint: tells these samples from as many others of the same name, in a form that JSON can hold; `None` where only a
             whole pass would tell.
     """
@@ -38,6 +39,7 @@ class Source(ABC):
     name: str
     weight: float | None
     num_samples: int | None
+    local: bool = False
     fingerprint: Any = None
 
     @abstractmethod
@@ -56,6 +58,7 @@ class IndexedSource(Source):
     """A source whose samples can be had by number, so that every order is possible."""
 
     num_samples: int
+    local = True
 
     @abstractmethod
     def fetch(self, indices: Sequence[int]) -> list[Sample]:
@@ -181,7 +184,9 @@ def open_source(spec: str) -> Source:
     path = {Kind.PARQUET: "parquet", Kind.TAR: "webdataset"}.get(kind, files[0])
     data_files = None if kind == Kind.HUB else files
     stream, known = open_stream(path, data_files, options.get("config"), options.get("split", "train"))
-    return StreamedSource(stream, place, name, weight, known if samples is None else int(samples), image, text)
+    source = StreamedSource(stream, place, name, weight, known if samples is None else int(samples), image, text)
+    source.local = kind != Kind.HUB and not any("://" in file for file in files)
+    return source
 
 
 def _split_spec(spec: str) -> tuple[str, dict[str, str]]:

@@ -29,6 +29,8 @@ NOT_SUPPORTED = {
     "train_sampling_strategy": _ORDER,
     "dataloader_drop_last": "the data are an endless stream, which has no last batch",
     "dataloader_persistent_workers": "workers live as long as the stream that they read",
+    "average_tokens_across_devices": "the loss is always the mean over the samples of all processes",
+    "save_only_model": "a checkpoint is there to go on from, and the best recogniser lies in the output folder",
     "load_best_model_at_end": "the output folder holds the best recogniser anyway",
     "prediction_loss_only": _EVALUATION,
     "eval_accumulation_steps": _EVALUATION,

@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +19,20 @@ from .curve import draw_learning_curve
 class StopInTime(TrainerCallback):
     """Saves a checkpoint and ends the training after `max_hours`, or when the process is sent SIGTERM or SIGINT (Ctrl-C).
 
-    All ranks stop after the same step. A second SIGINT aborts at once. The clock runs from the making of this object.
+    All ranks stop after the same step. A second SIGINT aborts at once. The clock runs from the making of this object. No
+    evaluation is waited for.
 
     Attributes:
         reason: why training was ended before its last step, or `None`.
         interrupted: by SIGINT.
+        evaluation_due: an evaluation was left out, or broken off, in order to stop.
     """
 
     def __init__(self, max_hours: float | None = None):
         self.deadline = None if max_hours is None else time.monotonic() + max_hours * 3600
         self.reason: str | None = None
         self.interrupted = False
+        self.evaluation_due = False
         self._group: Any = None
         self._previous_handlers: dict[int, Any] = {}
 
@@ -41,20 +45,34 @@ class StopInTime(TrainerCallback):
             self._group = torch.distributed.new_group(backend="gloo")
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any):
-        if self.deadline is not None and time.monotonic() > self.deadline:
-            self.reason = self.reason or "--max_hours have passed"
-        wanted = torch.tensor(float(self.reason is not None))
-        if self._group is not None:
-            torch.distributed.all_reduce(wanted, torch.distributed.ReduceOp.MAX, group=self._group)
-        if wanted and state.global_step < state.max_steps:
-            self.reason = self.reason or "another process was told to stop"
-            control.should_save = control.should_training_stop = True
-            control.should_evaluate = False
+        if self.agreed() and state.global_step < state.max_steps:
+            self.save_and_stop(control, control.should_evaluate)
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any):
-        if state.global_step >= state.max_steps:
+        if state.global_step >= state.max_steps and not self.evaluation_due:
             self.reason = None
             self.interrupted = False
+
+    def told(self) -> bool:
+        """Whether this process is to stop."""
+        if self.deadline is not None and time.monotonic() > self.deadline:
+            self.reason = self.reason or "--max_hours have passed"
+        return self.reason is not None
+
+    def agreed(self) -> bool:
+        """Whether any process is to stop; all ask this together."""
+        wanted = torch.tensor(float(self.told()))
+        if self._group is not None:
+            torch.distributed.all_reduce(wanted, torch.distributed.ReduceOp.MAX, group=self._group)
+        if wanted:
+            self.reason = self.reason or "another process was told to stop"
+        return bool(wanted)
+
+    def save_and_stop(self, control: TrainerControl, evaluation_left: bool) -> None:
+        """Lets a checkpoint come next, and then the end."""
+        control.should_save = control.should_training_stop = True
+        control.should_evaluate = False
+        self.evaluation_due |= evaluation_left
 
     def let_signals_be(self) -> None:
         """Gives them back to who handled them before: after training, and after an error in it."""
@@ -79,6 +97,16 @@ class AverageWeights(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any):
         self.averaged.update_parameters(kwargs["model"])
+
+
+class EvaluateFirst(TrainerCallback):
+    """Makes up for the evaluation that a stop left out, before training goes on."""
+
+    def __init__(self, make_up: Callable[[], None]):
+        self.make_up = make_up
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any):
+        self.make_up()
 
 
 class LearningCurve(TrainerCallback):

@@ -18,7 +18,7 @@ from ..charsets import charset_of
 from ..data.augmentation import Augmentation
 from ..data.buckets import BucketBatches, EvaluationBatches
 from ..data.labels import LabelEncoder, UnknownCharactersError
-from ..data.sources import IndexedSource, Source, open_source
+from ..data.sources import Source, open_source
 from ..evaluation.metrics import usual_protocol
 from ..processing_svtrv2 import SVTRv2Processor
 from ..synthetic.source import DrawnBatches, DrawnSource
@@ -120,8 +120,8 @@ def _batches(
 def check_characters(sources: Sequence[Source], encoder: LabelEncoder) -> None:
     """Looks for characters outside the charset before training begins.
 
-    Every label of sources on disk is looked at, and the first 10,000 of what comes over a network; training itself stops at
-    any that is left.
+    Every label of sources on disk is looked at, and the first 10,000 of what comes over a network or is drawn; training
+    itself stops at any that is left.
 
     Raises:
         UnknownCharactersError: there are any; the message tells all of them, how often, and what to do.
@@ -129,8 +129,8 @@ def check_characters(sources: Sequence[Source], encoder: LabelEncoder) -> None:
     unknown: Counter[str] = Counter()
     strange = looked_at = 0
     for source in sources:
-        number = source.num_samples if isinstance(source, IndexedSource) else 10_000
-        texts = islice(source.texts(), number)
+        number = source.num_samples if source.local else 10_000
+        texts = source.texts() if source.local else islice(source.texts(), number)
         for text in tqdm(texts, f"Checking {source.name}", number, unit=" labels", delay=5):
             looked_at += 1
             if found := encoder.unknown(text):
@@ -181,7 +181,7 @@ def _print_best(trainer: SVTRv2Trainer, names: Sequence[str]) -> None:
     if trainer.args.process_index:
         return
     metric = (trainer.args.metric_for_best_model or "word_accuracy").removeprefix("eval_")
-    evaluations = [entry for entry in trainer.state.log_history if f"eval_{metric}" in entry]
+    evaluations = trainer.evaluations
     sign = -1 if trainer.args.greater_is_better else 1
     best = min(evaluations, key=lambda entry: (sign * entry[f"eval_{metric}"], entry["eval_loss"]))
     print(f"Best of {len(evaluations)} evaluations, at step {best['step']}:")

@@ -6,7 +6,7 @@ import shutil
 import time
 import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import astuple
 from pathlib import Path
@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from accelerate.utils import gather_object
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from tqdm import tqdm
 from transformers import Trainer, TrainerControl, TrainerState
 from transformers.trainer_utils import TrainOutput, get_last_checkpoint, rotate_checkpoints
 
@@ -25,7 +26,7 @@ from ..data.buckets import EvaluationBatches, Position, TrainingBatches
 from ..evaluation.evaluator import evaluate
 from ..evaluation.metrics import Protocol, Score
 from ..modeling_svtrv2 import SVTRv2Downsample, SVTRv2Embeddings, SVTRv2ForCTC
-from .callbacks import AverageWeights, LearningCurve, StopInTime
+from .callbacks import AverageWeights, EvaluateFirst, LearningCurve, StopInTime
 from .loader import TrainingStream, make_loader, to_model_inputs
 
 
@@ -76,11 +77,14 @@ class SVTRv2Trainer(Trainer):
         self.counts: Counter[tuple[int, str]] = Counter()
         self.stop_in_time = StopInTime(self.args.max_hours)
         self.add_callback(self.stop_in_time)
+        self.add_callback(EvaluateFirst(self._make_up_for_evaluation))
         self.add_callback(LearningCurve)
         self.seed_shift = 0  # by which the order of the data was changed on going on inexactly
         self._stream: TrainingStream | None = None
         self._last_log = self._started = time.perf_counter()
         self._seconds_before = 0.0  # of the parts of this run that came before
+        self._epoch: float | None = None  # passes over the data so far, where their number is known
+        self._evaluations_from = 0  # in the log; those before are of other sets, or their best model is not at hand
         self._staging: Path | None = None
         # The loss divides by the number of samples that `_get_num_items_in_batch` gives.
         self.model_accepts_loss_kwargs = True
@@ -104,6 +108,8 @@ class SVTRv2Trainer(Trainer):
         self.counts.clear()
         self._started, self._seconds_before = time.perf_counter(), 0.0
         self.train_dataset.start = Position(0, [])
+        self._evaluations_from, self._epoch = 0, None
+        self.stop_in_time.evaluation_due = False
         self._shift_seed(0)
         # Drop path and guidance draw other random numbers on each rank.
         torch.manual_seed(self.args.seed + self.args.process_index)
@@ -118,6 +124,7 @@ class SVTRv2Trainer(Trainer):
                 self._load_from_checkpoint(str(resume_from_checkpoint))
                 if self.averaged is not None and not self.averaged.n_averaged:  # there was no average until now
                     self.averaged.module.load_state_dict(self.model.state_dict())
+                self._forget_the_best_of_others(state)
                 self.state = state
                 self.state.is_world_process_zero = self.is_world_process_zero()
                 return TrainOutput(state.global_step, 0.0, {})
@@ -142,6 +149,7 @@ class SVTRv2Trainer(Trainer):
 
     def _load_callback_state(self) -> None:
         super()._load_callback_state()
+        self._forget_the_best_of_others(self.state)
         # The state has just been read from the checkpoint, and with it how often to log, evaluate and save; the arguments decide.
         self.state.compute_steps(self.args, self.args.max_steps)
 
@@ -262,16 +270,22 @@ class SVTRv2Trainer(Trainer):
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         if "loss" in logs and self._stream is not None:
             now = time.perf_counter()
+            own = [(dict(self.counts), self._stream.waited)]
             total: Counter[tuple[int, str]] = Counter()
-            for counts in gather_object([dict(self.counts)]) if self.args.world_size > 1 else [self.counts]:
+            waited = 0.0
+            for counts, seconds in gather_object(own) if self.args.world_size > 1 else own:
                 total.update(counts)
+                waited = max(waited, seconds)
             logs = {
                 **logs,
                 **self._describe(total),
-                "data/waiting": round(self._stream.waited / (now - self._last_log), 4),
+                "data/waiting": round(waited / (now - self._last_log), 4),
                 "hours": round(self._seconds() / 3600, 4),
             }
+            if length := self.train_dataset.num_samples:
+                self._epoch = round(logs["data/samples"] / length, 4)
             self._stream.waited, self._last_log = 0.0, now
+        self.state.epoch = self._epoch  # to the parent, an endless stream is one epoch
         super().log(logs, *args, **kwargs)
 
     def _seconds(self) -> float:
@@ -286,10 +300,7 @@ class SVTRv2Trainer(Trainer):
             described[f"data/{name}"] += count
             if len(names) > 1:
                 described[f"data/{names[number]}/{name}"] += count
-        entries: dict[str, float] = dict(described)
-        if length := self.train_dataset.num_samples:
-            entries["data/epochs"] = round(described["data/samples"] / length, 4)
-        return entries
+        return dict(described)
 
     @property
     def recogniser(self) -> SVTRv2ForCTC:
@@ -305,8 +316,10 @@ class SVTRv2Trainer(Trainer):
             For each set `eval_NAME_word_accuracy`, `eval_NAME_one_minus_ned`, `eval_NAME_loss` (the mean over samples),
             `eval_NAME_samples`, and `eval_NAME_unreadable` and `eval_NAME_emptied` (labels of which the protocol leaves
             nothing) if there are any; the means over the sets of the first three
-            under `eval_...`. All in 0..1 but the loss.
+            under `eval_...`. All in 0..1 but the loss. Nothing, if training is to stop: then the evaluation is broken off, and
+            made up for on resuming.
         """
+        start = time.perf_counter()
         sets = eval_dataset or self.eval_dataset or {}
         metrics: dict[str, float] = {}
         if self.args.world_size > 1:
@@ -315,9 +328,13 @@ class SVTRv2Trainer(Trainer):
                 torch.distributed.broadcast(buffer, src=0)
         for name, batches in sets.items():
             with closing(iter(make_loader(batches, self.args))) as loaded:
+                watched = self._watched(loaded, name, batches)
                 score = evaluate(
-                    self.recogniser, self.processing_class, loaded, self.protocol, self.accelerator.autocast
+                    self.recogniser, self.processing_class, watched, self.protocol, self.accelerator.autocast
                 )
+            if self.is_in_train and self.stop_in_time.agreed():
+                self.stop_in_time.save_and_stop(self.control, evaluation_left=True)
+                return {}
             score = self._sum_over_ranks(score)
             values = (score.word_accuracy, score.one_minus_ned, score.mean_loss)
             metrics |= {f"{metric_key_prefix}_{name}_{kind}": value for kind, value in zip(KINDS, values, strict=True)}
@@ -332,13 +349,36 @@ class SVTRv2Trainer(Trainer):
             ) / max(1, len(sets))
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        self._last_log += time.perf_counter() - start  # nobody waited for training data meanwhile
         return metrics
+
+    def _watched(
+        self, loaded: Iterable[dict[str, Any]], name: str, batches: EvaluationBatches
+    ) -> Iterator[dict[str, Any]]:
+        """The batches with a progress bar, and no more of them once training is to stop."""
+        number = batches.source.num_samples
+        own = None if number is None else number // self.args.world_size
+        hidden = self.args.disable_tqdm or not self.is_world_process_zero()
+        with tqdm(desc=f"Evaluating {name}", total=own, unit=" images", leave=False, disable=hidden, delay=2) as bar:
+            for batch in loaded:
+                if self.is_in_train and self.stop_in_time.told():
+                    return
+                yield batch
+                bar.update(len(batch["samples"]) + len(batch["unreadable"]))
+
+    @property
+    def evaluations(self) -> list[dict[str, float]]:
+        """The log's entries of evaluations among which the best model was chosen."""
+        return [entry for entry in self.state.log_history[self._evaluations_from :] if "eval_loss" in entry]
+
+    def _make_up_for_evaluation(self) -> None:
+        if self.stop_in_time.evaluation_due:
+            self.stop_in_time.evaluation_due = False
+            self._determine_best_metric(self.evaluate(), trial=None)
 
     def evaluate_at_the_end(self) -> None:
         """Evaluates, unless the last step just did, and keeps the model if it is the best."""
-        if not any(
-            entry["step"] == self.state.global_step for entry in self.state.log_history if "eval_loss" in entry
-        ):
+        if not any(entry["step"] == self.state.global_step for entry in self.evaluations):
             self._determine_best_metric(self.evaluate(), trial=None)
 
     def _sum_over_ranks(self, score: Score) -> Score:
@@ -349,6 +389,8 @@ class SVTRv2Trainer(Trainer):
         return Score(*sums.tolist())
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        if not metrics:  # of an evaluation that was broken off
+            return False
         is_best = self._wins_a_tie(metrics) or super()._determine_best_metric(metrics, trial)
         if is_best:
             self.save_recogniser()
@@ -361,8 +403,8 @@ class SVTRv2Trainer(Trainer):
             return False
         losses = [
             entry["eval_loss"]
-            for entry in self.state.log_history
-            if entry.get(name) == metrics[name] and entry["step"] < self.state.global_step
+            for entry in self.evaluations
+            if entry[name] == metrics[name] and entry["step"] < self.state.global_step
         ]
         if not losses or metrics["eval_loss"] >= min(losses):
             return False
@@ -418,7 +460,20 @@ class SVTRv2Trainer(Trainer):
         own = {"taken": self._stream.position.taken, "formed": self._stream.position.formed, "counts": counts}
         ranks = gather_object([own]) if self.args.world_size > 1 else [own]
         settings = {**self._settings(), "seed": self.train_dataset.seed - self.seed_shift}
-        return {"settings": settings, "seed_shift": self.seed_shift, "seconds": self._seconds(), "ranks": ranks}
+        return {
+            "settings": settings,
+            "seed_shift": self.seed_shift,
+            "seconds": self._seconds(),
+            "best_among": self._best_among(),
+            "evaluations_from": self._evaluations_from,
+            "evaluation_due": self.stop_in_time.evaluation_due,
+            "ranks": ranks,
+        }
+
+    def _best_among(self) -> dict[str, Any]:
+        """What figures of evaluation must have in common to be compared."""
+        sets = {name: batches.source.num_samples for name, batches in (self.eval_dataset or {}).items()}
+        return {"metric": self.args.metric_for_best_model, "protocol": self.protocol, "eval_data": sets}
 
     def _settings(self) -> dict[str, Any]:
         """All that decides which data come next, and what is made of them."""
@@ -434,6 +489,8 @@ class SVTRv2Trainer(Trainer):
             "adam_beta2": self.args.adam_beta2,
             "adam_epsilon": self.args.adam_epsilon,
             "max_grad_norm": self.args.max_grad_norm,
+            "bf16": self.args.bf16,
+            "fp16": self.args.fp16,
             "ema_decay": self.args.ema_decay,
             "frame_label_steps": self.args.frame_label_steps,
             "freeze_stages": self.freeze_stages,
@@ -445,6 +502,8 @@ class SVTRv2Trainer(Trainer):
         path = checkpoint / DATA_STATE
         if not path.is_file():
             raise ValueError(f"There is no {path}: {checkpoint} is no checkpoint of this trainer.")
+        if not (checkpoint / "optimizer.pt").is_file():
+            raise ValueError(f"{checkpoint} has no optimizer.pt, without which training cannot go on as it was.")
         states = json.loads(path.read_text())
         state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
         now, before = json.loads(json.dumps(self._settings())), states["settings"]
@@ -469,9 +528,24 @@ class SVTRv2Trainer(Trainer):
                 "reading the data in a new order, pass --resume_inexactly True."
             )
         self._seconds_before = states.get("seconds", 0.0)
+        self.stop_in_time.evaluation_due = states.get("evaluation_due", False)
+        self._evaluations_from = states.get("evaluations_from", 0)
+        if states.get("best_among", self._best_among()) != self._best_among():
+            self._begin_evaluations_anew(state, "other sets, another metric or another protocol decide now")
+        elif not (Path(self.args.output_dir) / "model.safetensors").is_file():
+            self._begin_evaluations_anew(state, f"{self.args.output_dir} does not hold it")
         if self.averaged is not None and (checkpoint / AVERAGED_WEIGHTS).is_file():
             self.averaged.load_state_dict(safetensors.torch.load_file(checkpoint / AVERAGED_WEIGHTS))
         return state
+
+    def _begin_evaluations_anew(self, state: TrainerState, why: str) -> None:
+        if state.best_metric is not None and self.is_world_process_zero():
+            warnings.warn(f"The best model until now is passed over, since {why}.", stacklevel=2)
+        self._evaluations_from = len(state.log_history)
+
+    def _forget_the_best_of_others(self, state: TrainerState) -> None:
+        if not any("eval_loss" in entry for entry in state.log_history[self._evaluations_from :]):
+            state.best_metric = state.best_global_step = None
 
     def _check_model(self, checkpoint: Path, before: dict[str, Any]) -> None:
         """Refuses what no run can go on with: weights and optimiser would not fit.
