@@ -24,12 +24,16 @@ def one_thread(two_threads_and_a_seed):
     torch.set_num_threads(1)
 
 
-@pytest.fixture(scope="module")
-def script():
-    specification = importlib.util.spec_from_file_location("benchmark", ROOT / "scripts" / "benchmark.py")
+def script_named(name):
+    specification = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def script():
+    return script_named("benchmark")
 
 
 @pytest.fixture
@@ -314,3 +318,58 @@ def test_the_script_from_end_to_end(script, saved, data, tmp_path, monkeypatch, 
     assert row.count("|") == 8  # with a column for the set
     assert "- OpenOCR's SVTRv2 was not measured: git clone" in printed
     assert "| 1 | ours | " in printed
+
+
+def test_the_benchmark_of_training(config, tmp_path, monkeypatch, capsys):
+    script = script_named("benchmark_training")
+    monkeypatch.setattr(script.SVTRv2Config, "preset", lambda *_, **__: config)
+    config.vocab_size = len(script.ENGLISH_94) + 1
+    monkeypatch.setattr(script, "reference_model", lambda _, config: AsTheReference(config))
+    output = tmp_path / "results.json"
+    words = ["--sizes", "nano", "--batch-size", "2", "--steps", "2", "--rounds", "2", "--dtype", "bfloat16"]
+    script.main([*words, "--device", "cpu", "--reference", str(tmp_path), "--output", str(output)])
+    results = json.loads(output.read_text())
+    told = capsys.readouterr().out
+    [rows] = results["sizes"].values()
+    assert rows["images_per_second"].keys() == {"ours", "reference", "SVTRv2Trainer"}
+    assert rows["times_the_reference"]["reference"] == 1
+    for case, rate in rows["images_per_second"].items():
+        flops = 6 * rows["multiply_adds"] * rate
+        assert rows["share_of_peak"][case] == pytest.approx(flops / results["peak_tflops"] / 1e12)
+        assert case in told
+
+
+class AsTheReference(torch.nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.model = SVTRv2ForCTC(config)
+
+    def forward(self, pixel_values):
+        return self.model(pixel_values).logits
+
+
+def test_the_reference_has_the_same_loss(config):
+    script = script_named("benchmark_training")
+    model = SVTRv2ForCTC(config).eval()
+    pixel_values = torch.rand(3, 3, 32, 128)
+    labels = torch.randint(1, config.vocab_size, (3, script.LETTERS))
+    output = model(pixel_values, labels=labels)
+    lengths = torch.full((3,), script.LETTERS)
+    torch.testing.assert_close(script.reference_loss(output.logits, labels, lengths), output.loss)
+
+
+def test_a_step_of_the_benchmark_of_training_trains(config):
+    script = script_named("benchmark_training")
+    model = SVTRv2ForCTC(config).train()
+    pixel_values, labels = torch.rand(3, 3, 32, 128), torch.randint(1, config.vocab_size, (3, script.LETTERS))
+    losses = []
+
+    def loss():
+        losses.append(model(pixel_values, labels=labels).loss)
+        return losses[-1]
+
+    run = script.step(model, loss, torch.device("cpu"), torch.float32)
+    for _ in range(10):
+        run()
+    assert losses[-1] < losses[0]
+    assert all(parameter.grad is None for parameter in model.parameters())

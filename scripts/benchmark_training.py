@@ -1,0 +1,219 @@
+#!/usr/bin/env python
+# SPDX-License-Identifier: Apache-2.0
+"""Measures training: images a second, and the share of what the device can do at best, beside the reference implementation.
+
+    python scripts/benchmark_training.py [--sizes tiny base] [--device cuda] [--dtype bfloat16] [--batch-size 256] \
+        [--reference PATH/TO/OpenOCR] [--output results.json]
+
+A step is forward pass, CTC loss, backward pass and AdamW on one batch that lies on the device: ours; ours compiled, with
+--compile; and the reference's (--reference) with its own loss. A round times a few steps of each in turn, so that whatever
+else the machine does falls on all of them; ratios are medians over rounds of the paired times. Then SVTRv2Trainer trains
+on batches in memory, which adds what a trainer does around the steps and the way to the device. What the device can do is
+the rate of a large matrix product in the same precision; the share counts the products of the model, three times those of
+its forward pass, and nothing else.
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+from transformers import TrainerCallback
+from transformers.utils import logging
+
+from svtrv2_hf import ENGLISH_94, SVTRv2Config, SVTRv2ForCTC, SVTRv2ImageProcessor
+from svtrv2_hf.configuration_svtrv2 import PRESETS
+from svtrv2_hf.data.buckets import TrainingBatches
+from svtrv2_hf.data.labels import LabelEncoder
+from svtrv2_hf.evaluation.provenance import provenance
+from svtrv2_hf.evaluation.speed import multiply_adds, paired_ratio, synchronizer, time_in_turn
+from svtrv2_hf.training.arguments import SVTRv2TrainingArguments
+from svtrv2_hf.training.trainer import SVTRv2Trainer
+
+
+sys.path.insert(0, str(Path(__file__).parent))  # also where the script is imported
+
+from peers.reference import reference_model
+
+
+LETTERS = 8  # in each label
+WARM_UP = 3  # steps that are not counted
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", nargs="+", choices=list(PRESETS), default=["tiny", "base"])
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="bfloat16", help="of autocast")
+    parser.add_argument("--batch-size", type=int, default=256)
+    parser.add_argument("--image-size", type=int, nargs=2, default=[32, 128], metavar=("HEIGHT", "WIDTH"))
+    parser.add_argument("--steps", type=int, default=10, help="of each in a round")
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--compile", action="store_true", help="time the compiled model, too")
+    parser.add_argument("--reference", type=Path, help="a checkout of Topdu/OpenOCR")
+    parser.add_argument("--output", type=Path, help="write the figures to this JSON file, too")
+    arguments = parser.parse_args(argv)
+    logging.set_verbosity_error()
+    device, dtype = torch.device(arguments.device), getattr(torch, arguments.dtype)
+    results = {
+        **provenance(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "threads": torch.get_num_threads(),
+        "dtype": arguments.dtype,
+        "batch_size": arguments.batch_size,
+        "image_size": arguments.image_size,
+        "peak_tflops": peak(device, dtype) / 1e12,
+        "sizes": {name: measure(name, arguments, device, dtype) for name in arguments.sizes},
+    }
+    for name, rows in results["sizes"].items():
+        shares = {case: 2 * 3 * rows["multiply_adds"] * rate for case, rate in rows["images_per_second"].items()}
+        rows["share_of_peak"] = {case: flops / 1e12 / results["peak_tflops"] for case, flops in shares.items()}
+        for case, rate in rows["images_per_second"].items():
+            times = rows["times_the_reference"].get(case)
+            beside = "" if times is None else f", {times:.2f} x the reference"
+            print(f"{name:6} {case:14} {rate:10,.0f} images/s, {rows['share_of_peak'][case]:6.1%} of the peak{beside}")
+    if arguments.output:
+        arguments.output.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+
+
+def peak(device: torch.device, dtype: torch.dtype, seconds: float = 1.0) -> float:
+    """Floating-point operations a second of a large matrix product of random numbers, the best of those in `seconds`."""
+    size = 8192 if device.type == "cuda" else 1024
+    left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    synchronize = synchronizer(device)
+    best, end = float("inf"), time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        synchronize()
+        start = time.perf_counter()
+        left @ right
+        synchronize()
+        best = min(best, time.perf_counter() - start)
+    return 2 * size**3 / best
+
+
+def measure(name: str, arguments: argparse.Namespace, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
+    """The rates of a size, by case."""
+    config = SVTRv2Config.preset(name, vocab_size=len(ENGLISH_94) + 1)
+    torch.manual_seed(0)
+    pixel_values = torch.rand(arguments.batch_size, 3, *arguments.image_size, device=device) * 2 - 1
+    labels = torch.randint(1, config.vocab_size, (arguments.batch_size, LETTERS), device=device)
+    ours = SVTRv2ForCTC(config)
+    flops = multiply_adds(ours.eval(), tuple(arguments.image_size))
+    ours = ours.to(device, memory_format=torch.channels_last).train()
+    losses: dict[str, tuple[torch.nn.Module, Callable[[], torch.Tensor]]] = {
+        "ours": (ours, lambda: ours(pixel_values, labels=labels).loss)
+    }
+    if arguments.compile:
+        compiled = torch.compile(ours)
+        losses["ours compiled"] = (ours, lambda: compiled(pixel_values, labels=labels).loss)
+    if arguments.reference:
+        reference = reference_model(arguments.reference, config).to(device).train()
+        lengths = torch.full((arguments.batch_size,), LETTERS)
+        losses["reference"] = (reference, lambda: reference_loss(reference(pixel_values), labels, lengths))
+    steps = {case: step(model, loss, device, dtype) for case, (model, loss) in losses.items()}
+    for run in steps.values():
+        for _ in range(WARM_UP):
+            run()
+    calls = dict.fromkeys(steps, arguments.steps)
+    seconds = time_in_turn(steps, arguments.rounds, calls, synchronizer(device), title=name)
+    rates = {case: arguments.batch_size / float(np.median(times)) for case, times in seconds.items()}
+    ratios = {}
+    if "reference" in seconds:
+        ratios = {case: paired_ratio(seconds["reference"], times) for case, times in seconds.items()}
+    rates["SVTRv2Trainer"] = by_trainer(config, arguments, device, dtype)
+    return {"multiply_adds": flops, "images_per_second": rates, "times_the_reference": ratios}
+
+
+def step(
+    model: torch.nn.Module, loss: Callable[[], torch.Tensor], device: torch.device, dtype: torch.dtype
+) -> Callable[[], None]:
+    """A training step; in float16 with a scaled loss, as both trainers do it there."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.05)
+    scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
+
+    def run() -> None:
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            value = loss()
+        scaler.scale(value).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad(set_to_none=True)
+
+    return run
+
+
+def reference_loss(logits: torch.Tensor, labels: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    """CTC as the reference has it (openrec/losses/ctc_loss.py at ae934e5)."""
+    frames = torch.full((len(logits),), logits.shape[1], dtype=torch.long)
+    log_probabilities = logits.float().log_softmax(2).transpose(0, 1)
+    return F.ctc_loss(log_probabilities, labels, frames, lengths, reduction="none").mean()
+
+
+class InMemory(TrainingBatches):
+    """The same batch of noise over and over."""
+
+    def __init__(self, batch_size: int, image_size: Sequence[int]):
+        super().__init__(["noise"], LabelEncoder(ENGLISH_94), SVTRv2ImageProcessor(), batch_size)
+        rng = np.random.default_rng(0)
+        self.batch = {
+            "pixels": torch.from_numpy(rng.integers(0, 256, (batch_size, *image_size, 3), dtype=np.uint8)),
+            "labels": torch.from_numpy(rng.integers(1, len(ENGLISH_94) + 1, (batch_size, LETTERS))),
+            "counts": {(0, "samples"): batch_size},
+            "worker": 0,
+        }
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        formed = 0
+        while True:
+            formed += 1
+            yield {**self.batch, "formed": formed}
+
+    def _samples(self, *_: Any) -> Iterator[None]:
+        raise NotImplementedError
+
+    def _batch(self, *_: Any) -> None:
+        raise NotImplementedError
+
+
+class Clock(TrainerCallback):
+    """When the steps after the first ones began, and how many there were."""
+
+    def __init__(self, synchronize: Callable[[], object]):
+        self.synchronize = synchronize
+        self.start = self.seconds = 0.0
+
+    def on_step_end(self, _: Any, state: Any, *__: Any, **___: Any) -> None:
+        if state.global_step == WARM_UP:
+            self.synchronize()
+            self.start = time.perf_counter()
+        elif state.global_step == state.max_steps:
+            self.synchronize()
+            self.seconds = time.perf_counter() - self.start
+
+
+def by_trainer(config: SVTRv2Config, arguments: argparse.Namespace, device: torch.device, dtype: torch.dtype) -> float:
+    """Images a second of the whole trainer."""
+    steps = arguments.steps * arguments.rounds
+    clock = Clock(synchronizer(device))
+    with tempfile.TemporaryDirectory() as output, contextlib.redirect_stdout(io.StringIO()):
+        args = SVTRv2TrainingArguments(
+            output, max_steps=steps + WARM_UP, per_device_train_batch_size=arguments.batch_size, save_strategy="no",
+            eval_strategy="no", disable_tqdm=True, use_cpu=device.type == "cpu", bf16=dtype == torch.bfloat16,
+            fp16=dtype == torch.float16,
+        )  # fmt: skip
+        batches = InMemory(arguments.batch_size, arguments.image_size)
+        SVTRv2Trainer(SVTRv2ForCTC(config), args, train_dataset=batches, callbacks=[clock]).train()
+    return steps * arguments.batch_size / clock.seconds
+
+
+if __name__ == "__main__":
+    main()
