@@ -14,8 +14,6 @@ import contextlib
 import io
 import itertools
 import json
-import os
-import platform
 import random
 import statistics
 import tarfile
@@ -39,6 +37,7 @@ from svtrv2_hf.data.augmentation import OPERATIONS, Augmentation
 from svtrv2_hf.data.buckets import BucketBatches, Position
 from svtrv2_hf.data.labels import LabelEncoder
 from svtrv2_hf.data.sources import open_source
+from svtrv2_hf.evaluation.provenance import provenance
 from svtrv2_hf.image_processing_svtrv2 import resize
 from svtrv2_hf.processing_svtrv2 import pad_labels
 from svtrv2_hf.synthetic.atlas import build_atlas
@@ -70,7 +69,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         places = write_all(Path(temporary), crops)
         results = {
-            "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+            **provenance(),
+            "crops": "drawn" if arguments.folder is None else arguments.folder.name,
             "images": len(crops),
             "median_size": [
                 statistics.median(Image.open(io.BytesIO(data)).size[axis] for data, _ in crops) for axis in (0, 1)

@@ -112,6 +112,7 @@ def kinds(tmp_path_factory):
         "list": root / "list" / "train_list.txt",
         "csv": root / "csv",
         "jsonl": f"{root}/jsonl/metadata.jsonl",
+        "table": root / "table",
         "lmdb": root / "lmdb",
         "nested": root / "nested",
         "parquet": f"{root}/parquet/*.parquet?samples=37",
@@ -126,6 +127,10 @@ def kinds(tmp_path_factory):
     write_list(root / "list" / "train_list.txt", relative(root / "list", "crops", data["list"]))
     write_csv(root / "csv", relative(root / "csv", "crops", data["csv"]))
     write_jsonl(root / "jsonl", relative(root / "jsonl", "crops", data["jsonl"]))
+    files, texts = zip(*relative(root / "table", "crops", data["table"]), strict=True)
+    pq.write_table(pa.table({"file_name": files, "text": texts}), root / "table" / "metadata.parquet")
+    for name in ("train", "test"):
+        write_csv(root / "folders" / name, relative(root / "folders" / name, "crops", data["csv"]))
     write_lmdb(root / "lmdb", data["lmdb"])
     for place, part in zip(("b", "a/deep", "a"), split(data["nested"], 3), strict=True):
         write_lmdb(root / "nested" / place / "x", part)
@@ -223,7 +228,7 @@ def test_files_keep_their_order_and_sources_can_be_sent_to_a_new_process(kinds):
 def test_lengths_names_and_weights(kinds, tmp_path):
     for name, (spec, expected) in kinds.items():
         source = open_source(spec)
-        assert source.num_samples == (None if name in ("tar", "paths") else len(expected)), name
+        assert source.num_samples == (None if name in ("tar", "paths", "table") else len(expected)), name
         assert source.weight is None
     tar = kinds["tar"][0]
     source = open_source(f"{tar}?samples=5&weight=.5&name=my%20tars")
@@ -344,6 +349,7 @@ def test_lmdb_behind_links_is_found_once(tmp_path):
         ("{}/nowhere", FileNotFoundError, "no data that is understood at .*labels.tsv.*LMDB.*parquet.*hub:NAME"),
         ("{}/*.parquet", FileNotFoundError, "no data that is understood"),
         ("{}/list", FileNotFoundError, "no data that is understood"),
+        ("{}/folders", FileNotFoundError, r"understood at .*\. Folders in it hold some: test, train\. It may be"),
         ("{}/list/crops/0.png", FileNotFoundError, "no data that is understood"),
         ("https://example.org/labels.tsv", FileNotFoundError, "no data that is understood"),
         ("{}/folder?weights=1", ValueError, "weights cannot be given; for a list of files there are weight, name"),

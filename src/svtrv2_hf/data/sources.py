@@ -95,6 +95,7 @@ _FORMS = (
     "hub:NAME, a dataset of the Hub, or a folder that datasets.load_dataset understands; "
     "drawn: or drawn:ATLAS, text that is drawn for training"
 )
+_LISTS = ("labels.tsv", "metadata.csv", "metadata.jsonl")
 _ENDINGS = {
     ".tsv": Kind.LIST,
     ".txt": Kind.LIST,
@@ -125,7 +126,7 @@ def open_source(spec: str) -> Source:
 
             - a folder with a `labels.tsv` (UTF-8, a line `file TAB text` for each image, files relative to the folder
               or to `images/` in it), or another such list, `.tsv` or `.txt`, its files relative to its folder;
-            - an image folder with a `metadata.csv` or `metadata.jsonl` (columns `file_name` and `text`), or that file;
+            - an image folder with a `metadata.csv`, `.jsonl` or `.parquet` (columns `file_name` and `text`), or that file;
             - a folder with an LMDB (`data.mdb`; keys `num-samples`, and from 1 `image-%09d` and `label-%09d`), or a
               folder below which there are such: all together are one source;
             - a `.parquet` file or a `.tar` file (webdataset), a pattern, or a folder of them; remote ones (`hf://`,
@@ -243,7 +244,11 @@ def recognise(place: str) -> tuple[Kind, list[str]]:
     kinds = {_ENDINGS.get(file.suffix) for file in files}
     kind = next(iter(kinds), None)
     if kind is None or None in kinds or (remote and kind not in (Kind.PARQUET, Kind.TAR)):
-        raise FileNotFoundError(f"There is no data that is understood at {place!r}. It may be {_FORMS}.")
+        inside = [] if remote else sorted({file.parent.name for name in _LISTS for file in Path(place).glob(f"*/{name}")})
+        hint = f" Folders in it hold some: {', '.join(inside[:5])}." if inside else ""
+        raise FileNotFoundError(f"There is no data that is understood at {place!r}.{hint} It may be {_FORMS}.")
+    if [file.name for file in files] == ["metadata.parquet"] and not remote:
+        return Kind.HUB, [str(files[0].parent)]  # an image folder, which datasets reads
     if len(kinds) > 1 or (len(files) > 1 and kind in (Kind.LIST, Kind.METADATA)):
         names = {f"*{file.suffix}" if file.suffix in (".parquet", ".tar") else file.name for file in files}
         raise ValueError(f"{place} holds more than one kind of data. Name one of them: {', '.join(sorted(names))}.")
@@ -252,8 +257,7 @@ def recognise(place: str) -> tuple[Kind, list[str]]:
 
 def _files_at(path: Path) -> list[Path]:
     if path.is_dir():
-        patterns = ("labels.tsv", "metadata.csv", "metadata.jsonl", "*.parquet", "*.tar")
-        found = [file for pattern in patterns for file in sorted(path.glob(pattern))]
+        found = [file for pattern in (*_LISTS, "*.parquet", "*.tar") for file in sorted(path.glob(pattern))]
         return found if found and not (path / "data.mdb").is_file() else found + _databases_below(path)
     if path.is_file():
         return [path]
