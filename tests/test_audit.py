@@ -13,12 +13,12 @@ from PIL import Image
 
 import svtrv2_hf.data.audit
 import svtrv2_hf.training.audit
-from svtrv2_hf import SVTRv2ImageProcessor
+from svtrv2_hf import SVTRv2Config, SVTRv2ImageProcessor, SVTRv2Processor
 from svtrv2_hf.charsets import ENGLISH_94
 from svtrv2_hf.cli import main
 from svtrv2_hf.data.audit import AuditReport, audit
 from svtrv2_hf.data.audit_chart import plot
-from svtrv2_hf.data.audit_report import advise, render_table
+from svtrv2_hf.data.audit_report import advise, never_seen, render_histograms, render_table
 from svtrv2_hf.data.labels import LabelEncoder, RejectedSampleError, Rejection
 from svtrv2_hf.data.sources import Sample, Source
 
@@ -234,7 +234,8 @@ def test_what_to_do_about_unknown_characters_depends_on_the_policy(policy, words
     report = report_of(unknown_characters=policy)
     for text in ("a!", "!", "abc"):
         report.add(Sample(SQUARE, text, "x"))
-    [sentence] = advise(report)
+    sentence, *others = advise(report)
+    assert [other.split(":")[0] for other in others] == (["Empty labels"] if policy == "drop_character" else [])
     assert sentence.startswith("Characters outside the charset: 2 samples, '!' (U+0021) 2 times.")
     assert all(word in sentence for word in words)
 
@@ -253,8 +254,9 @@ def test_every_problem_has_its_sentence():
         "Images that cannot be read: 1 sample. ",
         "Images wider than 12 times their height: 1 sample. ",
         "Images taller than 1.5 times their width, of several characters: 1 sample. ",
-        "Characters of the charset that never occur: 1 of 3. ",
     )
+    [sentence] = never_seen(report)
+    assert sentence.startswith("Characters of the charset that never occur: 1 of 3. ")
     for sentence, beginning in zip(sentences, beginnings, strict=True):
         assert sentence.startswith(beginning)
     assert "--max_label_length 26 would do for nine in ten of them, 200 for all." in sentences[1]
@@ -355,7 +357,65 @@ def test_a_source_without_samples_is_a_fault(monkeypatch, capsys):
     status, out, _ = run(capsys, "nothing")
     assert status == 1
     assert "There is no sample." in out
-    assert "There is no sample in two." in run(capsys, "one", "two")[1]
+    assert "## two\n\nThere is no sample." in run(capsys, "one", "two")[1]
+
+
+def test_each_source_is_told_its_own_problems(tmp_path, capsys):
+    places = [make_folder(tmp_path / name, texts) for name, texts in (("one", ["\u00df"]), ("two", ["a"]))]
+    places.append(make_folder(tmp_path / "three", ["\u00e9", "b"], broken=[1]))
+    _, out, _ = run(capsys, *places, "--output", tmp_path / "report")
+    _, one, three, together = out.split("\n## ")
+    assert one.startswith("one\n") and "'\u00df'" in one and "'\u00e9'" not in one
+    assert three.startswith("three\n") and "'\u00e9'" in three and "1.png" in three
+    assert together.startswith("All together\n\nCharacters of the charset that never occur: 92 of 94.")
+    text = (tmp_path / "report" / "audit.md").read_text()
+    assert "| | one | two | three |" in text
+    assert "| 1 to 5 | 1 | 1 | 2 |" in text
+
+
+def test_histograms_by_hand():
+    report = AuditReport("one", LabelEncoder("abc", 7), SVTRv2ImageProcessor(max_ratio=2))
+    report.label_lengths.update({0: 1, 1: 2, 5: 3, 6: 4, 7: 5, 8: 6, 99: 7})
+    report.aspect_ratios.update({1: 1, 2: 1000, 3: 4, 50: 5})
+    rows = [row for row in render_histograms([report]).splitlines() if row.startswith("| ")]
+    assert rows[1:4] == ["| 1 | 1 |", "| 2 | 1,000 |", "| over 2 | 9 |"]
+    assert rows[5:] == ["| 0 | 1 |", "| 1 to 5 | 5 |", "| 6 to 7 | 9 |", "| over 7 | 13 |"]
+
+
+@pytest.mark.parametrize(("policy", "expected"), [("error", (0, 1, 1)), ("drop_character", (1, 0, 1))])
+def test_what_is_left_of_a_label_is_judged_where_characters_are_dropped(policy, expected):
+    """As in training, which counts such a label as empty, or takes it."""
+    report = report_of(max_length=5, unknown_characters=policy)
+    for text in ("\u00e9", "a" * 5 + "\u00e9"):
+        report.add(Sample(SQUARE, text, text))
+    assert (report.faults[EMPTY], report.faults[TOO_LONG], report.repairable) == expected
+
+
+def test_a_model_to_go_on_from_has_its_rules_without_a_recipe(good, tmp_path, capsys):
+    words = ("--model", "default", "--unknown_characters", "drop_sample", "--output", tmp_path / "out")
+    _, out, _ = run(capsys, good, *words)
+    assert "a charset of 95 characters" in out and "up to 20 times" in out
+    assert json.loads((tmp_path / "out" / "audit.json").read_text())["unknown_characters"] == "drop_sample"
+
+
+def test_widths_are_shared_as_in_training(processor, tmp_path):
+    """Of a model with a fixed height; 230 x 30 pixels become 368 wide in reading and 384 in training."""
+    SVTRv2Processor(SVTRv2ImageProcessor(fixed_height=48), processor.tokenizer).save_pretrained(tmp_path)
+    SVTRv2Config().save_pretrained(tmp_path)
+    _, image_processor = svtrv2_hf.training.audit._rules({"model": str(tmp_path)})
+    assert image_processor.target_size(230, 30) == (48, 384)
+
+
+def test_the_sheet_of_augmentation_is_that_of_the_recipe(good, tmp_path, capsys):
+    sheets = []
+    for number, operations, magnitude in ((0, 3, 5), (1, 3, 1), (2, 0, 5)):
+        recipe = tmp_path / f"{number}.yaml"
+        recipe.write_text(f"train_data: {good}\naugment_operations: {operations}\naugment_magnitude: {magnitude}\n")
+        run(capsys, recipe, "--output", tmp_path / str(number))
+        sheet = tmp_path / str(number) / "augmentation.png"
+        sheets.append(sheet.read_bytes() if sheet.is_file() else None)
+    assert sheets[0] and sheets[1] and sheets[0] != sheets[1]
+    assert sheets[2] is None
 
 
 def test_options(good, tmp_path, capsys):

@@ -32,7 +32,8 @@ VERTICAL = 1.5  # height in units of the width from which words seem to run down
 class AuditReport:
     """What was found in some samples. Reports under the same rules add up.
 
-    A sample may have several faults and counts in each; labels are judged as they are written.
+    A sample may have several faults and counts in each, where training counts the first. Labels are judged as they are written;
+    where the policy is to drop characters, without these.
 
     Attributes:
         name: of the source.
@@ -74,7 +75,8 @@ class AuditReport:
         self.padded += sample.text != sample.text.strip()
         known = "".join(character for character in sample.text if character in self.encoder.ids)
         readable, frames = self._add_image(sample)
-        faults = self._faults_of_label(sample.text, frames)
+        judged = known if self.encoder.unknown_characters == "drop_character" else sample.text
+        faults = self._faults_of_label(judged, frames)
         if len(known) < len(sample.text):
             faults.add(Rejection.UNKNOWN_CHARACTERS)
         if not readable:

@@ -11,6 +11,10 @@ from .audit import EXAMPLES, VERTICAL, AuditReport, code_point
 from .labels import Rejection
 
 
+LENGTHS_IN_A_ROW = 5  # of the table of lengths
+Range = tuple[str, int, int | None]  # what to call it, its first value, and its last, if it has one
+
+
 def total(reports: Sequence[AuditReport]) -> AuditReport:
     """The reports added up."""
     everything = reports[0].empty("all")
@@ -47,7 +51,7 @@ def render_table(reports: Sequence[AuditReport]) -> str:
 
 
 def advise(report: AuditReport) -> list[str]:
-    """A sentence for each problem: how often, where for example, and what to do."""
+    """A sentence for each problem of the samples: how often, where for example, and what to do."""
     encoder, max_ratio, faults = report.encoder, report.image_processor.max_ratio, report.faults
     sentences = []
     if not report.samples:
@@ -106,17 +110,23 @@ def advise(report: AuditReport) -> list[str]:
             f"Labels that begin or end with a space, or are nothing else: {samples_told(report.padded)}. The image does not show such a "
             "space; strip the labels."
         )
-    if report.samples and (unused := report.unused_characters):
-        shown_characters = unused if len(unused) <= 100 else unused[:100] + "..."
-        sentences.append(
-            f"Characters of the charset that never occur: {len(unused):,} of {len(encoder.ids):,}. The model cannot learn to "
-            f"read them from these data: {shown_characters!r}"
-        )
     return sentences
 
 
+def never_seen(report: AuditReport) -> list[str]:
+    """A sentence about characters of the charset that never occur, if there are any."""
+    unused = report.unused_characters
+    if not report.samples or not unused:
+        return []
+    shown = unused if len(unused) <= 100 else unused[:100] + "..."
+    return [
+        f"Characters of the charset that never occur: {len(unused):,} of {len(report.encoder.ids):,}. The model cannot learn to "
+        f"read them from these data: {shown!r}"
+    ]
+
+
 def render(reports: Sequence[AuditReport]) -> str:
-    """The rules, the table and what to do, in Markdown."""
+    """The rules, the table, and what to do about each source that has problems, in Markdown."""
     encoder, image_processor = reports[0].encoder, reports[0].image_processor
     rules = (
         f"Rules: a charset of {len(encoder.ids):,} characters, labels of up to {encoder.max_length} of them, images up to "
@@ -126,8 +136,50 @@ def render(reports: Sequence[AuditReport]) -> str:
         "Usable: without any fault. Repairable: usable once the characters outside the charset are left out of the labels. "
         "Clipped and vertical images are trained on."
     )
-    empty = [f"There is no sample in {report.name}." for report in reports if len(reports) > 1 and not report.samples]
-    return "\n\n".join([rules, render_table(reports), words, *empty, *advise(total(reports))])
+    problems = []
+    for report in reports:
+        if sentences := advise(report):
+            problems += [f"## {report.name}", *sentences] if len(reports) > 1 else sentences
+    unused = never_seen(total(reports))
+    if len(reports) > 1 and problems and unused:
+        unused.insert(0, "## All together")
+    return "\n\n".join([rules, render_table(reports), words, *problems, *unused])
+
+
+def render_histograms(reports: Sequence[AuditReport]) -> str:
+    """Two tables in Markdown: images by rounded aspect ratio, and labels by length, of each report."""
+    max_ratio, max_length = reports[0].image_processor.max_ratio, reports[0].encoder.max_length
+    ratios: list[Range] = [(str(ratio), ratio, ratio) for ratio in range(1, max_ratio + 1)]
+    ratios.append((f"over {max_ratio}", max_ratio + 1, None))
+    lengths: list[Range] = [("0", 0, 0)]
+    for first in range(1, max_length + 1, LENGTHS_IN_A_ROW):
+        last = min(first + LENGTHS_IN_A_ROW - 1, max_length)
+        lengths.append((f"{first} to {last}" if first < last else str(first), first, last))
+    lengths.append((f"over {max_length}", max_length + 1, None))
+    return "\n\n".join(
+        [
+            "## Images by aspect ratio (width / height, rounded)",
+            _histogram(reports, ratios, [report.aspect_ratios for report in reports]),
+            "## Labels by number of characters",
+            _histogram(reports, lengths, [report.label_lengths for report in reports]),
+        ]
+    )
+
+
+def _histogram(
+    reports: Sequence[AuditReport],
+    rows: Sequence[Range],
+    counters: Sequence[Counter[int]],
+) -> str:
+    names = [report.name.replace("|", "\\|") for report in reports]
+    lines = [f"| | {' | '.join(names)} |", "|---|" + "---:|" * len(names)]
+    for title, first, last in rows:
+        counts = [
+            sum(count for value, count in counter.items() if value >= first and (last is None or value <= last))
+            for counter in counters
+        ]
+        lines.append(f"| {title} | {' | '.join(f'{count:,}' for count in counts)} |")
+    return "\n".join(lines)
 
 
 def samples_told(count: int) -> str:

@@ -4,6 +4,7 @@
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,21 +14,24 @@ from ..checkpoint import checkpoint_folder
 from ..configuration_svtrv2 import PRESETS
 from ..data.audit import AuditReport, audit_into
 from ..data.audit_chart import plot
-from ..data.audit_report import printable, render, total
-from ..data.augmentation import contact_sheet
+from ..data.audit_report import printable, render, render_histograms, total
+from ..data.augmentation import Augmentation, contact_sheet
 from ..data.file_source import FileSource
 from ..data.labels import LabelEncoder
 from ..data.sources import Source, open_source
 from ..image_processing_svtrv2 import SVTRv2ImageProcessor, UnreadableImageError, load_rgb
 from ..processing_svtrv2 import SVTRv2Processor
-from .arguments import read_recipe
+from .arguments import DataAndModelArguments, read_recipe
+from .model import share_widths
 
 
 def run(
     words: Sequence[str],
+    model: str | None = None,
     charset: str | None = None,
     max_label_length: int | None = None,
     max_ratio: int | None = None,
+    unknown_characters: str | None = None,
     workers: int = 0,
     limit: int | None = None,
     output: str | None = None,
@@ -37,7 +41,7 @@ def run(
     Args:
         words: sources as `open_source` takes them; the first may be a training recipe, whose data are then examined by
             its rules.
-        charset, max_label_length, max_ratio: go before what the recipe says.
+        model, charset, max_label_length, max_ratio, unknown_characters: as in training; go before what the recipe says.
         workers, limit: as in [`audit`].
         output: folder for `audit.json`, `audit.md` and `audit.png`.
 
@@ -51,10 +55,16 @@ def run(
     if words and words[0].endswith((".yaml", ".yml")):
         recipe, words = read_recipe(words[0]), words[1:]
         words = [*_specs(recipe, "train_data"), *words]
-    given = {"charset": charset, "max_label_length": max_label_length, "max_ratio": max_ratio}
-    encoder, image_processor = _rules(
-        {**recipe, **{name: value for name, value in given.items() if value is not None}}
-    )
+    given = {
+        "model": model,
+        "charset": charset,
+        "max_label_length": max_label_length,
+        "max_ratio": max_ratio,
+        "unknown_characters": unknown_characters,
+    }
+    settings = {**recipe, **{name: value for name, value in given.items() if value is not None}}
+    encoder, image_processor = _rules(settings)
+    augmentation = _augmentation(settings)
     if output is not None:
         Path(output).mkdir(parents=True, exist_ok=True)
     sources = [(source, source.name) for source in map(open_source, words)]
@@ -83,7 +93,7 @@ def run(
     print(printable("\n\n".join([render(reports), *remarks])))
     if output is not None:
         _write(reports, remarks, Path(output))
-        drawn = _draw_augmentation(sources[0][0], Path(output))
+        drawn = "" if augmentation is None else _draw_augmentation(sources[0][0], augmentation, Path(output))
         print(f"Written: audit.json, audit.md and audit.png {drawn}in {output}.", file=sys.stderr)
     if interrupted:
         return 130
@@ -125,10 +135,19 @@ def _rules(settings: Mapping[str, Any]) -> tuple[LabelEncoder, SVTRv2ImageProces
     image_processor = SVTRv2ImageProcessor() if saved is None else saved.image_processor
     if settings.get("max_ratio") is not None:
         image_processor = SVTRv2ImageProcessor(**{**image_processor.to_dict(), "max_ratio": settings["max_ratio"]})
+    share_widths(image_processor)
     longest = settings.get("max_label_length", 25)
     if not isinstance(longest, int) or longest < 1:
         raise ValueError(f"max_label_length={longest!r} must be an integer, 1 or more.")
     return LabelEncoder(characters, longest, settings.get("unknown_characters", "error")), image_processor
+
+
+def _augmentation(settings: Mapping[str, Any]) -> Augmentation | None:
+    """That of a training run with these settings, if it has any."""
+    defaults = {one.name: one.default for one in fields(DataAndModelArguments)}
+    number = settings.get("augment_operations", defaults["augment_operations"])
+    magnitude = settings.get("augment_magnitude", defaults["augment_magnitude"])
+    return Augmentation(number, magnitude=magnitude) if number else None
 
 
 def _write(reports: Sequence[AuditReport], remarks: Sequence[str], folder: Path) -> None:
@@ -143,16 +162,17 @@ def _write(reports: Sequence[AuditReport], remarks: Sequence[str], folder: Path)
         "total": total(reports).to_dict(),
     }
     (folder / "audit.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    text = "\n\n".join(["# Audit of training data", render(reports), *remarks, "![Charts](audit.png)"])
+    parts = [render(reports), *remarks, render_histograms(reports), "![Charts](audit.png)"]
+    text = "\n\n".join(["# Audit of training data", *parts])
     (folder / "audit.md").write_text(printable(text) + "\n", encoding="utf-8")
     plot(reports, folder / "audit.png")
 
 
-def _draw_augmentation(source: Source, folder: Path) -> str:
+def _draw_augmentation(source: Source, augmentation: Augmentation, folder: Path) -> str:
     """What the operations of augmentation do to the first image that can be read; nothing, if none of the first can."""
     for sample in islice(source.read(), 100):
         try:
-            contact_sheet(load_rgb(sample.image, sample.name)).save(folder / "augmentation.png")
+            contact_sheet(load_rgb(sample.image, sample.name), augmentation).save(folder / "augmentation.png")
         except UnreadableImageError:
             continue
         return "and augmentation.png "

@@ -42,10 +42,14 @@ def model_and_processor(chosen: DataAndModelArguments) -> tuple[SVTRv2ForCTC, SV
             processor = SVTRv2Processor(processor.image_processor, build_tokenizer(charset))
     if chosen.max_ratio is not None:
         processor.image_processor.max_ratio = chosen.max_ratio
-    if processor.image_processor.fixed_height is not None:
-        # Or each width would be a bucket of its own, and most would never be full.
-        processor.image_processor.width_multiple = max(processor.image_processor.width_multiple, WIDTH_MULTIPLE)
+    share_widths(processor.image_processor)
     return model, processor
+
+
+def share_widths(image_processor: SVTRv2ImageProcessor) -> None:
+    """Rounds up the widths of images of a fixed height: each would be a bucket of its own, and most would never be full."""
+    if image_processor.fixed_height is not None:
+        image_processor.width_multiple = max(image_processor.width_multiple, WIDTH_MULTIPLE)
 
 
 def _saved(name: str) -> str:
