@@ -1,10 +1,13 @@
 """Fonts with their licences, and the atlas of their glyphs."""
 
+import csv
+import hashlib
 import json
 import os
 import shutil
 import time
 from dataclasses import replace
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -15,29 +18,34 @@ from fontTools.feaLib.builder import addOpenTypeFeaturesFromString
 from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
 from PIL import Image, ImageDraw, ImageFont
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from svtrv2_hf import ENGLISH_94
+from svtrv2_hf.cli import main as command
 from svtrv2_hf.synthetic import atlas as atlas_module
-from svtrv2_hf.synthetic.atlas import (
+from svtrv2_hf.synthetic import fonts as fonts_module
+from svtrv2_hf.synthetic import glyphs, shapes
+from svtrv2_hf.synthetic.atlas import Atlas, build_atlas, load_or_build
+from svtrv2_hf.synthetic.fonts import (
+    FREE_LICENCES,
+    LETTERS_AND_DIGITS,
+    FontFace,
+    classify_copyright,
+    classify_licence,
+    find_fonts,
+    package_of,
+)
+from svtrv2_hf.synthetic.glyphs import (
     BASELINE,
     CAP_HEIGHT,
     CELL,
     MARGIN,
     ORIGIN,
     SPREAD,
-    Atlas,
-    build_atlas,
-    load_or_build,
+    SUPERSAMPLING,
+    signed_distance,
 )
-from svtrv2_hf.synthetic.fonts import (
-    LETTERS_AND_DIGITS,
-    FontFace,
-    classify_copyright,
-    classify_licence,
-    find_fonts,
-)
-from svtrv2_hf.synthetic.glyphs import SUPERSAMPLING, signed_distance
 from svtrv2_hf.synthetic.shapes import letter_likeness
 
 
@@ -158,9 +166,26 @@ def test_only_free_fonts_and_the_others_are_counted(tmp_path):
     [
         (OFL, "OFL-1.1"),
         ("http://scripts.sil.org/OFL", "OFL-1.1"),
-        ("GPL with font exception, or the SIL Open Font License", "OFL-1.1"),
+        ("This license allows copying; fonts must not be distributed under any other license. SIL OFL 1.1", "OFL-1.1"),
+        ("Pick one: MIT and OFL licenses", "OFL-1.1"),
+        ("GPL with font exception, or the SIL Open Font License", "GPL"),
+        ("GPL-2+ with Font exception and OFL-1.1", "GPL"),
         ("Licensed under the Apache License, Version 2.0", "Apache-2.0"),
-        ("Fonts are (c) Bitstream. DejaVu changes are in public domain.", "Bitstream-Vera"),
+        ("Apache-2.0", "Apache-2.0"),
+        ("Licensed for use with Apache OpenOffice only", "unknown"),
+        ("Licensed for use with Apache OpenOffice only; no redistribution", "restricted"),
+        ("DejaVu changes are in public domain. Bitstream Vera Fonts Copyright", "Bitstream-Vera"),
+        ("Fonts are (c) Bitstream. DejaVu changes are in public domain.", "unknown"),
+        ("Copyright (c) Bitstream Inc. All rights reserved. http://www.bitstream.com", "unknown"),
+        (
+            "Fonts are (c) Bitstream. Changes are under Creative Commons Attribution 3.0. Bitstream Vera license",
+            "CC-BY",
+        ),
+        ("http://creativecommons.org/licenses/by/4.0/", "CC-BY"),
+        ("CC-BY-4.0", "CC-BY"),
+        ("Creative Commons Attribution-ShareAlike 4.0", "GPL"),
+        ("http://creativecommons.org/licenses/by-nd/4.0/", "restricted"),
+        ("Creative Commons Attribution-NoDerivs 4.0", "restricted"),
         ("MIT License", "MIT"),
         ("BSD-3-clause", "BSD"),
         ("This font is in the public domain.", "public-domain"),
@@ -176,11 +201,16 @@ def test_licences_are_told_from_what_is_stated(statement, licence):
     assert classify_licence(statement) == licence
 
 
+def test_attribution_is_a_class_of_its_own_that_is_not_taken():
+    assert "CC-BY" not in FREE_LICENCES
+
+
 def test_a_debian_copyright_file_speaks_of_the_font_not_of_the_packaging():
     header = "Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/\n\n"
     font = "Files: *\nCopyright: 2026 Somebody\nLicense: OFL-1.1\n text\n\n"
     packaging = "Files: debian/*\nCopyright: 2026 Another\nLicense: GPL-2+\n\nLicense: GPL-2+\n text\n"
     assert classify_copyright(header + font + packaging) == "OFL-1.1"
+    assert classify_copyright(header + font.replace("OFL-1.1", "MIT") + font + packaging) == "OFL-1.1", "the strictest"
     assert classify_copyright(header + font + font.replace("OFL-1.1", "GPL-3") + packaging) == "unknown"
     assert classify_copyright(header + font.replace("OFL-1.1", "GPL-3") + packaging) == "GPL"
     assert classify_copyright(f"It was packaged from somewhere.\n{OFL}") == "unknown"
@@ -381,6 +411,26 @@ def test_an_atlas_is_saved_and_loaded(atlas, tmp_path):
     assert_equal(atlas.to("cpu"), atlas)
 
 
+def test_the_digest_is_of_all_that_is_drawn(atlas, tmp_path):
+    atlas.save(tmp_path / "atlas.safetensors")
+    with safe_open(tmp_path / "atlas.safetensors", framework="pt") as file:
+        assert json.loads(file.metadata()["atlas"])["digest"] == atlas.digest
+    assert Atlas.load(tmp_path / "atlas.safetensors").digest == atlas.digest
+    assert atlas.to("cpu").digest == atlas.select([0, 1, 2]).digest == atlas.digest
+    names = ("fields", "advances", "kerning", "drawable", "has_lowercase")
+    changed = [replace(atlas, **{name: getattr(atlas, name).clone().fill_(0)}) for name in names]
+    assert len({atlas.digest, atlas.select([1, 0, 2]).digest, *(one.digest for one in changed)}) == 7
+    by_hand = hashlib.sha256(b"".join(getattr(atlas, name).numpy().tobytes() for name in sorted(names)))
+    assert atlas.digest == by_hand.hexdigest()
+
+
+def test_small_letters_that_look_like_capitals_are_not_legible(atlas):
+    capitals = replace(atlas, has_lowercase=torch.tensor([True, False, True]))
+    small = torch.tensor([character.islower() for character in CHARSET])
+    assert capitals.legible[[0, 2]].all()
+    assert torch.equal(capitals.legible[1], ~small)
+
+
 def test_fonts_are_selected(atlas):
     last = atlas.select(torch.tensor([False, False, True]))
     assert last.fonts == ["DejaVu Serif Bold"]
@@ -430,8 +480,88 @@ def test_the_cache_is_hit_for_the_same_and_missed_for_anything_else(tmp_path, mo
     assert len(built) == 4
     make_font(face.path, glyphs={"A": box(0, 0, 300, 1000)})
     assert not torch.equal(load_or_build([face], "AB", cache, progress=False).fields, first.fields)
-    monkeypatch.setattr(atlas_module, "MARGIN", MARGIN + 1)
-    load_or_build([face], "AB", cache, progress=False)
-    monkeypatch.setattr(atlas_module, "FORMAT", 99)
-    load_or_build([face], "AB", cache, progress=False)
-    assert len(built) == len(list(cache.iterdir())) == 7
+    rules = [
+        (glyphs, "MARGIN", MARGIN + 1),
+        (glyphs, "FINER", 4),
+        (shapes, "STRETCH", 0.2),
+        (shapes, "LOOK_ALIKES", {}),
+        (atlas_module, "LEAST_FAMILIES", 9),
+        (atlas_module, "FORMAT", 99),
+        (atlas_module.features, "version", lambda _: "another FreeType"),
+    ]
+    for module, name, value in rules:
+        monkeypatch.setattr(module, name, value)
+        load_or_build([face], "AB", cache, progress=False)
+    assert len(built) == len(list(cache.iterdir())) == 5 + len(rules)
+
+
+# By the command line
+
+
+def test_an_atlas_can_be_built_again(tmp_path, capsys):
+    make_font(tmp_path / "fonts" / "boxes.ttf")
+    make_font(tmp_path / "fonts" / "gpl.ttf", "Copyleft", licence="GPL-2+")
+    charset = tmp_path / "charset.txt"
+    charset.write_text("A\nB\na\n", encoding="utf-8")
+    told = []
+    for name in ("one", "two"):
+        words = [
+            "atlas",
+            str(tmp_path / f"{name}.safetensors"),
+            "--fonts",
+            str(tmp_path / "fonts"),
+            "--charset",
+            str(charset),
+        ]
+        assert command([*words, "--leave_out", "dejavu serif", "DejaVu Sans Mono Bold"]) == 0
+        told.append(capsys.readouterr().out)
+    assert told[0].startswith(f"{tmp_path}/one.safetensors: 6 of 10 fonts.\n")
+    assert "Left out DejaVu Serif Italic: not wanted.\n" in told[0]
+    assert "Left out 1 faces: licence: GPL.\n" in told[0]
+    atlas = Atlas.load(tmp_path / "one.safetensors")
+    assert told[0].endswith(f"Digest: {atlas.digest}\n") and told[1].endswith(f"Digest: {atlas.digest}\n")
+    assert atlas.charset == "ABa"
+    with (tmp_path / "one.tsv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    assert [row["font"] for row in rows] == atlas.fonts
+    assert [row["licence"] for row in rows] == atlas.licences
+    boxes, sans = rows[0], rows[1]
+    assert (boxes["font"], boxes["package"], boxes["file"]) == ("Boxes Regular", "", "boxes.ttf")
+    assert boxes["sha256"] == hashlib.sha256((tmp_path / "fonts" / "boxes.ttf").read_bytes()).hexdigest()
+    assert (sans["package"], sans["file"]) == (f"PyPI matplotlib {version('matplotlib')}", "DejaVuSans.ttf")
+    assert (tmp_path / "one.tsv").read_bytes() == (tmp_path / "two.tsv").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["atlas.bin"], "atlas.bin must end in .safetensors"),
+        (["there.safetensors"], "there.safetensors is there already"),
+        (["listed.safetensors"], "listed.tsv is there already"),
+        (
+            ["a.safetensors", "--fonts", "fonts", "--leave_out", "Ubuntu"],
+            "There is no font 'Ubuntu' to leave out among the 9",
+        ),
+        (["a.safetensors", "--fonts", "absent"], "absent is no folder with fonts"),
+    ],
+)
+def test_what_no_atlas_is_built_of(words, message, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("there.safetensors", "listed.tsv", "fonts/x"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert command(["atlas", *words]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_packages_of_fonts(tmp_path, monkeypatch):
+    site = tmp_path / "site-packages"
+    (site / "fontpkg_some-1.3.dist-info").mkdir(parents=True)
+    (site / "fontpkg_some-1.3.dist-info" / "METADATA").write_text(
+        "Name: fontpkg-some\nVersion: 1.3\n", encoding="utf-8"
+    )
+    assert package_of(site / "fontpkg_some" / "files" / "Some.ttf") == "PyPI fontpkg-some 1.3"
+    assert package_of(site / "other" / "Some.ttf") == package_of(tmp_path / "Some.ttf") == ""
+    monkeypatch.setattr(fonts_module, "_debian_packages", lambda: {"/usr/share/fonts/Some.ttf": "fonts-some"})
+    monkeypatch.setattr(fonts_module, "_debian_versions", lambda: {"fonts-some": "37-1"})
+    assert package_of(Path("/usr/share/fonts/Some.ttf")) == "Debian fonts-some 37-1"

@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import warnings
+from collections import Counter
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from svtrv2_hf.cli import main
 from svtrv2_hf.data.audit import AuditReport, audit
 from svtrv2_hf.data.audit_chart import plot
 from svtrv2_hf.data.audit_report import advise, never_seen, render_histograms, render_table
+from svtrv2_hf.data.buckets import BucketBatches
 from svtrv2_hf.data.labels import LabelEncoder, RejectedSampleError, Rejection
 from svtrv2_hf.data.sources import Sample, Source
 
@@ -189,9 +191,9 @@ def test_reports_add_up():
     assert first.to_dict() == before
     first.update(second)
     assert first.to_dict() == whole.to_dict()
-    other = report_of("abcd")
-    with pytest.raises(ValueError, match=r"list and one .*different rules"):
-        first.update(other)
+    for other in (report_of("abcd"), report_of(max_length=24), report_of(unknown_characters="drop_character")):
+        with pytest.raises(ValueError, match=r"list and one .*different rules"):
+            first.update(other)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -361,16 +363,25 @@ def test_a_source_without_samples_is_a_fault(monkeypatch, capsys):
 
 
 def test_each_source_is_told_its_own_problems(tmp_path, capsys):
-    places = [make_folder(tmp_path / name, texts) for name, texts in (("one", ["\u00df"]), ("two", ["a"]))]
-    places.append(make_folder(tmp_path / "three", ["\u00e9", "b"], broken=[1]))
+    places = [make_folder(tmp_path / name, texts) for name, texts in (("one", ["\u00df", "ab" * 20]), ("two", ["a"]))]
+    places.append(make_folder(tmp_path / "three", ["\u00e9", "b", "ab" * 15], broken=[1]))
     _, out, _ = run(capsys, *places, "--output", tmp_path / "report")
     _, one, three, together = out.split("\n## ")
-    assert one.startswith("one\n") and "'\u00df'" in one and "'\u00e9'" not in one
-    assert three.startswith("three\n") and "'\u00e9'" in three and "1.png" in three
-    assert together.startswith("All together\n\nCharacters of the charset that never occur: 92 of 94.")
+    assert one.startswith("one\n") and "'\u00df' (U+00DF) 1 times" in one and "'\u00e9'" not in one
+    assert three.startswith("three\n") and "'\u00e9' (U+00E9) 1 times" in three
+    assert f"- Cannot read {places[2] / '1.png'}: " in three
+    assert together.startswith("All together\n\nCharacters outside the charset: Training would stop. ")
+    assert "--max_label_length 40 would do for them" in together, "for all sources"
+    assert "Characters of the charset that never occur: 92 of 94." in together
+    for advice in ("--charset FILE", "--max_label_length", "Replace or remove"):
+        assert (out.count(advice), together.count(advice)) == (1, 1), advice
     text = (tmp_path / "report" / "audit.md").read_text()
     assert "| | one | two | three |" in text
     assert "| 1 to 5 | 1 | 1 | 2 |" in text
+    assert out.strip() in text
+    _, alone, _ = run(capsys, places[0])
+    assert "## " not in alone
+    assert "'\u00df' (U+00DF) 1 times. Training would stop. Add them to the charset" in alone
 
 
 def test_histograms_by_hand():
@@ -389,6 +400,34 @@ def test_what_is_left_of_a_label_is_judged_where_characters_are_dropped(policy, 
     for text in ("\u00e9", "a" * 5 + "\u00e9"):
         report.add(Sample(SQUARE, text, text))
     assert (report.faults[EMPTY], report.faults[TOO_LONG], report.repairable) == expected
+
+
+def test_labels_are_as_long_as_they_are_judged():
+    """Or longer limits would be advised than those do that training needs."""
+    report = report_of(max_length=5, unknown_characters="drop_character")
+    for text in ["aaabbb"] + ["abc" + "!" * 30] * 20:
+        report.add(Sample(WIDE, text, text))
+    assert report.label_lengths == {6: 1, 3: 20}
+    assert any("--max_label_length 6 would do for them" in sentence for sentence in advise(report))
+
+
+def test_audit_and_training_count_the_same():
+    """Of samples of one fault each, where the policy is to drop characters."""
+    texts = ["", "\u00e9", "a\u00e9b", "a" * 8, "a" * 9, "a" * 5 + "\u00e9" + "a" * 4, "ab" * 13, "ab" * 12 + "\u00e9"]
+    samples = [Sample(image, text, f"{text} {len(image)}") for text in texts for image in (SQUARE, WIDE)]
+    samples = [sample for sample in samples if not (sample.image is SQUARE and len(sample.text) > 25)]
+    samples.append(Sample(b"no image", "ab", "broken"))
+    rules = LabelEncoder("ab", 25, "drop_character"), SVTRv2ImageProcessor()
+    report = audit(ListSource(samples), *rules)
+    batches = BucketBatches([ListSource(samples)], *rules, batch_size=1)
+    counts = Counter()
+    list(itertools.islice(batches._samples(0, 1, counts), len(samples)))
+    assert counts.pop((0, "samples")) == report.samples
+    assert counts.pop((0, "dropped_characters")) > 0
+    expected = {(0, str(fault)): count for fault, count in report.faults.items() if fault != UNKNOWN}
+    assert counts == expected
+    assert {EMPTY, TOO_LONG, UNALIGNABLE, UNREADABLE} <= report.faults.keys()
+    assert report.usable + report.repairable == report.samples - sum(counts.values())
 
 
 def test_a_model_to_go_on_from_has_its_rules_without_a_recipe(good, tmp_path, capsys):
@@ -416,6 +455,16 @@ def test_the_sheet_of_augmentation_is_that_of_the_recipe(good, tmp_path, capsys)
         sheets.append(sheet.read_bytes() if sheet.is_file() else None)
     assert sheets[0] and sheets[1] and sheets[0] != sheets[1]
     assert sheets[2] is None
+    run(capsys, tmp_path / "2.yaml", "--output", tmp_path / "0")
+    assert not (tmp_path / "0" / "augmentation.png").exists(), "nor is there one of before"
+
+
+def test_an_empty_value_of_a_recipe_is_as_if_it_were_not_there(good, tmp_path, capsys):
+    names = ("model", "unknown_characters", "max_label_length", "augment_operations", "augment_magnitude")
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"train_data: {good}\n" + "".join(f"{name}:\n" for name in names))
+    assert run(capsys, recipe, "--output", tmp_path / "out")[0] == 0
+    assert (tmp_path / "out" / "augmentation.png").is_file()
 
 
 def test_options(good, tmp_path, capsys):
@@ -486,6 +535,8 @@ def test_images_that_are_listed_twice_are_told(good, bad, capsys):
         ("train_data: GOOD\nmax_ratio: 0\n", "max_ratio=0"),
         ("train_data: GOOD\nunknown_characters: ignore\n", "'ignore' must be one of error"),
         ("train_data: GOOD\ncharset: nowhere.txt\n", "nowhere.txt"),
+        ("train_data: GOOD\naugment_operations: many\n", "augment_operations='many' must be a whole number"),
+        ("train_data: GOOD\naugment_magnitude: 99\n", "magnitude=99.0 must be in 0..10"),
     ],
 )
 def test_wrong_recipes(good, tmp_path, capsys, recipe, message):

@@ -4,11 +4,13 @@ import io
 import itertools
 from collections import Counter
 from contextlib import nullcontext
+from functools import partial
 
 import pytest
 import torch
 from matplotlib import font_manager
 from PIL import Image
+from pyarrow.parquet import ParquetFile
 from test_training import run
 from torch.utils.data import DataLoader
 
@@ -16,10 +18,10 @@ from svtrv2_hf import ENGLISH_94, SVTRv2ForCTC, SVTRv2ImageProcessor, SVTRv2Proc
 from svtrv2_hf.cli import main as command
 from svtrv2_hf.data.buckets import BucketBatches, EvaluationBatches, Position
 from svtrv2_hf.data.labels import LabelEncoder
-from svtrv2_hf.data.sources import open_source
+from svtrv2_hf.data.sources import Sample, open_source
 from svtrv2_hf.evaluation.evaluator import evaluate
-from svtrv2_hf.synthetic import source
-from svtrv2_hf.synthetic.atlas import Atlas, build_atlas
+from svtrv2_hf.synthetic import draw, source
+from svtrv2_hf.synthetic.atlas import Atlas, build_atlas, load_or_build
 from svtrv2_hf.synthetic.fonts import FoundFonts, find_fonts
 from svtrv2_hf.synthetic.frame_labels import UNKNOWN, frame_labels
 from svtrv2_hf.synthetic.source import DrawnBatches, Planned
@@ -150,6 +152,35 @@ def test_a_data_set_of_files(atlas, tmp_path, capsys, name):
     assert "is there already" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["z.jpg", "data.tar", "sheet.PNG"])
+def test_an_output_of_another_kind_is_refused(atlas, tmp_path, capsys, name):
+    assert command(["draw", str(tmp_path / name), "--images", "2", "--atlas", str(atlas)]) == 1
+    assert f"What should {tmp_path / name} be? A contact sheet ends in .png" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("difficulty", ["nan", "inf", "-1"])
+def test_a_difficulty_that_is_none_is_refused(atlas, tmp_path, capsys, difficulty):
+    words = ["draw", str(tmp_path / "data"), "--difficulty", difficulty, "--atlas", str(atlas)]
+    assert command(words) == 1
+    assert "must be a number of 0 or more: 0 is clean print, 1 photographs." in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_parquet_is_written_piece_by_piece(tmp_path):
+    def samples():
+        for number in range(2500):
+            sizes.append((tmp_path / "data.parquet").stat().st_size)
+            yield Sample(b"x" * 1000, str(number), "")
+
+    sizes = []
+    draw._write_parquet(samples(), tmp_path / "data.parquet")
+    assert sizes[999] < sizes[1500] < sizes[2400]
+    file = ParquetFile(tmp_path / "data.parquet")
+    assert [file.metadata.row_group(group).num_rows for group in range(3)] == [1000, 1000, 500]
+    assert file.read()["text"].to_pylist() == [str(number) for number in range(2500)]
+
+
 def test_a_contact_sheet(atlas, tmp_path):
     sheet = tmp_path / "sheet.png"
     assert command(["draw", str(sheet), "--images", "30", "--words", "--atlas", str(atlas)]) == 0
@@ -277,6 +308,79 @@ def test_resuming_with_another_renderer_is_refused(atlas, tmp_path):
     for option in ("difficulty=0.5", "lines=0"):
         with pytest.raises(ValueError, match=r"fingerprints was \[\[.*\]\] and is"):
             run(tmp_path, f"drawn:{atlas}?samples=100&{option}", *words)
+
+
+def test_another_atlas_of_the_same_fonts_is_another_source(atlas, tmp_path):
+    wider = Atlas.load(atlas)
+    wider.advances += 1
+    wider.save(tmp_path / "wider.safetensors")
+    one, same, other = (
+        open_source(f"drawn:{path}").fingerprint for path in (atlas, atlas, tmp_path / "wider.safetensors")
+    )
+    assert one == same != other
+
+
+def test_a_charset_and_words_of_ones_own(atlas, tmp_path):
+    (tmp_path / "charset.txt").write_text("a\nb\nc\n7\n", encoding="utf-8")
+    (tmp_path / "words.txt").write_text("abba\n" * 100_000, encoding="utf-8")
+    spec = f"drawn:{atlas}?samples=600&charset={tmp_path}/charset.txt"
+    plain = open_source(spec)
+    texts = Counter(plain.texts())
+    assert set("".join(texts)) == set("abc7")
+    with_words = open_source(f"{spec}&words={tmp_path}/words.txt")
+    assert Counter(with_words.texts())["abba"] > texts["abba"] + 10
+    assert len({str(source.fingerprint) for source in (plain, with_words, open_source(f"drawn:{atlas}"))}) == 3
+    assert sum(1 for _ in with_words.read()) == 600
+
+
+def test_what_no_font_of_the_atlas_draws_is_told_before_the_run(atlas, tmp_path):
+    (tmp_path / "charset.txt").write_text("a\nb\n\u4eac\n\u0431\n", encoding="utf-8")
+    with pytest.raises(
+        ValueError, match=r"No font of the atlas .*\.safetensors draws '\u4eac' \(U\+4EAC\), '\u0431' \(U\+0431\): "
+    ):
+        open_source(f"drawn:{atlas}?charset={tmp_path}/charset.txt")
+    capitals = Atlas.load(atlas)
+    capitals.has_lowercase[:] = False
+    capitals.save(tmp_path / "capitals.safetensors")
+    with pytest.raises(ValueError, match=r"draws 'a' \(U\+0061\), .* and 16 more characters: take them out"):
+        open_source(f"drawn:{tmp_path}/capitals.safetensors")
+    with pytest.raises(FileNotFoundError, match=r"absent\.txt"):
+        open_source(f"drawn:{atlas}?charset={tmp_path}/absent.txt")
+    with pytest.raises(FileNotFoundError, match=r"no word list .*absent\.txt"):
+        open_source(f"drawn:{atlas}?words={tmp_path}/absent.txt")
+
+
+def test_a_charset_of_ones_own_in_the_fonts_of_the_machine(tmp_path, monkeypatch):
+    monkeypatch.setattr(source, "find_fonts", partial(find_fonts, packages=False, system=False))
+    cached = partial(load_or_build, cache=tmp_path / "cache", progress=False)
+    monkeypatch.setattr(source, "load_or_build", lambda fonts, charset: cached(fonts[:1], charset))
+    listing = tmp_path / "charset.txt"
+    listing.write_text("\u0431\n\u0436\n", encoding="utf-8")
+    drawn = open_source(f"drawn:?samples=5&charset={listing}")
+    assert {character for sample in drawn.read() for character in sample.text} == {"\u0431", "\u0436"}
+    listing.write_text("a\n\u4eac\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"No font of the atlas draws '\u4eac' .* or install fonts that have them"):
+        open_source(f"drawn:?charset={listing}")
+
+
+def test_texts_that_no_one_font_can_draw_are_limited(atlas, tmp_path):
+    """Letters in one font, digits in the other, and marks in both."""
+    halves = Atlas.load(atlas)
+    for font, lacking in enumerate((str.isdigit, str.isalpha)):
+        halves.drawable[font] = torch.tensor([not lacking(character) for character in halves.charset])
+    halves.save(tmp_path / "halves.safetensors")
+    source = open_source(f"drawn:{tmp_path}/halves.safetensors?samples=400")
+    assert [source._limited(text) for text in ("Hotel", "12.50", "A4", "4 Rue", "A1:25 7", "No. 7")] == [
+        "Hotel", "12.50", "A", "Rue", "1:25 7", "No.",
+    ]  # fmt: skip
+    texts = [sample.text for sample in source.read()]
+    assert texts == list(source.texts())
+    assert any(map(str.isdigit, texts)) and any(map(str.isalpha, texts))
+    for text in texts:
+        assert text == text.strip() != ""
+        assert not (any(map(str.isdigit, text)) and any(map(str.isalpha, text)))
+    [*batches] = take(batches_of(tmp_path / "halves.safetensors"), 10)
+    assert len(batches) == 10
 
 
 def test_the_atlas_is_there_before_workers_read(atlas, monkeypatch):

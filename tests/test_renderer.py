@@ -9,13 +9,15 @@ import torch
 
 from svtrv2_hf import ENGLISH_94
 from svtrv2_hf.image_processing_svtrv2 import BUCKET_SIZES
-from svtrv2_hf.synthetic import ink
+from svtrv2_hf.synthetic import ground, ink
 from svtrv2_hf.synthetic.atlas import build_atlas
 from svtrv2_hf.synthetic.degradation import Camera, _enlarge, _take
 from svtrv2_hf.synthetic.draws import Draws
 from svtrv2_hf.synthetic.fonts import find_fonts
+from svtrv2_hf.synthetic.glyphs import CAP_HEIGHT
+from svtrv2_hf.synthetic.layout import Typesetter
 from svtrv2_hf.synthetic.palette import contrast, draw_pairs, luminance, separate
-from svtrv2_hf.synthetic.renderer import Renderer
+from svtrv2_hf.synthetic.renderer import Renderer, _streams
 from svtrv2_hf.synthetic.textures import COUNT, TILE, texture_bank
 
 
@@ -167,6 +169,50 @@ def test_characters_stand_in_reading_order(renderer):
     assert inside.all()
 
 
+def test_no_cut_takes_half_a_character(atlas):
+    """Narrow letters and dots at the ends, in crops that cut on every side."""
+    renderer = Renderer(atlas, difficulty=8)
+    texts = ["il", "I am I", ".and.", "|x|", "life", "-", "1:1", "WWW"] * 60
+    layout, geometry = renderer._arrange(texts, _streams(texts, 0, 0))
+    middles = geometry.forward(layout.centres - geometry.middle[:, None])
+    low, high = geometry.crop[:, None, :2], geometry.crop[:, None, 2:]
+    known = ~middles.isnan()
+    assert (known <= ((middles > low) & (middles < high))).all()
+    edges = geometry.forward(torch.tensor([[-1.0, 0.0], [1.0, 0.0]]) * geometry.half[:, None])
+    cut = edges[:, 0, 0].minimum(edges[:, 1, 0]) < geometry.crop[:, 0]
+    assert cut.sum() > 20, "some are cut"
+
+
+def test_words_before_and_after_stand_a_space_away(atlas, monkeypatch):
+    own, moves, gaps = [], [], []
+    columns, set_neighbours = ground.columns, Typesetter.set_neighbours
+
+    def recording_columns(device, *values):
+        moves.append(values)
+        return columns(device, *values)
+
+    def recording_set_neighbours(typesetter, layout, draws):
+        own.append(layout)
+        return set_neighbours(typesetter, layout, draws)
+
+    class Recording(ground.Glyphs):
+        def distance(self, x, y, rows):
+            along, across = moves[-1]
+            if not across.any():  # on the same line
+                box, word = self.layout.at(rows).box, own[-1].at(rows).box
+                gaps.append(torch.maximum(box[:, 0] + along - word[:, 2], word[:, 0] - box[:, 2] - along) / CAP_HEIGHT)
+            return super().distance(x, y, rows)
+
+    monkeypatch.setattr(ground, "columns", recording_columns)
+    monkeypatch.setattr(ground, "Glyphs", Recording)
+    monkeypatch.setattr(Typesetter, "set_neighbours", recording_set_neighbours)
+    Renderer(atlas, difficulty=3).render(["Rock"] * 100, (32, 128), seed=0, indices=0)
+    before, after = gaps
+    assert min(len(before), len(after)) > 10
+    assert torch.cat(gaps).min() >= 0.399
+    assert torch.cat(gaps).max() <= 0.601
+
+
 def test_every_character_can_be_seen(plain):
     drawn = plain.render(list(ENGLISH_94), (64, 64), seed=0, indices=0)
     grey = drawn.pixels.float().mean(-1).flatten(1)
@@ -244,7 +290,7 @@ def test_what_cannot_be_drawn_is_told(atlas, renderer):
         renderer.render(["Bern"], (30, 128), seed=0, indices=0)
     with pytest.raises(ValueError, match="2 texts but 1 indices"):
         renderer.render(["Bern", "Basel"], (32, 128), seed=0, indices=torch.tensor([4]))
-    with pytest.raises(ValueError, match=r"difficulty=-1 must be 0 or more"):
+    with pytest.raises(ValueError, match=r"difficulty=-1 must be a number of 0 or more"):
         Renderer(atlas, difficulty=-1)
     capitals = Renderer(replace(atlas, has_lowercase=torch.zeros(3, dtype=torch.bool)))
     with pytest.raises(ValueError, match="None of the 3 fonts of the atlas can draw all of 'Bern'"):

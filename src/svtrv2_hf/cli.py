@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line: `svtrv2 read`, `evaluate`, `benchmark`, `demo`, `convert`, `audit`, `draw`, `train` and `publish`."""
+"""The command line: `svtrv2 read`, `evaluate`, `benchmark`, `demo`, `convert`, `audit`, `draw`, `atlas`, `train` and `publish`."""
 
 import argparse
 import glob
@@ -44,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _add_convert(commands)
     _add_audit(commands)
     _add_draw(commands)
+    _add_atlas(commands)
     _add_publish(commands)
     commands.add_parser(
         "train", add_help=False, help="train or fine-tune: svtrv2 train [RECIPE.yaml] [--name value ...]"
@@ -315,9 +316,15 @@ def _add_audit(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("more", nargs="*", type=_source, metavar="SOURCE", help="more sources")
     parser.add_argument(
+        "--model",
+        metavar="DIR",
+        help="the saved recogniser that training goes on from, or default, the package's own, whose charset and widest size "
+        "count (default: the recipe's, or none)",
+    )
+    parser.add_argument(
         "--charset",
         metavar="FILE",
-        help="characters, one a line (default: the recipe's, or the 94 of the English models)",
+        help="characters, one a line (default: the recipe's, the model's, or the 94 of the English models)",
     )
     parser.add_argument(
         "--max_label_length",
@@ -329,7 +336,12 @@ def _add_audit(commands: argparse._SubParsersAction) -> None:
         "--max_ratio",
         type=_positive,
         metavar="N",
-        help="largest width in units of the height (default: the recipe's, or 12)",
+        help="largest width in units of the height (default: the recipe's, the model's, or 12)",
+    )
+    parser.add_argument(
+        "--unknown_characters",
+        choices=("error", "drop_sample", "drop_character"),
+        help="what training is to do about characters outside the charset (default: the recipe's, or error)",
     )
     parser.add_argument(
         "--workers",
@@ -352,9 +364,11 @@ def _audit(arguments: argparse.Namespace) -> int:
         from .training.audit import run
     return run(
         [arguments.first, *arguments.more],
+        model=arguments.model,
         charset=arguments.charset,
         max_label_length=arguments.max_label_length,
         max_ratio=arguments.max_ratio,
+        unknown_characters=arguments.unknown_characters,
         workers=arguments.workers,
         limit=arguments.limit,
         output=arguments.output,
@@ -370,7 +384,8 @@ def _add_draw(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "output",
         metavar="OUTPUT",
-        help="a .png for a contact sheet, a .parquet, a folder ending in .lmdb, or a folder for image files and labels.tsv",
+        help="a .png for a contact sheet, a .parquet, a folder ending in .lmdb, or a folder without an ending for image files and "
+        "labels.tsv",
     )
     parser.add_argument("--images", type=_positive, default=150, metavar="N", help="how many (default: 150)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of texts and pictures (default: 0)")
@@ -397,7 +412,7 @@ def _draw(arguments: argparse.Namespace) -> int:
         from .synthetic.source import DrawnSource
     source = DrawnSource(
         arguments.atlas,
-        ENGLISH_94 + " " if arguments.charset is None else "".join(read_charset(arguments.charset)),
+        _drawn_charset(arguments.charset),
         difficulty=arguments.difficulty,
         num_samples=arguments.images,
         lines=not arguments.words,
@@ -405,6 +420,56 @@ def _draw(arguments: argparse.Namespace) -> int:
     draw(source, arguments.output, arguments.seed)
     print(f"{arguments.output}: {arguments.images} images in {len(source.atlas.fonts)} fonts.")
     return 0
+
+
+def _add_atlas(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "atlas",
+        help="draw fonts ahead, for drawn text on other machines",
+        description="Draws the glyphs of all fonts whose licence is plainly free into one file, for svtrv2 draw --atlas and "
+        "--train_data drawn:FILE, and lists the fonts in a .tsv beside it: licence, package, file and checksum. The digest that it "
+        "prints is the same wherever the same fonts are drawn by the same versions of this package, Pillow and FreeType.",
+    )
+    parser.add_argument("output", metavar="OUTPUT.safetensors", help="the file to write")
+    parser.add_argument(
+        "--fonts",
+        nargs="+",
+        default=[],
+        metavar="FOLDER",
+        help="take the fonts in these folders, and matplotlib's DejaVu (default: all of this machine and of fontpkg-* packages)",
+    )
+    parser.add_argument(
+        "--charset",
+        metavar="FILE",
+        help="characters, one a line (default: the 94 of the English models and the space)",
+    )
+    parser.add_argument(
+        "--leave_out",
+        "--leave-out",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="fonts or families not to take",
+    )
+    parser.set_defaults(run=_atlas)
+
+
+def _atlas(arguments: argparse.Namespace) -> int:
+    with _packages_for("Drawing fonts"):
+        from .synthetic.build import build
+    charset = _drawn_charset(arguments.charset)
+    atlas, found = build(arguments.output, charset, arguments.fonts, arguments.leave_out)
+    print(f"{arguments.output}: {len(atlas.fonts)} of {len(found.fonts)} fonts.")
+    for name, reason in atlas.left_out.items():
+        print(f"Left out {name}: {reason}.")
+    for reason, count in found.left_out.items():
+        print(f"Left out {count} faces: {reason}.")
+    print(f"Digest: {atlas.digest}")
+    return 0
+
+
+def _drawn_charset(path: str | None) -> str:
+    return ENGLISH_94 + " " if path is None else "".join(read_charset(path))
 
 
 def _add_publish(commands: argparse._SubParsersAction) -> None:

@@ -32,8 +32,10 @@ VERTICAL = 1.5  # height in units of the width from which words seem to run down
 class AuditReport:
     """What was found in some samples. Reports under the same rules add up.
 
-    A sample may have several faults and counts in each, where training counts the first. Labels are judged as they are written;
-    where the policy is to drop characters, without these.
+    A sample may have several faults and counts in each, for all of them are to be mended; training stops at the first that it
+    meets and counts that. Labels are judged as they are written; where the policy is to drop characters, without these, so that a
+    label of which nothing is left counts as empty in both. Such a sample also counts under unknown characters here, where training
+    counts the characters (`dropped_characters`).
 
     Attributes:
         name: of the source.
@@ -47,7 +49,7 @@ class AuditReport:
         faults: samples by fault.
         examples: names of samples by fault, the first `EXAMPLES` in alphabetical order.
         characters: how often each occurs in the labels, whether in the charset or not.
-        label_lengths: labels by their number of characters.
+        label_lengths: labels by their number of characters, as they are judged.
         aspect_ratios: images by width / height, rounded, 1 at least.
         unreadable: name and error of all images that cannot be decoded.
     """
@@ -71,11 +73,11 @@ class AuditReport:
         """Examines a sample, by the rules of training; the image is decoded."""
         self.samples += 1
         self.characters.update(sample.text)
-        self.label_lengths[len(sample.text)] += 1
         self.padded += sample.text != sample.text.strip()
         known = "".join(character for character in sample.text if character in self.encoder.ids)
         readable, frames = self._add_image(sample)
         judged = known if self.encoder.unknown_characters == "drop_character" else sample.text
+        self.label_lengths[len(judged)] += 1
         faults = self._faults_of_label(judged, frames)
         if len(known) < len(sample.text):
             faults.add(Rejection.UNKNOWN_CHARACTERS)
@@ -149,8 +151,8 @@ class AuditReport:
 
     @property
     def _rules(self) -> tuple[Any, ...]:
-        processor = self.image_processor
-        return self.encoder.ids, self.encoder.max_length, processor.to_dict()
+        encoder, processor = self.encoder, self.image_processor
+        return encoder.ids, encoder.max_length, encoder.unknown_characters, processor.to_dict()
 
     @property
     def unknown_characters(self) -> Counter[str]:

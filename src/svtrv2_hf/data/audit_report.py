@@ -6,13 +6,36 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from itertools import accumulate, islice
+from typing import NamedTuple
 
 from .audit import EXAMPLES, VERTICAL, AuditReport, code_point
 from .labels import Rejection
 
 
+NO_SAMPLE = "There is no sample."
 LENGTHS_IN_A_ROW = 5  # of the table of lengths
 Range = tuple[str, int, int | None]  # what to call it, its first value, and its last, if it has one
+
+
+class Problem(NamedTuple):
+    """Something wrong with samples.
+
+    Attributes:
+        title: what it is.
+        told: how often, and where for example.
+        advice: what to do, in sentences.
+        errors: one for each file to look at.
+    """
+
+    title: str
+    told: str
+    advice: str
+    errors: Sequence[str] = ()
+
+    def render(self, advice: str = "") -> str:
+        """How often and where, in Markdown; with advice, if there is any."""
+        sentence = f"{self.title}: {self.told}." + (f" {advice}" if advice else "")
+        return "\n".join([sentence, "", *(f"- {error}" for error in self.errors)]) if self.errors else sentence
 
 
 def total(reports: Sequence[AuditReport]) -> AuditReport:
@@ -50,67 +73,89 @@ def render_table(reports: Sequence[AuditReport]) -> str:
     return "\n".join(lines)
 
 
-def advise(report: AuditReport) -> list[str]:
-    """A sentence for each problem of the samples: how often, where for example, and what to do."""
+def problems_of(report: AuditReport) -> list[Problem]:
+    """What is wrong with the samples of a report; nothing, if it has none."""
     encoder, max_ratio, faults = report.encoder, report.image_processor.max_ratio, report.faults
-    sentences = []
-    if not report.samples:
-        sentences.append("There is no sample.")
+    problems = []
     if count := faults[Rejection.UNKNOWN_CHARACTERS]:
-        sentences.append(
-            f"Characters outside the charset: {samples_told(count)}, {_most_frequent(report.unknown_characters)}. "
-            + {
-                "error": "Training would stop. Add them to the charset (--charset FILE), or choose --unknown_characters "
-                "drop_sample, to leave these samples out, or drop_character, to leave the characters out of the labels, "
-                f"which makes {report.repairable:,} of the samples usable.",
-                "drop_sample": "Training leaves these samples out. Add the characters to the charset (--charset FILE) to "
-                f"keep them all; --unknown_characters drop_character would keep {report.repairable:,}, without the "
-                "characters.",
-                "drop_character": "Training leaves the characters out of the labels, which makes "
-                f"{report.repairable:,} of the samples usable. Add them to the charset (--charset FILE) to have them read.",
-            }[encoder.unknown_characters]
-        )
+        advice = {
+            "error": "Training would stop. Add them to the charset (--charset FILE), or choose --unknown_characters "
+            "drop_sample, to leave these samples out, or drop_character, to leave the characters out of the labels, "
+            f"which makes {report.repairable:,} of the samples usable.",
+            "drop_sample": "Training leaves these samples out. Add the characters to the charset (--charset FILE) to "
+            f"keep them all; --unknown_characters drop_character would keep {report.repairable:,}, without the "
+            "characters.",
+            "drop_character": "Training leaves the characters out of the labels, which makes "
+            f"{report.repairable:,} of the samples usable. Add them to the charset (--charset FILE) to have them read.",
+        }[encoder.unknown_characters]
+        told = f"{samples_told(count)}, {_most_frequent(report.unknown_characters)}"
+        problems.append(Problem("Characters outside the charset", told, advice))
     if count := faults[Rejection.EMPTY]:
-        sentences.append(
-            f"Empty labels: {samples_told(count)}{_such_as(report, Rejection.EMPTY)}. Training leaves them out; write what the "
-            "images say, or remove them."
-        )
-    if count := faults[Rejection.TOO_LONG]:
-        sentences.append(
-            f"Labels of more than {encoder.max_length} characters: {samples_told(count)}{_such_as(report, Rejection.TOO_LONG)}. "
-            f"Training leaves them out; {_would_do('--max_label_length', report.label_lengths, encoder.max_length)}."
-        )
-    if count := faults[Rejection.UNALIGNABLE]:
-        sentences.append(
-            f"Labels of more characters than CTC has frames for, one in {report.image_processor.pixels_per_frame} pixels of the resized width: "
-            f"{samples_told(count)}{_such_as(report, Rejection.UNALIGNABLE)}. Training leaves them out; correct their labels or "
-            f"crops, or raise --max_ratio where the image is wider than {max_ratio} times its height."
-        )
-    if count := faults[Rejection.UNREADABLE]:
-        shown = [f"- {error}" for _, error in sorted(report.unreadable)[:EXAMPLES]]
-        if count > len(shown):
-            shown.append(f"- and {count - len(shown):,} more; --output FOLDER writes all their names.")
-        sentences.append(
-            "\n".join(
-                [f"Images that cannot be read: {samples_told(count)}. Replace or remove these files:", "", *shown]
+        problems.append(
+            Problem(
+                "Empty labels",
+                samples_told(count) + _such_as(report, Rejection.EMPTY),
+                "Training leaves them out; write what the images say, or remove them.",
             )
         )
+    if count := faults[Rejection.TOO_LONG]:
+        enough = _would_do("--max_label_length", report.label_lengths, encoder.max_length)
+        problems.append(
+            Problem(
+                f"Labels of more than {encoder.max_length} characters",
+                samples_told(count) + _such_as(report, Rejection.TOO_LONG),
+                f"Training leaves them out; {enough}.",
+            )
+        )
+    if count := faults[Rejection.UNALIGNABLE]:
+        pixels = report.image_processor.pixels_per_frame
+        problems.append(
+            Problem(
+                f"Labels of more characters than CTC has frames for, one in {pixels} pixels of the resized width",
+                samples_told(count) + _such_as(report, Rejection.UNALIGNABLE),
+                "Training leaves them out; correct their labels or crops, or raise --max_ratio where the image is wider than "
+                f"{max_ratio} times its height.",
+            )
+        )
+    if count := faults[Rejection.UNREADABLE]:
+        errors = [error for _, error in sorted(report.unreadable)[:EXAMPLES]]
+        if count > len(errors):
+            errors.append(f"and {count - len(errors):,} more; --output FOLDER writes all their names.")
+        advice = "Replace or remove these files."
+        problems.append(Problem("Images that cannot be read", samples_told(count), advice, errors))
     if report.clipped:
-        sentences.append(
-            f"Images wider than {max_ratio} times their height: {samples_told(report.clipped)}. They are squeezed; "
-            f"{_would_do('--max_ratio', report.aspect_ratios, max_ratio)}."
+        enough = _would_do("--max_ratio", report.aspect_ratios, max_ratio)
+        problems.append(
+            Problem(
+                f"Images wider than {max_ratio} times their height",
+                samples_told(report.clipped),
+                f"They are squeezed; {enough}.",
+            )
         )
     if report.vertical:
-        sentences.append(
-            f"Images taller than {VERTICAL:g} times their width, of several characters: {samples_told(report.vertical)}. If their "
-            "text runs down or up, turn them by a quarter, for the model reads from left to right."
+        problems.append(
+            Problem(
+                f"Images taller than {VERTICAL:g} times their width, of several characters",
+                samples_told(report.vertical),
+                "If their text runs down or up, turn them by a quarter, for the model reads from left to right.",
+            )
         )
     if report.padded:
-        sentences.append(
-            f"Labels that begin or end with a space, or are nothing else: {samples_told(report.padded)}. The image does not show such a "
-            "space; strip the labels."
+        problems.append(
+            Problem(
+                "Labels that begin or end with a space, or are nothing else",
+                samples_told(report.padded),
+                "The image does not show such a space; strip the labels.",
+            )
         )
-    return sentences
+    return problems
+
+
+def advise(report: AuditReport) -> list[str]:
+    """A sentence for each problem of the samples: how often, where for example, and what to do."""
+    if not report.samples:
+        return [NO_SAMPLE]
+    return [problem.render(problem.advice) for problem in problems_of(report)]
 
 
 def never_seen(report: AuditReport) -> list[str]:
@@ -126,7 +171,7 @@ def never_seen(report: AuditReport) -> list[str]:
 
 
 def render(reports: Sequence[AuditReport]) -> str:
-    """The rules, the table, and what to do about each source that has problems, in Markdown."""
+    """The rules, the table, the problems of each source, and what to do about them, told once for all, in Markdown."""
     encoder, image_processor = reports[0].encoder, reports[0].image_processor
     rules = (
         f"Rules: a charset of {len(encoder.ids):,} characters, labels of up to {encoder.max_length} of them, images up to "
@@ -134,16 +179,23 @@ def render(reports: Sequence[AuditReport]) -> str:
     )
     words = (
         "Usable: without any fault. Repairable: usable once the characters outside the charset are left out of the labels. "
+        "A sample with several faults counts in each; training counts the first that it meets. "
         "Clipped and vertical images are trained on."
     )
-    problems = []
-    for report in reports:
-        if sentences := advise(report):
-            problems += [f"## {report.name}", *sentences] if len(reports) > 1 else sentences
-    unused = never_seen(total(reports))
-    if len(reports) > 1 and problems and unused:
-        unused.insert(0, "## All together")
-    return "\n\n".join([rules, render_table(reports), words, *problems, *unused])
+    everything = total(reports)
+    unused = never_seen(everything)
+    if len(reports) == 1:
+        told = [*advise(everything), *unused]
+    else:
+        told = []
+        for report in reports:
+            own = [problem.render() for problem in problems_of(report)] if report.samples else [NO_SAMPLE]
+            if own:
+                told += [f"## {report.name}", *own]
+        to_do = [f"{problem.title}: {problem.advice}" for problem in problems_of(everything)] + unused
+        if to_do:
+            told += ["## All together", *to_do]
+    return "\n\n".join([rules, render_table(reports), words, *told])
 
 
 def render_histograms(reports: Sequence[AuditReport]) -> str:

@@ -112,7 +112,7 @@ _KEYS = {
     Kind.PARQUET: ("image", "text", "samples"),
     Kind.TAR: ("image", "text", "samples"),
     Kind.HUB: ("image", "text", "samples", "split", "config"),
-    Kind.DRAWN: ("samples", "difficulty", "lines"),
+    Kind.DRAWN: ("samples", "difficulty", "lines", "charset", "words"),
 }
 IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp")
 TEXT_COLUMNS = ("text", "label", "txt", "transcription", "transcript", "word")
@@ -136,8 +136,9 @@ def open_source(spec: str) -> Source:
 
             Keys are `weight` (share of the draws in a mixture) and `name` (for logs); `image` and `text`, the columns,
             where there are columns; `samples`, how many there are, for parquet, webdataset and `hub:`, which do not
-            always tell, and for `drawn:`; `split` (`train` if not given) and `config` for `hub:`; `difficulty` (1) and
-            `lines` (1, or 0 for words alone) for `drawn:`.
+            always tell, and for `drawn:`; `split` (`train` if not given) and `config` for `hub:`. For `drawn:` there are
+            `difficulty` (1), `lines` (1, or 0 for words alone), `charset` (a file, one character a line, of what texts are
+            made of; printable ASCII if not given) and `words` (a file, one a line, of more words to draw).
 
     Returns:
         the source. Whatever it needs of files and connections is opened anew in each process that reads it.
@@ -170,13 +171,16 @@ def open_source(spec: str) -> Source:
 
         return LmdbSource([Path(file).parent for file in files], name, weight)
     if kind == Kind.DRAWN:
+        from ..charsets import ENGLISH_94, read_charset
         from ..synthetic.source import DrawnSource
 
         return DrawnSource(
             atlas=files[0] if files else None,
+            charset="".join(read_charset(options["charset"])) if "charset" in options else ENGLISH_94 + " ",
             difficulty=_positive(spec, "difficulty", options.get("difficulty")) or 1.0,
             num_samples=int(samples or 1_000_000),
             lines=_switch(spec, "lines", options.get("lines", "1")),
+            words=options.get("words"),
             name=name,
             weight=weight,
         )
@@ -244,7 +248,9 @@ def recognise(place: str) -> tuple[Kind, list[str]]:
     kinds = {_ENDINGS.get(file.suffix) for file in files}
     kind = next(iter(kinds), None)
     if kind is None or None in kinds or (remote and kind not in (Kind.PARQUET, Kind.TAR)):
-        inside = [] if remote else sorted({file.parent.name for name in _LISTS for file in Path(place).glob(f"*/{name}")})
+        inside = (
+            [] if remote else sorted({file.parent.name for name in _LISTS for file in Path(place).glob(f"*/{name}")})
+        )
         hint = f" Folders in it hold some: {', '.join(inside[:5])}." if inside else ""
         raise FileNotFoundError(f"There is no data that is understood at {place!r}.{hint} It may be {_FORMS}.")
     if [file.name for file in files] == ["metadata.parquet"] and not remote:

@@ -9,37 +9,31 @@ import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property, partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
+import PIL
 import torch
 from huggingface_hub import constants
+from PIL import features
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from tqdm import tqdm
 
+from . import glyphs as glyphs_module
+from . import shapes as shapes_module
 from .fonts import FontFace
-from .glyphs import (
-    BASELINE,
-    CAP_HEIGHT,
-    CELL,
-    MARGIN,
-    ORIGIN,
-    SPREAD,
-    SUPERSAMPLING,
-    Glyphs,
-    UndrawableFontError,
-    draw_font,
-)
+from .glyphs import Glyphs, UndrawableFontError, draw_font
 from .shapes import MOST_ALIKE, capitals_likeness, letter_likeness
 
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1  # of what is computed and saved: with another number, every cached atlas is built anew
+FORMAT = 1  # of the code that computes and saves: with another number, every cached atlas is built anew
 FONTS_PER_PROCESS = 32  # for fewer, another process is not worth its start
 LEAST_READABLE = 0.5  # share of a font's letters and digits that must look like those of other fonts
 LEAST_FAMILIES = 20  # fewer do not tell what letters look like
@@ -73,9 +67,27 @@ class Atlas:
     has_lowercase: torch.Tensor
     left_out: dict[str, str] = field(default_factory=dict)
 
+    @cached_property
+    def digest(self) -> str:
+        """Tells this atlas from all others: SHA-256 of the tensors' bytes, in the order of their names."""
+        digest = hashlib.sha256()
+        for _, tensor in sorted(self._tensors().items()):
+            digest.update(tensor.contiguous().cpu().numpy().data)
+        return digest.hexdigest()
+
+    @property
+    def legible(self) -> torch.Tensor:
+        """What texts each font can be used for, bool of shape `(fonts, characters)`.
+
+        It is what is drawable, without the small letters of fonts that draw them as capitals.
+        """
+        small = torch.tensor([character.islower() for character in self.charset], device=self.drawable.device)
+        return self.drawable & (self.has_lowercase[:, None] | ~small)
+
     def to(self, device: torch.device | str) -> "Atlas":
         """The same atlas with its tensors on another device."""
-        return Atlas(**{**vars(self), **{name: tensor.to(device) for name, tensor in self._tensors().items()}})
+        moved: dict[str, Any] = {name: tensor.to(device) for name, tensor in self._tensors().items()}
+        return replace(self, **moved)
 
     def select(self, fonts: torch.Tensor | Sequence[int]) -> "Atlas":
         """The atlas of some of the fonts: a bool mask of shape `(fonts,)`, or their numbers."""
@@ -84,17 +96,19 @@ class Atlas:
         values: dict[str, Any] = {name: tensor[numbers] for name, tensor in self._tensors().items()}
         for name in ("fonts", "licences"):
             values[name] = [getattr(self, name)[number] for number in numbers.tolist()]
-        return Atlas(**{**vars(self), **values})
+        return replace(self, **values)
 
     def save(self, path: str | Path) -> None:
-        """Writes one safetensors file, whose metadata hold charset, fonts and licences; never half a file."""
+        """Writes one safetensors file, whose metadata hold charset, fonts, licences and digest; never half a file."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        described = {name: value for name, value in vars(self).items() if not isinstance(value, torch.Tensor)}
+        described = {one.name: getattr(self, one.name) for one in fields(self)}
+        described = {name: value for name, value in described.items() if not isinstance(value, torch.Tensor)}
         tensors = {name: tensor.contiguous().cpu() for name, tensor in self._tensors().items()}
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
             unfinished = Path(folder, path.name)
-            save_file(tensors, unfinished, {"atlas": json.dumps({"format": FORMAT, **described})})
+            metadata = json.dumps({"format": FORMAT, "digest": self.digest, **described})
+            save_file(tensors, unfinished, {"atlas": metadata})
             unfinished.replace(path)
 
     @classmethod
@@ -115,6 +129,7 @@ class Atlas:
             raise ValueError(f"{path} is no atlas: {error}.") from error
         if described.pop("format", None) != FORMAT:
             raise ValueError(f"{path} is no atlas of this version (format {FORMAT}): build it anew.")
+        described.pop("digest", None)  # for who reads the file without this package; here it follows from the tensors
         return cls(**described, **tensors)
 
     def _tensors(self) -> dict[str, torch.Tensor]:
@@ -142,10 +157,19 @@ def load_or_build(
 
 def _key(fonts: Sequence[FontFace], charset: str) -> str:
     """A name for all that an atlas follows from."""
-    rules = [FORMAT, CELL, CAP_HEIGHT, BASELINE, ORIGIN, SPREAD, MARGIN, SUPERSAMPLING, LEAST_READABLE, MOST_ALIKE]
+    rules = [
+        [FORMAT, LEAST_READABLE, LEAST_FAMILIES],
+        [_constants(glyphs_module), _constants(shapes_module)],
+        [PIL.__version__, features.version("freetype2")],  # which draw the glyphs
+    ]
     digests = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in {font.path for font in fonts}}
     faces = [[digests[font.path], font.number, font.axes, font.name, font.licence] for font in fonts]
     return hashlib.sha256(json.dumps([rules, charset, faces]).encode()).hexdigest()[:24]
+
+
+def _constants(module: ModuleType) -> dict[str, Any]:
+    names = [name for name in sorted(vars(module)) if name.isupper() and name != "F"]  # which is torch's
+    return {name: getattr(module, name) for name in names}
 
 
 def build_atlas(fonts: Sequence[FontFace], charset: str, progress: bool = True) -> Atlas:

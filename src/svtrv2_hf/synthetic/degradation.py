@@ -5,8 +5,8 @@ import math
 
 import torch
 
-from .atlas import CAP_HEIGHT
 from .draws import Draws, columns
+from .glyphs import CAP_HEIGHT
 from .ground import crop_plane
 from .palette import draw_pairs
 from .scene import Scene

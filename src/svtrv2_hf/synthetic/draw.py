@@ -21,14 +21,20 @@ def draw(source: DrawnSource, output: str | Path, seed: int) -> None:
 
     Args:
         source: what is drawn.
-        output: a `.png` for a contact sheet; a `.parquet`; a folder ending in `.lmdb`; or any other folder, for image files
-            and a `labels.tsv`. It must not exist yet.
+        output: a `.png` for a contact sheet; a `.parquet`; a folder ending in `.lmdb`; or a folder without an ending, for
+            image files and a `labels.tsv`. It must not exist yet.
         seed: of the texts and pictures.
 
     Raises:
         FileExistsError: the output is there already.
+        ValueError: its ending is another one.
     """
     output = Path(output)
+    if output.suffix not in ("", ".png", ".parquet", ".lmdb"):
+        raise ValueError(
+            f"What should {output} be? A contact sheet ends in .png; a data set ends in .parquet or .lmdb, or is a folder "
+            f"without an ending."
+        )
     if output.exists():
         raise FileExistsError(f"{output} is there already: name another, or remove it.")
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -93,15 +99,16 @@ def _write_lmdb(samples: Iterable[Sample], folder: Path) -> None:
 
 
 def _write_parquet(samples: Iterable[Sample], path: Path) -> None:
-    from datasets import Dataset, Features, Value
+    import pyarrow as pa
+    from datasets import Features, Value
     from datasets import Image as ImageFeature
+    from pyarrow.parquet import ParquetWriter
 
-    def rows() -> Iterator[dict[str, object]]:
-        for sample in samples:
-            yield {"image": {"bytes": sample.image, "path": None}, "text": sample.text}
-
-    features = Features({"image": ImageFeature(), "text": Value("string")})
-    Dataset.from_list(list(rows()), features=features).to_parquet(str(path))
+    schema = Features({"image": ImageFeature(), "text": Value("string")}).arrow_schema
+    with ParquetWriter(path, schema) as writer:
+        for chunk in _chunks(samples, 1000):
+            rows = [{"image": {"bytes": sample.image, "path": None}, "text": sample.text} for sample in chunk]
+            writer.write_table(pa.Table.from_pylist(rows, schema))
 
 
 def _chunks(samples: Iterable[Sample], size: int) -> Iterator[Sequence[Sample]]:

@@ -6,6 +6,7 @@ from the system's folders, and from matplotlib, whose DejaVu fonts are the floor
 licence is what the font, its package or its distribution says; see [`licence_of`].
 """
 
+import glob
 import json
 import logging
 import os
@@ -15,7 +16,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import entry_points
+from importlib.metadata import Distribution, entry_points
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -33,24 +34,33 @@ NOT_TEXT = re.compile(
     re.I,
 )
 
-COPYLEFT = "GPL"
 RESTRICTED = "restricted"
+COPYLEFT = "GPL"
+ATTRIBUTION = "CC-BY"
 UNKNOWN = "unknown"
-FREE_LICENCES = ("OFL-1.1", "Apache-2.0", "Bitstream-Vera", "MIT", "BSD", "public-domain")
+FREE_LICENCES = ("OFL-1.1", "Bitstream-Vera", "Apache-2.0", "BSD", "MIT", "public-domain")
 
-# The first that matches; a font under the OFL and another licence may be used under the OFL.
+# The strictest first. Phrases are a licence's own: a company's name or the word "Apache" alone says nothing of a licence.
 LICENCE_PATTERNS = (
+    (
+        RESTRICTED,
+        r"non-?\s?commercial|no-?\s?deriv|personal use|\bby-n[cd]|shareware|\beula\b|"
+        r"\bno\s+(re)?distribution|not\s+be\s+(sold|copied|(re)?distributed(?!\s+(under\s+)?any\s+other\s+licen[sc]e))",
+    ),
+    (COPYLEFT, r"general public|\ba?l?gpl|creativecommons\.org/licenses/by-sa|share-?\s?alike|\bcc-by-sa"),
+    (ATTRIBUTION, r"creative commons attribution|creativecommons\.org/licenses/by/|\bcc[- ]by\b"),
     ("OFL-1.1", r"open[ _]font[ _]licen[sc]e|sil\.org/ofl|openfontlicense\.org|\bofl\b|^sil-1"),
-    (RESTRICTED, r"non-?\s?commercial|personal use|\bby-n[cd]|shareware|not be (sold|distributed|copied)|\beula\b"),
-    (COPYLEFT, r"general public|\ba?l?gpl|creativecommons\.org/licenses/by-sa|share-?alike|\bcc-by-sa"),
-    ("Apache-2.0", r"apache"),
-    ("Bitstream-Vera", r"bitstream"),
+    ("Bitstream-Vera", r"bitstream[ -]vera"),
+    ("Apache-2.0", r"apache[ -](software[ -])?licen[sc]e|apache\.org/licenses|\bapache-?2"),
+    ("BSD", r"\bbsd[ -](style|licen[sc]e|\d)|^bsd$|redistribution and use in source and binary forms"),
     (
         "MIT",
         r"\b(mit|expat|x11)\b.{0,10}licen[sc]e|^(mit|expat|x11)$|permission is hereby granted, free of charge, to any",
     ),
-    ("BSD", r"\bbsd\b|redistribution and use in source and binary forms"),
-    ("public-domain", r"(?<!not in the )public domain|public-domain|publicdomain|\bcc0\b|\bunlicense\b"),
+    (
+        "public-domain",
+        r"(?<!not in the )(?<!changes are in )public domain|public-domain|publicdomain|\bcc0\b|\bunlicense\b",
+    ),
 )
 
 
@@ -62,7 +72,7 @@ class FontFace:
         path: the file.
         family: as the font calls it.
         style: "Regular", "Bold" or "Italic".
-        licence: one of `FREE_LICENCES`, or "GPL", "restricted", "unknown".
+        licence: one of `FREE_LICENCES`, or "CC-BY", "GPL", "restricted", "unknown".
         number: of the face in a collection.
         axes: the coordinates of a variable font's instance, in the order of its axes; empty for others.
     """
@@ -246,7 +256,10 @@ def licence_of(path: Path, statement: str) -> str:
 
 
 def classify_licence(statement: str) -> str:
-    """One of `FREE_LICENCES`, "GPL", "restricted" or "unknown", from a licence's text, name or address."""
+    """One of `FREE_LICENCES`, "CC-BY", "GPL", "restricted" or "unknown", from a licence's text, name or address.
+
+    Of several it is the strictest, whether they are said to hold together or to be chosen from.
+    """
     statement = statement.strip()
     for licence, pattern in LICENCE_PATTERNS:
         if re.search(pattern, statement, re.I | re.S):
@@ -265,9 +278,9 @@ def classify_copyright(text: str) -> str:
         licence = re.search(r"^License:[ \t]*(\S.*)", stanza, re.M)
         if files and licence and not all(name.startswith("debian/") for name in files[1].split()):
             licences.append(classify_licence(licence[1]))
-    if not licences or any(licence not in FREE_LICENCES for licence in licences):
-        return licences[0] if len(set(licences)) == 1 else UNKNOWN
-    return licences[0]
+    if licences and all(licence in FREE_LICENCES for licence in licences):
+        return min(licences, key=FREE_LICENCES.index)  # the strictest
+    return licences[0] if len(set(licences)) == 1 else UNKNOWN
 
 
 @cache
@@ -296,6 +309,27 @@ def _debian_packages() -> dict[str, str]:
         if package.startswith(("fonts-", "ttf-", "otf-")):
             owners.update(dict.fromkeys(_font_lines(listing.read_text("utf-8").splitlines()), package))
     return owners
+
+
+def package_of(path: Path) -> str:
+    """The package that a font file came in, with its version: "PyPI matplotlib 3.10.7", "Debian fonts-agave 37-1"; or ""."""
+    if name := _debian_packages().get(str(path)):
+        return f"Debian {name} {_debian_versions()[name]}"
+    site = next((folder for folder in path.parents if folder.name in ("site-packages", "dist-packages")), None)
+    if site is None:
+        return ""
+    module = path.relative_to(site).parts[0]
+    described = next(site.glob(f"{glob.escape(module)}-*.dist-info"), None)
+    if described is None:
+        return ""
+    package = Distribution.at(described)
+    return f"PyPI {package.metadata['Name']} {package.version}"
+
+
+@cache
+def _debian_versions() -> dict[str, str]:
+    status = Path("/var/lib/dpkg/status").read_text("utf-8")
+    return dict(re.findall(r"^Package: (\S+)\n(?:.+\n)*?Version: (\S+)", status, re.M))
 
 
 def _font_lines(lines: Iterable[str]) -> Iterator[str]:

@@ -6,12 +6,13 @@ from dataclasses import dataclass, fields
 
 import torch
 
-from .atlas import CAP_HEIGHT
 from .draws import Draws, columns
+from .glyphs import CAP_HEIGHT
 from .layout import Layout
 
 
 _STEPS = 13  # points along each long side by which the outline of a bent text is known
+_DEEPEST = 0.8  # of the way from the outline to the middle of the outermost character that a crop may cut
 
 
 @dataclass
@@ -122,7 +123,7 @@ def draw_geometry(layout: Layout, difficulty: float, draws: Draws) -> Geometry:
     geometry = Geometry(
         matrix, curvature, wave, middle, torch.stack([half_width, half_height], 1), torch.zeros(len(draws), 4)
     )
-    geometry.crop = _draw_crop(geometry, layout.stacked, difficulty, draws.part("crop"))
+    geometry.crop = _draw_crop(geometry, layout, difficulty, draws.part("crop"))
     return geometry
 
 
@@ -188,8 +189,9 @@ def _draw_homography(
     return matrix
 
 
-def _draw_crop(geometry: Geometry, stacked: torch.Tensor, difficulty: float, draws: Draws) -> torch.Tensor:
+def _draw_crop(geometry: Geometry, layout: Layout, difficulty: float, draws: Draws) -> torch.Tensor:
     """The box about the text in the plane of the crop, with margins, or cutting a little into the letters."""
+    stacked = layout.stacked
     steps = torch.linspace(-1, 1, _STEPS)
     edge = torch.stack([torch.cat([steps, steps]), torch.cat([-torch.ones(_STEPS), torch.ones(_STEPS)])], 1)
     outline = geometry.forward(edge * geometry.half[:, None])
@@ -211,7 +213,12 @@ def _draw_crop(geometry: Geometry, stacked: torch.Tensor, difficulty: float, dra
     for side in (0, 2):
         room = draws.part(f"room {side}")
         margins[:, side] += room.chance(0.06 * difficulty) * room.uniform(0.15, 0.8) * ~stacked
-    low, high = low - margins[:, :2] * letters, high + margins[:, 2:] * letters
+    # Not so deep that a letter becomes another: a cut ends before the middle of every character.
+    middles = geometry.forward(layout.centres - geometry.middle[:, None])
+    first = middles.masked_fill(middles.isnan(), math.inf).amin(1)
+    last = middles.masked_fill(middles.isnan(), -math.inf).amax(1)
+    low = torch.minimum(low - margins[:, :2] * letters, low + _DEEPEST * (first - low))
+    high = torch.maximum(high + margins[:, 2:] * letters, high - _DEEPEST * (high - last))
     # Nobody crops an "I" as narrow as it is, or hardly ever.
     narrow = (draws.uniform(0.45, 0.95) * line - (high[:, 0] - low[:, 0])).clamp(min=0) / 2
     widening = torch.stack([narrow, torch.zeros_like(narrow)], 1)

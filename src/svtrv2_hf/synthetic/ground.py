@@ -5,8 +5,8 @@ import math
 
 import torch
 
-from .atlas import BASELINE, CAP_HEIGHT
 from .draws import Draws, columns
+from .glyphs import BASELINE, CAP_HEIGHT
 from .palette import contrast, draw_pairs
 from .scene import Glyphs, Scene, coverage
 from .textures import COUNT, TextureBank
@@ -157,7 +157,7 @@ def _neighbours(image: torch.Tensor, scene: Scene, draws: Draws) -> None:
     above = (top - gap) - (BASELINE + draws.uniform(0, 8))
     below = (bottom + gap) - (BASELINE - CAP_HEIGHT - draws.uniform(0, 6))
     sideways = draws.uniform(-0.5, 0.9) * (right - left)
-    space = draws.uniform(0.15, 0.6) * CAP_HEIGHT
+    space = draws.uniform(0.4, 0.6) * CAP_HEIGHT  # closer, they would look like letters of the word itself
     before = (left - space) - layout.box[:, 2]
     after = (right + space) - layout.box[:, 0]
     zero = torch.zeros(len(rows))

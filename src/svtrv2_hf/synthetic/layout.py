@@ -9,8 +9,9 @@ from dataclasses import dataclass, fields
 
 import torch
 
-from .atlas import BASELINE, CAP_HEIGHT, CELL, ORIGIN, Atlas
+from .atlas import Atlas
 from .draws import Draws
+from .glyphs import BASELINE, CAP_HEIGHT, CELL, ORIGIN
 
 
 STACKED_TOP = ORIGIN + 4  # the row of the cell, a little above the capitals' top, where a stacked glyph's pen stands
@@ -72,8 +73,7 @@ class Typesetter:
         self._lower = torch.tensor([character.islower() for character in atlas.charset])
         self._space = torch.tensor([character == " " for character in atlas.charset])
         self._word_like = torch.tensor([character.isalnum() for character in atlas.charset])
-        # A caps-only font draws its small letters as capitals, so it is of use for texts without them.
-        self._drawable = atlas.drawable & (atlas.has_lowercase[:, None] | ~self._lower[None])
+        self._drawable = atlas.legible
         self._extents = _ink_extents(atlas.fields)
         glyphs = atlas.fields.transpose(2, 3).reshape(-1, CELL)  # one row per column of a cell
         self._columns = torch.cat([glyphs, glyphs.new_zeros(1, CELL)]).to(device)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pictures of texts for training, drawn in batches."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -45,8 +46,7 @@ class Renderer:
     """
 
     def __init__(self, atlas: Atlas, difficulty: float = 1.0, device: torch.device | str = "cpu"):
-        if difficulty < 0:
-            raise ValueError(f"difficulty={difficulty} must be 0 or more.")
+        check_difficulty(difficulty)
         self.device = torch.device(device)
         self.difficulty = difficulty
         self._typesetter = Typesetter(atlas, difficulty, self.device)
@@ -98,6 +98,12 @@ class Renderer:
     def _arrange(self, texts: list[str], streams: Draws) -> tuple[Layout, Geometry]:
         layout = self._typesetter.set(texts, streams.part("layout"))
         return layout, draw_geometry(layout, self.difficulty, streams.part("geometry"))
+
+
+def check_difficulty(difficulty: float) -> None:
+    """Raises ValueError if a renderer cannot have this difficulty."""
+    if not 0 <= difficulty < math.inf:
+        raise ValueError(f"difficulty={difficulty} must be a number of 0 or more: 0 is clean print, 1 photographs.")
 
 
 def _streams(texts: list[str], seed: int, indices: int | torch.Tensor) -> Draws:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from .atlas import BASELINE, CELL, ORIGIN, SPREAD
 from .draws import Draws, columns
 from .geometry import Geometry
+from .glyphs import BASELINE, CELL, ORIGIN, SPREAD
 from .layout import Layout, Typesetter
 from .palette import contrast, draw_pairs, luminance, purer, separate
 

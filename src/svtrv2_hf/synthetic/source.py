@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Drawn text as training data: batches straight from the renderer, or samples like those of any other source."""
 
+import hashlib
 import io
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from functools import cached_property, partial
+from functools import cached_property, partial, reduce
 from itertools import count, islice
+from operator import and_
 from pathlib import Path
 from typing import Any, NamedTuple
 from zlib import crc32
@@ -22,7 +24,7 @@ from ..processing_svtrv2 import pad_labels
 from .atlas import Atlas, load_or_build
 from .fonts import find_fonts
 from .frame_labels import UNKNOWN, frame_labels
-from .renderer import Renderer
+from .renderer import Renderer, check_difficulty
 from .texts import TextSource
 
 
@@ -40,20 +42,27 @@ class Planned(NamedTuple):
 class DrawnSource(Source):
     """Text that is drawn anew in each epoch.
 
-    Image `index` of a seed is a pure function of the two and of the arguments.
+    Image `index` of a seed is a pure function of the two and of the arguments. A text whose characters no single font of the
+    atlas has is limited to those of the font that has the most of them.
 
     Args:
         atlas: the file of an atlas; by default that of the fonts found on this machine, built if need be, which takes minutes
             and several processes.
-        charset: what texts are made of.
+        charset: what texts are made of; see [`TextSource`].
         difficulty: of the renderer.
         num_samples: images in an epoch.
         lines: draw phrases and long lines, too, not words alone.
+        words: a file of words beside those that come with the package; see [`TextSource`].
         name: for logs.
         weight: in a mixture.
 
     Attributes:
         atlas: the glyphs.
+        text_source: where the texts come from.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: no font of the atlas draws some character of the charset; or an argument is out of range.
     """
 
     num_samples: int
@@ -65,29 +74,34 @@ class DrawnSource(Source):
         difficulty: float = 1.0,
         num_samples: int = 1_000_000,
         lines: bool = True,
+        words: str | Path | None = None,
         name: str = "drawn",
         weight: float | None = None,
     ):
+        check_difficulty(difficulty)
+        self.text_source = TextSource(charset, None if lines else {"phrase": 0, "line": 0}, words)
         # here and not when it is first needed, which may be in a worker
         self.atlas = load_or_build(find_fonts().fonts, charset) if atlas is None else Atlas.load(atlas)
+        self._fonts_of = _fonts_of(self.atlas)
+        if lacking := [character for character in charset if not self._fonts_of.get(character)]:
+            raise ValueError(
+                f"No font of the atlas{f' {atlas}' if atlas else ''} draws {_told(lacking)}: take them out of the charset, or "
+                f"{'build an atlas of fonts that have them' if atlas else 'install fonts that have them'}."
+            )
         self.charset = charset
         self.difficulty = difficulty
         self.num_samples = num_samples
         self.lines = lines
+        self.words = words
         self.name = name
         self.weight = weight
         self.image_processor = SVTRv2ImageProcessor(max_ratio=20)
 
     @cached_property
-    def text_source(self) -> TextSource:
-        """Where the texts come from."""
-        return TextSource(self.charset, None if self.lines else {"phrase": 0, "line": 0})
-
-    @cached_property
     def fingerprint(self) -> list[Any]:
         """All that the images follow from, beside the code."""
-        fonts = crc32("\n".join(self.atlas.fonts).encode())
-        return [self.charset, self.difficulty, self.lines, len(self.atlas.fonts), fonts]
+        words = hashlib.sha256(Path(self.words).read_bytes()).hexdigest() if self.words else None
+        return [self.charset, self.difficulty, self.lines, words, self.atlas.digest]
 
     def renderer(self, device: torch.device | str = "cpu") -> Renderer:
         """The renderer of this source's images."""
@@ -99,7 +113,7 @@ class DrawnSource(Source):
         """The texts of a part of the endless stream, with the sizes that crops of them would be resized to."""
         for chunk in count(part, parts):
             start = chunk * CHUNK
-            texts = self.text_source.texts(seed, start, CHUNK)
+            texts = self._drawable_texts(seed, start, CHUNK)
             ratios = renderer.plan(texts, seed, start).tolist()
             for index, text, ratio in zip(count(start), texts, ratios, strict=False):
                 yield Planned(index, text, image_processor.target_size(max(1, round(1000 * ratio)), 1000))
@@ -119,7 +133,22 @@ class DrawnSource(Source):
         """The texts that are read without a seed."""
         seed = self._stream(None, 0)
         for start in range(0, self.num_samples, CHUNK):
-            yield from self.text_source.texts(seed, start, min(CHUNK, self.num_samples - start))
+            yield from self._drawable_texts(seed, start, min(CHUNK, self.num_samples - start))
+
+    def _drawable_texts(self, seed: int, start: int, count: int) -> list[str]:
+        """Texts that a font can draw as a whole."""
+        return [self._limited(text) for text in self.text_source.texts(seed, start, count)]
+
+    def _limited(self, text: str) -> str:
+        if reduce(and_, (self._fonts_of[character] for character in text)):
+            return text
+        visible = text.replace(" ", "")
+        most = max(
+            range(len(self.atlas.fonts)),
+            key=lambda font: sum(self._fonts_of[character] >> font & 1 for character in visible),
+        )
+        kept = "".join(character for character in text if self._fonts_of[character] >> most & 1)
+        return " ".join(kept.split())
 
     def _stream(self, seed: int | None, epoch: int) -> int:
         """A stream of its own for each source and epoch; where no seed is given, one that no run trains on."""
@@ -176,6 +205,20 @@ class DrawnBatches(TrainingBatches):
     @cached_property
     def _renderer(self) -> Renderer:
         return self.source.renderer(self.device)
+
+
+def _fonts_of(atlas: Atlas) -> dict[str, int]:
+    """The fonts that can stand for each character, as the bits of a number: bit 0 is the first font."""
+    columns = atlas.legible.T.tolist()
+    return {
+        character: sum(1 << font for font, has in enumerate(column) if has)
+        for character, column in zip(atlas.charset, columns, strict=True)
+    }
+
+
+def _told(characters: Sequence[str]) -> str:
+    named = ", ".join(f"{character!r} (U+{ord(character):04X})" for character in characters[:10])
+    return named + (f" and {len(characters) - 10} more characters" if len(characters) > 10 else "")
 
 
 def _images(renderer: Renderer, chunk: Sequence[Planned], seed: int) -> dict[int, torch.Tensor]:

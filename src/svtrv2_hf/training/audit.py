@@ -43,7 +43,7 @@ def run(
             its rules.
         model, charset, max_label_length, max_ratio, unknown_characters: as in training; go before what the recipe says.
         workers, limit: as in [`audit`].
-        output: folder for `audit.json`, `audit.md` and `audit.png`.
+        output: folder for `audit.json`, `audit.md`, `audit.png` and, where there is augmentation, `augmentation.png`.
 
     Returns:
         0 if training would take every sample as it is, 1 if not, 130 if interrupted; what was read by then is reported.
@@ -62,7 +62,7 @@ def run(
         "max_ratio": max_ratio,
         "unknown_characters": unknown_characters,
     }
-    settings = {**recipe, **{name: value for name, value in given.items() if value is not None}}
+    settings = {name: value for values in (recipe, given) for name, value in values.items() if value is not None}
     encoder, image_processor = _rules(settings)
     augmentation = _augmentation(settings)
     if output is not None:
@@ -93,6 +93,7 @@ def run(
     print(printable("\n\n".join([render(reports), *remarks])))
     if output is not None:
         _write(reports, remarks, Path(output))
+        (Path(output) / "augmentation.png").unlink(missing_ok=True)  # of an earlier audit by another recipe
         drawn = "" if augmentation is None else _draw_augmentation(sources[0][0], augmentation, Path(output))
         print(f"Written: audit.json, audit.md and audit.png {drawn}in {output}.", file=sys.stderr)
     if interrupted:
@@ -143,10 +144,19 @@ def _rules(settings: Mapping[str, Any]) -> tuple[LabelEncoder, SVTRv2ImageProces
 
 
 def _augmentation(settings: Mapping[str, Any]) -> Augmentation | None:
-    """That of a training run with these settings, if it has any."""
+    """That of a training run with these settings, if it has any.
+
+    Raises:
+        ValueError: they are no numbers, or out of their range.
+    """
     defaults = {one.name: one.default for one in fields(DataAndModelArguments)}
-    number = settings.get("augment_operations", defaults["augment_operations"])
-    magnitude = settings.get("augment_magnitude", defaults["augment_magnitude"])
+    number, magnitude = (settings.get(name, defaults[name]) for name in ("augment_operations", "augment_magnitude"))
+    try:  # as the words of a command line, which training makes of them: YAML takes 1e1 for one
+        number, magnitude = int(str(number)), float(str(magnitude))
+    except ValueError as error:
+        raise ValueError(
+            f"augment_operations={number!r} must be a whole number, and augment_magnitude={magnitude!r} a number."
+        ) from error
     return Augmentation(number, magnitude=magnitude) if number else None
 
 
