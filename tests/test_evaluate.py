@@ -96,6 +96,14 @@ def test_other_labels(root, saved, tmp_path):
     assert capitals["case_sensitive_accuracy"] < plain["case_sensitive_accuracy"]
 
 
+def test_other_labels_of_images_in_a_folder_of_their_own(tmp_path):
+    """As data sets with several lists have it: images/, labels.tsv, labels_official.tsv."""
+    place = make_folder(tmp_path / "SVT", ["one", "two"], images_in="images")
+    (place / "labels_official.tsv").write_text((place / "labels.tsv").read_text().replace("two", "TWO"))
+    sources = open_sets(str(tmp_path), ["SVT"], "labels_official.tsv")
+    assert [sample.text for sample in sources["SVT"].read()] == ["one", "TWO"]
+
+
 def test_sets_by_name_and_place(root):
     assert list(open_sets(None, [f"mine={root / 'own'}"], None)) == ["mine"]
     assert list(open_sets(str(root), ["own", f"SVT={root / 'own'}"], None)) == ["own", "SVT"]

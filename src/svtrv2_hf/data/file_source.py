@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
+from itertools import chain, islice
 from pathlib import Path
 from zlib import crc32
 
@@ -92,15 +93,22 @@ def _missing_told(listing: Path, missing: Sequence[tuple[int, Path]], rows: int)
 def open_list(listing: Path, name: str, weight: float | None = None) -> FileSource:
     """Reads a list: UTF-8, a line for each image, its file name and its text parted by a tab.
 
-    File names are relative to the list's folder; those of a `labels.tsv` to `images/` in it, if there is that.
+    File names are relative to the list's folder; those of a `labels.tsv` to `images/` in it, if there is that, and those of
+    another list, too, if the first one lies there alone.
 
     Raises:
         FileNotFoundError: files are missing.
         ValueError: a line has no tab, or there is none.
     """
     images = listing.parent / "images"
-    root = images if listing.name == "labels.tsv" and images.is_dir() else listing.parent
-    return FileSource(listing, root, _list_rows(listing), name, weight)
+    rows = _list_rows(listing)
+    first = list(islice(rows, 1))
+    root = listing.parent
+    if listing.name == "labels.tsv":
+        root = images if images.is_dir() else root
+    elif any(not (root / file).is_file() and (images / file).is_file() for _, file, _ in first):
+        root = images
+    return FileSource(listing, root, chain(first, rows), name, weight)
 
 
 def open_metadata(
