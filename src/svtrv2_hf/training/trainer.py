@@ -283,7 +283,7 @@ class SVTRv2Trainer(Trainer):
                 "hours": round(self._seconds() / 3600, 4),
             }
             if length := self.train_dataset.num_samples:
-                self._epoch = round(logs["data/samples"] / length, 4)
+                self._epoch = round(logs.get("data/samples", 0) / length, 4)
             self._stream.waited, self._last_log = 0.0, now
         self.state.epoch = self._epoch  # to the parent, an endless stream is one epoch
         super().log(logs, *args, **kwargs)
