@@ -315,9 +315,8 @@ class SVTRv2Trainer(Trainer):
         Returns:
             For each set `eval_NAME_word_accuracy`, `eval_NAME_one_minus_ned`, `eval_NAME_loss` (the mean over samples),
             `eval_NAME_samples`, and `eval_NAME_unreadable` and `eval_NAME_emptied` (labels of which the protocol leaves
-            nothing) if there are any; the means over the sets of the first three
-            under `eval_...`. All in 0..1 but the loss. Nothing, if training is to stop: then the evaluation is broken off, and
-            made up for on resuming.
+            nothing) if there are any; the means over the sets of the first three under `eval_...`. All in 0..1 but the loss.
+            Nothing, if training is to stop: then the evaluation is broken off, and made up for on resuming.
         """
         start = time.perf_counter()
         sets = eval_dataset or self.eval_dataset or {}
