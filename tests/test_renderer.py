@@ -234,6 +234,46 @@ def test_words_stand_out_from_their_ground(renderer, monkeypatch):
     assert (difference.norm(dim=1) < 0.05 * 255).float().mean() < 0.02
 
 
+def hue_at(pixels, centre):
+    """Whether red, green or blue prevails where a character stands."""
+    column = pixels[:, round(float(centre)) - 3 : round(float(centre)) + 4].float().flatten(0, 1)
+    return int(column[column.sum(1).argmin()].argmax())
+
+
+@pytest.mark.parametrize(("text", "alike"), [("IIII", []), ("II II II", [(0, 1), (3, 4), (6, 7)])])
+def test_letters_or_words_have_colours_of_their_own(plain, text, alike, monkeypatch):
+    colours = torch.tensor([[0.5, 0, 0], [0, 0.5, 0], [0, 0, 0.5]])
+    monkeypatch.setattr(ink, "separate", lambda ground, colour, wanted: colours[[next(numbers) % 3] * len(ground)])
+    draw = ink._motley
+
+    def all_motley(paint, scene, draws):
+        scene.difficulty, scene.ground = torch.full((len(draws),), 40.0), torch.ones(len(draws), 3)
+        draw(paint, scene, draws)
+
+    monkeypatch.setattr(ink, "_motley", all_motley)
+    monkeypatch.setattr(ink, "_clear", lambda image, *rest: image.fill_(1))
+    numbers = itertools.count()
+    drawn = plain.render([text] * 40, (64, 256), seed=0, indices=0)
+    visible = [place for place, one in enumerate(text) if one != " "]
+    hues = [
+        {place: hue_at(pixels, centres[place]) for place in visible}
+        for pixels, centres in zip(drawn.pixels, drawn.centres, strict=True)
+    ]
+    assert all(len(set(row.values())) > 1 for row in hues)
+    by_word = [row for row in hues if all(row[first] == row[second] for first, second in alike)]
+    if alike:
+        assert 18 < len(by_word) < 38  # words in 70 % of lines, letters in the others
+        assert all(row[0] != row[3] for row in by_word)
+
+
+def test_letters_stand_apart_only_where_no_space_could_be_missed(atlas, renderer):
+    lone, several = (renderer._arrange([text] * 2000, _streams([text] * 2000, 0, 0))[0] for text in ("HHHH", "HH HH"))
+    further = lone.pens[:, 1] - several.pens[:, 1]  # the same fonts, and but for this the same spacing
+    assert 0.015 < (further > 0).float().mean() < 0.035
+    assert further.min() == 0
+    assert further.max() > 0.8 * CAP_HEIGHT
+
+
 def test_spaces_leave_gaps(plain):
     drawn = plain.render(["HH HH"] * 10, (32, 160), seed=1, indices=0)
     for pixels, centres in zip(drawn.pixels, drawn.centres, strict=True):

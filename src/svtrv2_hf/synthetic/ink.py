@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from .draws import Draws, columns
-from .palette import luminance
+from .glyphs import ORIGIN
+from .palette import luminance, separate
 from .scene import Glyphs, Scene, coverage, opposite
 from .textures import COUNT, TextureBank
 
@@ -29,6 +30,7 @@ def draw_ink(image: torch.Tensor, scene: Scene, bank: TextureBank, draws: Draws)
     _outline(image, scene, distance, draws.part("outline"))
     _hollow(fill, scene, distance, draws.part("hollow"))
     paint = _paint(scene, bank, distance, draws.part("paint"))
+    _light_tubes(paint, scene, distance)
     image.lerp_(paint, _wear(fill, scene, bank, draws.part("wear"))[:, None])
 
 
@@ -103,13 +105,26 @@ def _shadow(image: torch.Tensor, scene: Scene, glyphs: Glyphs, weight: torch.Ten
     image[place] = image[place].lerp(scene.colour(colour), (shade * strength)[:, None])
 
 
+def _light_tubes(paint: torch.Tensor, scene: Scene, distance: torch.Tensor) -> None:
+    """Colours lit tubes: white within, and their own colour along the edge."""
+    rows = scene.neon.nonzero()[:, 0]
+    if not len(rows):
+        return
+    place = rows.to(scene.device)
+    paint[place] = paint[place].lerp(torch.ones_like(paint[:1]), (distance[place] / 2).clamp(0, 0.9)[:, None])
+
+
 def _glow(image: torch.Tensor, scene: Scene, distance: torch.Tensor, draws: Draws) -> None:
     """Light around the letters of lit signs."""
-    rows = draws.some(0.04 * scene.difficulty)
+    rows = (draws.chance(0.04 * scene.difficulty) | scene.neon).nonzero()[:, 0]
     if not len(rows):
         return
     draws = draws.part("glow", rows)
-    reach, strength = columns(scene.device, draws.uniform(1.5, 3.5), draws.uniform(0.2, 0.8))
+    reach, strength = columns(
+        scene.device,
+        draws.uniform(1.5, 3.5),
+        torch.where(scene.neon[rows], draws.uniform(0.8, 1.3), draws.uniform(0.2, 0.8)),
+    )
     place = rows.to(scene.device)
     light = torch.exp(distance[place].clamp(max=0) / reach) - torch.exp(-6 / reach)
     hue = (scene.ink[rows] * draws.uniform(0.6, 1.0, (3,))).clamp(0, 1)
@@ -141,6 +156,7 @@ def _hollow(fill: torch.Tensor, scene: Scene, distance: torch.Tensor, draws: Dra
 def _paint(scene: Scene, bank: TextureBank, distance: torch.Tensor, draws: Draws) -> torch.Tensor:
     """Colours of the letters, `(n, 3, height, width)`."""
     paint = scene.colour(scene.ink).repeat(1, 1, *scene.size)
+    _motley(paint, scene, draws.part("motley"))
     gradient = draws.some(0.25 * scene.difficulty)
     if len(gradient):
         part = draws.part("gradient", gradient)
@@ -173,6 +189,28 @@ def _paint(scene: Scene, bank: TextureBank, distance: torch.Tensor, draws: Draws
         slope = a * (slope[:, 1:-1, 2:] - slope[:, 1:-1, :-2]) + b * (slope[:, 2:, 1:-1] - slope[:, :-2, 1:-1])
         paint[place] += (slope.clamp(-1.5, 1.5) * strength)[:, None]
     return paint
+
+
+def _motley(paint: torch.Tensor, scene: Scene, draws: Draws) -> None:
+    """Gives each letter, or each word, a colour of its own."""
+    layout = scene.layout
+    in_line = ~layout.stacked & (layout.small_scale == 1) & ~scene.raised & ~scene.neon
+    rows = (draws.chance(0.025 * scene.difficulty) & in_line).nonzero()[:, 0]
+    if not len(rows):
+        return
+    draws, layout, place = draws.part("motley", rows), layout.at(rows), rows.to(scene.device)
+    ground, contrast = scene.ground[rows], 0.6 * scene.contrast[rows]
+    count = draws.uniform(2, 5).long()[:, None]
+    colours = draws.uniform(0, 1, (4, 3))
+    colours = torch.stack([separate(ground, colour, contrast) for colour in colours.unbind(1)], 1)
+    # words take turns in lines of several, mostly; else letters do
+    spaces = (scene.typesetter.is_space[layout.ids.clamp(min=0)] & (layout.ids >= 0)).cumsum(1)
+    by_word = draws.chance(0.7) & (spaces[:, -1] > 0)
+    turn = torch.where(by_word[:, None], spaces, torch.arange(layout.ids.shape[1])) % count
+    along = scene.x[place] + columns(scene.device, scene.geometry.middle[rows, 0] - ORIGIN)[0]
+    letter = torch.searchsorted(layout.pens.to(scene.device), along.flatten(1), right=True).sub_(1).clamp_(min=0)
+    each = colours.gather(1, turn[:, :, None].expand(-1, -1, 3)).to(scene.device)
+    paint[place] = each.gather(1, letter[:, :, None].expand(-1, -1, 3)).transpose(1, 2).reshape(-1, 3, *scene.size)
 
 
 def _texture(

@@ -60,6 +60,9 @@ class Typesetter:
         atlas: the glyphs.
         difficulty: how unusual spacing and arrangement may become; 0 for none of it.
         device: where the fields lie.
+
+    Attributes:
+        is_space: bool of shape `(characters,)`, on the CPU.
     """
 
     def __init__(self, atlas: Atlas, difficulty: float, device: torch.device):
@@ -71,7 +74,7 @@ class Typesetter:
         self.device = device
         self._number = {character: number for number, character in enumerate(atlas.charset)}
         self._lower = torch.tensor([character.islower() for character in atlas.charset])
-        self._space = torch.tensor([character == " " for character in atlas.charset])
+        self.is_space = torch.tensor([character == " " for character in atlas.charset])
         self._word_like = torch.tensor([character.isalnum() for character in atlas.charset])
         self._drawable = atlas.legible
         self._extents = _ink_extents(atlas.fields)
@@ -136,12 +139,16 @@ class Typesetter:
         present = ids >= 0
         known = ids.clamp(min=0)
         count = present.sum(1)
-        ink = present & ~self._space[known]
+        ink = present & ~self.is_space[known]
         left, top, right, bottom = self._extents[fonts[:, None], known].unbind(-1)
 
         # Each way of setting draws its numbers whether or not it is used, so that no choice changes another.
         plain, wide = draws.normal(0, 0.5), draws.uniform(1.0, 9.0)
         spacing = torch.where(draws.chance(0.13 * difficulty), wide, plain.clamp(-1.2, 1.5) * min(difficulty, 1.0))
+        # Letters as far apart as they are high, in words that stand alone: in others, nobody would see the spaces.
+        apart = draws.part("apart")
+        alone = (ink == present).all(1) & (count <= 14)
+        spacing = torch.where(apart.chance(0.025 * difficulty) & alone, apart.uniform(0.4, 1.0) * CAP_HEIGHT, spacing)
         unsteady = draws.chance(0.05 * difficulty)
         jitter = draws.part("jitter").normal(0, 1, ids.shape[1:]) * (unsteady * draws.uniform(0.4, 1.6))[:, None]
         bouncing = draws.chance(0.03 * difficulty) * draws.uniform(0.6, 2.6)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the stages of drawing share: the pixels in the plane of the text, its fields, and its two colours."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -29,6 +30,7 @@ class Scene:
         contrast: float32 of shape `(n,)`: how far the two are apart; what disturbs is kept in proportion to it.
         difficulty: float32 of shape `(n,)`: how far each departs from clean print.
         raised: bool of shape `(n,)`: letters of the ground's own material, seen by their sides and shadows alone.
+        neon: bool of shape `(n,)`: tubes of coloured light in the dark.
         device: of `x` and `y`; all else is on the CPU.
     """
 
@@ -43,6 +45,7 @@ class Scene:
     contrast: torch.Tensor
     difficulty: torch.Tensor
     raised: torch.Tensor
+    neon: torch.Tensor
     device: torch.device
 
     @property
@@ -72,16 +75,20 @@ def make_scene(
     own = difficulty * torch.where(is_print, draws.uniform(0, 0.4), torch.ones(len(draws)))
     times = torch.where(is_print, draws.uniform(1, 3), torch.ones(len(draws)))
     ground, ink = purer(ground, times), purer(ink, times)
+    lit = draws.part("neon")
+    neon = lit.chance(0.05 * own) & (luminance(ground) < 0.3)
+    angles = lit.uniform(0, 2 * math.pi)[:, None] + torch.arange(3) * (2 * math.pi / 3)
+    ink = torch.where(neon[:, None], 0.55 + 0.45 * torch.cos(angles), ink)
     # Faint words exist. They are as faint as a person can still read, and none at difficulty 0.
     ink = separate(ground, ink, 0.15 + (1 - own.clamp(max=1)) * 0.35 + 0.10 * draws.uniform())
     scale = geometry.scale(*size)
     apart = contrast(ground, ink)
     relief = draws.part("relief")
-    raised = relief.chance(0.03 * own) & (scale < 1.1)  # smaller letters have no sides to be seen by
+    raised = relief.chance(0.03 * own) & (scale < 1.1) & ~neon  # smaller letters have no sides to be seen by
     alike = (ground + relief.normal(0, 0.04, (1,)) + relief.normal(0, 0.015, (3,))).clamp(0, 1)
     ink = torch.where(raised[:, None], alike, ink)
     apart = torch.where(raised, torch.full_like(apart, 0.2), apart)
-    return Scene(typesetter, layout, geometry, x, y, scale, ground, ink, apart, own, raised, device)
+    return Scene(typesetter, layout, geometry, x, y, scale, ground, ink, apart, own, raised, neon, device)
 
 
 class Glyphs:
