@@ -142,6 +142,32 @@ def test_centres_lie_on_the_characters(plain):
         assert torch.isnan(centres[1::2]).all()
 
 
+def test_centres_lie_on_the_characters_of_photographs_too(renderer, monkeypatch):
+    """Rotated, bent, seen from the side, cut, and spaced anyhow: where the ink itself shows each letter apart."""
+    wear, fills = ink._wear, []
+
+    def watched(fill, *rest):
+        fills.append(fill > 0.3)
+        return wear(fill, *rest)
+
+    monkeypatch.setattr(ink, "_wear", watched)
+    centres = renderer.render(["H H H H"] * 400, (32, 192), seed=5, indices=0).centres[:, ::2]
+    [fills] = fills
+    apart, off = 0, []
+    for fill, where in zip(fills, centres, strict=True):
+        spans = runs(fill.any(0))
+        if len(spans) != 4 or spans[0][0] == 0 or spans[-1][1] == 191:  # cut, on end, or steep
+            continue
+        apart += 1
+        off += [
+            abs((first + last + 1) / 2 - centre) / (last - first + 1)
+            for (first, last), centre in zip(spans, where.tolist(), strict=True)
+        ]
+    assert apart > 200
+    assert max(off) < 0.25
+    assert sum(off) / len(off) < 0.03
+
+
 def test_pixels_map_to_the_text_and_back(renderer):
     texts = ["STACK", "Signs", "curved words"] * 200
     _, geometry = renderer._arrange(texts, Draws.of(0, torch.arange(len(texts))))
