@@ -164,7 +164,7 @@ def test_centres_lie_on_the_characters_of_photographs_too(renderer, monkeypatch)
             for (first, last), centre in zip(spans, where.tolist(), strict=True)
         ]
     assert apart > 200
-    assert max(off) < 0.25
+    assert max(off) < 0.15
     assert sum(off) / len(off) < 0.03
 
 
