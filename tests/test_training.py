@@ -412,6 +412,7 @@ def test_of_equally_accurate_models_the_one_with_the_lower_loss_is_kept(config, 
         ("max_hours", -1.0, "must be more than 0, not -1.0"),
         ("max_grad_norm", -1.0, "must be 0 or more, not -1.0"),
         ("ema_decay", 1.0, "less than 1, not 1.0"),
+        ("report_to", "nowhere", "nowhere: transformers finds no package of that name"),
     ],
 )
 def test_what_is_not_supported_is_refused(tmp_path, name, value, message):

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
+from transformers.integrations import get_available_reporting_integrations
 
 
 _SCHEDULE = "the schedule is always one cycle"
@@ -185,6 +186,12 @@ class SVTRv2TrainingArguments(TrainingArguments):
         if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
             raise ValueError(f"--ema_decay must be 0 or more and less than 1, not {self.ema_decay}.")
         super().__post_init__()
+        available = get_available_reporting_integrations()
+        if missing := [name for name in self.report_to if name not in available]:
+            raise ValueError(
+                f"--report_to {' '.join(missing)}: transformers finds no package of that name to report to. It finds "
+                f"{', '.join(available) or 'none'}: install what is missing, or leave it out."
+            )
 
 
 def read_recipe(path: str | Path) -> dict[str, Any]:
