@@ -115,9 +115,10 @@ def paper_card(paper: dict[str, Any]) -> str:
     [result] = [
         one for one in PUBLISHED if (one.system, one.training_data) == (paper["system"], paper["training_data"])
     ]
+    protocol = {"en": "english", "zh": "chinese"}[language]
     sets = {
-        benchmark: {"samples": 1, "protocol": BENCHMARKS[benchmark].protocol, "word_accuracy": percent / 100}
-        for benchmark, percent in result.sets.items()
+        name: {"samples": 1, "protocol": protocol, "word_accuracy": percent / 100}
+        for name, percent in result.sets.items()
     }
     data = metadata(
         name,
@@ -174,7 +175,8 @@ def weights(paper: dict[str, Any]) -> str:
 
 def published_table(result: PublishedResult) -> str:
     """What was published of a system."""
-    rows = [f"| {name} | {BENCHMARKS[name].samples:,} | {percent} |" for name, percent in result.sets.items()]
+    samples = {part.name: part.samples for one in BENCHMARKS.values() for part in (one, *one.length_groups)}
+    rows = [f"| {name} | {samples[name]:,} | {percent} |" for name, percent in result.sets.items()]
     rows += [f"| {group}, mean of its sets | | {percent} |" for group, percent in result.averages.items()]
     return "\n".join(["| set | samples | published |", "|---|---:|---:|", *rows])
 

@@ -158,3 +158,13 @@ def test_a_benchmark_is_of_a_model_or_of_a_size(saved, capsys):
 def test_the_output_has_a_form(root, saved, capsys):
     assert main(["evaluate", "--model", str(saved), "--data", str(root), "--output", "results.txt"]) == 1
     assert "must end in .json" in capsys.readouterr().err
+
+
+def test_the_samples_of_ltb_are_counted_by_length(saved, tmp_path, capsys):
+    make_folder(tmp_path / "LTB", ["a" * 30, "b" * 40, "c" * 41])
+    assert main(["evaluate", "--model", str(saved), "--data", str(tmp_path), "--sets", "LTB"]) == 1
+    told = capsys.readouterr().err
+    assert "LTB has 3 samples, but the benchmark has 4,789" in told
+    assert "LTB 26-35 has 1 samples, but the benchmark has 3,376" in told
+    assert "LTB 36-55 has 2 samples, but the benchmark has 1,147" in told
+    assert "LTB 56+ has 0 samples, but the benchmark has 266" in told

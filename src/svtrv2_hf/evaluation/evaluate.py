@@ -5,7 +5,7 @@ import copy
 import csv
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TextIO, cast
@@ -21,7 +21,7 @@ from ..data.buckets import EvaluationBatches
 from ..data.sources import Source, open_source
 from ..modeling_svtrv2 import SVTRv2ForCTC
 from ..processing_svtrv2 import SVTRv2Processor
-from .benchmarks import BENCHMARKS, averages, find_sets
+from .benchmarks import BENCHMARKS, Benchmark, averages, find_sets
 from .error_page import write_page
 from .error_picture import write_picture
 from .errors import Errors
@@ -174,17 +174,28 @@ def evaluate_set(
         if log is not None:
             log.write(json.dumps(_line(name, reading, right), ensure_ascii=False) + "\n")
     warnings = [f"{name}: {image} could not be read and counts as misread." for image in result.unreadable]
-    if benchmark and benchmark.samples not in (None, int(result.score.samples)):
-        warnings.append(
-            f"{name} has {result.score.samples:,.0f} samples, but the benchmark has {benchmark.samples:,}: its accuracy cannot "
-            "be compared with published ones."
-        )
+    if benchmark:
+        warnings += _wrong_counts(benchmark, result)
     return {
         "protocol": protocol,
         "max_ratio": image_processor.max_ratio,
         **result.to_dict(),
         **({"warnings": warnings} if warnings else {}),
     }
+
+
+def _wrong_counts(benchmark: Benchmark, result: SetResult) -> Iterator[str]:
+    counts = [(benchmark.name, result.score.samples, benchmark.samples)]
+    if result.protocol == benchmark.protocol:  # by which the lengths are counted
+        for group in benchmark.length_groups:
+            found = sum(part.samples for length, part in result.by_length.items() if length in group.lengths)
+            counts.append((group.name, found, group.samples))
+    for name, found, expected in counts:
+        if found != expected:
+            yield (
+                f"{name} has {found:,.0f} samples, but the benchmark has {expected:,}: its accuracy cannot be compared with "
+                "published ones."
+            )
 
 
 def _line(name: str, reading: Reading, right: bool) -> dict[str, Any]:

@@ -2,12 +2,19 @@
 """Results of an evaluation as tables, beside what the authors of SVTRv2 published."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
-from .benchmarks import BENCHMARKS, LENGTH_GROUPS, PublishedResult, published, wilson_interval
+from .benchmarks import BENCHMARKS, PUBLISHED, PublishedResult, wilson_interval
 
 
 _OTHER = "Other sets"
+_SHARES = {  # columns of the CSV file, and what they are called in Markdown
+    "word_accuracy": "word accuracy",
+    "case_sensitive_accuracy": "case counts",
+    "accuracy_with_signs_and_spaces": "signs and spaces count",
+    "one_minus_ned": "1-NED",
+}
 
 
 def markdown(results: Mapping[str, Any]) -> str:
@@ -20,56 +27,36 @@ def markdown(results: Mapping[str, Any]) -> str:
         f"{results['model']}, {results['parameters'] / 1e6:.2f} M parameters, max ratio {results['max_ratio']}; "
         f"{results['date']}, commit {results['commit'] or 'unknown'}, {results['machine']}."
     ]
-    sets = results["sets"]
-    training_data = list(dict.fromkeys(peer.training_data for peer in published(sets)))
-    for group, names in _groups(sets).items():
-        peers = published(names)
-        header = ["set", "samples", "word accuracy", "95 %", "case counts", "signs and spaces count", "1-NED"]
+    tables = {group: list(_rows(results, group, names)) for group, names in _groups(results["sets"]).items()}
+    training_data = list(dict.fromkeys(peer.training_data for peer in _peers([*chain.from_iterable(tables.values())])))
+    for group, rows in tables.items():
+        peers = _peers(rows)
+        header = ["set", "samples", "word accuracy", "95 %", *list(_SHARES.values())[1:]]
         header += [f"{peer.system} [{1 + training_data.index(peer.training_data)}]" for peer in peers]
-        rows = []
-        for name in names:
-            rows.append(_row(name, sets[name], peers))
-            rows += [row + [""] * len(peers) for row in _by_length(name, sets[name])]
-        average = results["averages"].get(group)
-        if average and len(average["sets"]) > 1:
-            for kind in ("arithmetic", "weighted"):
-                label = f"{kind} average" + ("" if average["complete"] else f" of {len(average['sets'])} sets")
-                row = [label, "", _percent(average[kind]), "", "", "", ""]
-                # what is published is the arithmetic one, over all sets of the group
-                known = [f"{peer.averages[group]:.2f}" if group in peer.averages else "" for peer in peers]
-                rows.append(row + (known if kind == "arithmetic" and average["complete"] else [""] * len(peers)))
-        protocol = sets[names[0]]["protocol"]
-        compared = {"english": "letters and digits, case ignored", "chinese": "all but spaces, case ignored"}[protocol]
-        parts.append(f"**{group}** ({compared})\n\n{_table(header, rows)}")
+        compared = {"english": "letters and digits, case ignored", "chinese": "all but spaces, case ignored"}
+        cells = [_cells(row, peers) for row in rows]
+        parts.append(f"**{group}** ({compared[rows[0]['protocol']]})\n\n{_table(header, cells)}")
     notes = [
         f"[{number}] As published by the authors, trained on {name}." for number, name in enumerate(training_data, 1)
     ]
-    if notes := [*notes, *_notes(sets)]:
+    if notes := [*notes, *_notes(results["sets"])]:
         parts.append("\n".join(f"- {note}" for note in notes))
     return "\n\n".join(parts)
 
 
 def csv_rows(results: Mapping[str, Any]) -> Iterator[list[Any]]:
     """The same as rows for a CSV file, with all figures in 0..1."""
-    yield [
-        *("set", "group", "protocol", "samples", "correct", "word_accuracy", "low_95", "high_95"),
-        *("case_sensitive_accuracy", "one_minus_ned"),
-    ]
-    for group, names in _groups(results["sets"]).items():
-        for name in names:
-            one = results["sets"][name]
-            interval = (
-                [round(bound, 6) for bound in wilson_interval(one["correct"], one["samples"])]
-                if one["samples"]
-                else ["", ""]
-            )
-            yield [
-                *(name, group, one["protocol"], one["samples"], one["correct"], one["word_accuracy"], *interval),
-                *(one["case_sensitive_accuracy"], one["one_minus_ned"]),
-            ]
-    for group, average in results["averages"].items():
-        for kind in ("arithmetic", "weighted"):
-            yield [f"{group}: {kind} average of {len(average['sets'])}", group, "", "", "", round(average[kind], 6)]
+    rows = [row for group, names in _groups(results["sets"]).items() for row in _rows(results, group, names)]
+    peers = _peers(rows)
+    columns = ["set", "group", "protocol", "samples", "correct", "word_accuracy", "low_95", "high_95"]
+    columns += list(_SHARES)[1:]
+    yield [*columns, *(f"{peer.system} ({peer.training_data})" for peer in peers)]
+    for row in rows:
+        figures = [row.get(column) for column in columns]
+        figures += [None if peer not in row["published"] else row["published"][peer] / 100 for peer in peers]
+        yield [
+            "" if figure is None else round(figure, 6) if isinstance(figure, float) else figure for figure in figures
+        ]
 
 
 def _groups(sets: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -81,38 +68,82 @@ def _groups(sets: Mapping[str, Any]) -> dict[str, list[str]]:
     return groups
 
 
-def _row(name: str, one: Mapping[str, Any], peers: Sequence[PublishedResult]) -> list[str]:
-    row = [
-        name,
-        f"{one['samples']:,}",
-        _percent(one["word_accuracy"]),
-        _interval(one),
-        _percent(one["case_sensitive_accuracy"]),
-        _percent(one["agreeing"]["but_for_case"] / one["samples"] if one["samples"] else None),
-        _percent(one["one_minus_ned"]),
+def _rows(results: Mapping[str, Any], group: str, names: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The rows of one table: sets, their groups of lengths, and averages.
+
+    Each has `set`, its name; `group` and `protocol`; where there are samples the counts and shares of `csv_rows`; and
+    `published`, in percent by who published it.
+    """
+    sets = results["sets"]
+    for name in names:
+        one = sets[name]
+        benchmark = BENCHMARKS.get(name)
+        common = {"group": group, "protocol": one["protocol"]}
+        with_signs = one["agreeing"]["but_for_case"] / one["samples"] if one["samples"] else None
+        yield {
+            "set": name,
+            **common,
+            **_figures(one),
+            "case_sensitive_accuracy": one["case_sensitive_accuracy"],
+            "accuracy_with_signs_and_spaces": with_signs,
+            "published": _published(name),
+        }
+        for part in benchmark.length_groups if benchmark else ():
+            found = [figures for length, figures in one["by_length"].items() if int(length) in part.lengths]
+            if samples := sum(figures["samples"] for figures in found):
+                similarity = sum(figures["one_minus_ned"] * figures["samples"] for figures in found) / samples
+                correct = sum(figures["correct"] for figures in found)
+                figures = _figures({"samples": samples, "correct": correct, "one_minus_ned": similarity})
+                yield {"set": part.name, **common, **figures, "published": _published(part.name)}
+    average = results["averages"].get(group)
+    if average and len(average["sets"]) > 1:
+        for kind in ("arithmetic", "weighted"):
+            # What is published is the arithmetic one, over all sets of the group.
+            comparable = kind == "arithmetic" and average["complete"]
+            yield {
+                "set": f"{kind} average" + ("" if average["complete"] else f" of {len(average['sets'])} sets"),
+                "group": group,
+                "protocol": sets[names[0]]["protocol"],
+                "word_accuracy": average[kind],
+                "published": {
+                    peer: peer.averages[group] for peer in PUBLISHED if comparable and group in peer.averages
+                },
+            }
+
+
+def _figures(one: Mapping[str, Any]) -> dict[str, Any]:
+    samples, correct = one["samples"], one["correct"]
+    low, high = wilson_interval(correct, samples) if samples else (None, None)
+    return {
+        "samples": samples,
+        "correct": correct,
+        "word_accuracy": correct / samples if samples else None,
+        "low_95": low,
+        "high_95": high,
+        "one_minus_ned": one["one_minus_ned"],
+    }
+
+
+def _published(name: str) -> dict[PublishedResult, float]:
+    return {peer: peer.sets[name] for peer in PUBLISHED if name in peer.sets}
+
+
+def _peers(rows: Sequence[Mapping[str, Any]]) -> list[PublishedResult]:
+    """Those who published something that stands beside one of the rows."""
+    return [peer for peer in PUBLISHED if any(peer in row["published"] for row in rows)]
+
+
+def _cells(row: Mapping[str, Any], peers: Sequence[PublishedResult]) -> list[str]:
+    interval = f"{100 * row['low_95']:.1f} to {100 * row['high_95']:.1f}" if row.get("low_95") is not None else ""
+    accuracy, *stricter = (_percent(row.get(column)) for column in _SHARES)
+    return [
+        row["set"],
+        f"{row['samples']:,}" if "samples" in row else "",
+        accuracy,
+        interval,
+        *stricter,
+        *(str(row["published"].get(peer, "")) for peer in peers),
     ]
-    return row + [f"{peer.sets[name]:.1f}" if name in peer.sets else "" for peer in peers]
-
-
-def _by_length(name: str, one: Mapping[str, Any]) -> Iterator[list[str]]:
-    """Rows for the groups of lengths, of the benchmark that is of long texts."""
-    if name != "LTB":
-        return
-    for label, lengths in LENGTH_GROUPS.items():
-        parts = [part for length, part in one["by_length"].items() if int(length) in lengths]
-        if samples := sum(part["samples"] for part in parts):
-            correct = sum(part["correct"] for part in parts)
-            similarity = sum(part["one_minus_ned"] * part["samples"] for part in parts) / samples
-            group = {"samples": samples, "correct": correct}
-            yield [
-                f"{name}, {label} characters",
-                f"{samples:,}",
-                _percent(correct / samples),
-                _interval(group),
-                "",
-                "",
-                _percent(similarity),
-            ]
 
 
 def _notes(sets: Mapping[str, Any]) -> Iterator[str]:
@@ -130,13 +161,6 @@ def _notes(sets: Mapping[str, Any]) -> Iterator[str]:
 
 def _percent(share: float | None) -> str:
     return "" if share is None else f"{100 * share:.2f}"
-
-
-def _interval(one: Mapping[str, Any]) -> str:
-    if not one["samples"]:
-        return ""
-    low, high = wilson_interval(one["correct"], one["samples"])
-    return f"{100 * low:.1f} to {100 * high:.1f}"
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
