@@ -115,6 +115,18 @@ def test_sets_by_name_and_place(root):
         open_sets(str(root), [], "missing.tsv")
 
 
+def test_labels_that_the_authors_leave_out_are_told_of_benchmarks(saved, tmp_path, capsys):
+    for name in ("SVT", "LTB", "own"):
+        make_folder(tmp_path / "root" / name, ["a" * 30, "b"])
+    output = tmp_path / "results.json"
+    main(["evaluate", "--model", str(saved), "--data", str(tmp_path / "root"), "--output", str(output)])
+    sets = results(output)["sets"]
+    assert [sets[name]["samples"] for name in ("SVT", "LTB", "own")] == [2, 2, 2]
+    assert sets["SVT"]["as_published"]["samples"] == 1
+    assert "as_published" not in sets["LTB"] and "as_published" not in sets["own"]
+    assert "SVT: the authors of SVTRv2 leave out 1 labels" in capsys.readouterr().out
+
+
 def test_an_image_that_cannot_be_read_is_told(root, saved, capsys):
     (root / "own" / "0.png").write_bytes(b"no image")
     assert main(["evaluate", "--model", str(saved), "--data", str(root), "--sets", "own"]) == 1

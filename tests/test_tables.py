@@ -12,9 +12,9 @@ from svtrv2_hf.evaluation.tables import csv_rows, markdown
 ASCII = "".join(map(chr, range(32, 127)))
 
 
-def one_set(readings, protocol="english", **more):
+def one_set(readings, protocol="english", max_label_length=None, **more):
     """What `evaluate_set` makes of pairs of label and reading."""
-    result = SetResult(protocol, ASCII)
+    result = SetResult(protocol, ASCII, max_label_length)
     for label, text in readings:
         result.add(Reading(Sample(b"", label, label), text, size=(1, 1)))
     return {"protocol": protocol, "max_ratio": 12, **result.to_dict(), **more}
@@ -164,6 +164,11 @@ def test_notes_tell_what_is_odd_about_labels():
         results({"odd": odd})
     )
     assert "without them the accuracy is 50.00" in markdown(results({"odd": odd}))
+    long = one_set([("a" * 26, "b"), ("", "b"), ("a", "a"), ("a", "b")], max_label_length=25)
+    assert (
+        "IIIT5k: the authors of SVTRv2 leave out 2 labels as empty or longer than 25 characters; without them the accuracy is 50.00."
+        in markdown(results({"IIIT5k": long}))
+    )
     unknown = one_set([("caf\u00e9", "cafe")], "chinese")
     assert "cafes: 1 labels have characters that the model does not know" in markdown(results({"cafes": unknown}))
     assert "- something is wrong" in markdown(results({"bad": {**unknown, "warnings": ["something is wrong"]}}))

@@ -162,7 +162,8 @@ def evaluate_set(
     if max_ratio is not None:
         image_processor.max_ratio = max_ratio
     batches = DataLoader(EvaluationBatches(source, image_processor, batch_size), batch_size=None, num_workers=workers)
-    result = SetResult(protocol, charset)
+    as_usual = benchmark is not None and protocol == benchmark.protocol
+    result = SetResult(protocol, charset, benchmark.max_label_length if benchmark and as_usual else None)
     readings = cast(
         Iterable[Reading],
         tqdm(read(model, processor, batches), name, source.num_samples, unit=" images", disable=None),

@@ -154,6 +154,11 @@ def _notes(sets: Mapping[str, Any]) -> Iterator[str]:
                 f"{name}: of {emptied['samples']} labels the protocol leaves nothing, and {emptied['correct']} of them count as "
                 f"read, as is usual; without them the accuracy is {without}."
             )
+        if kept := one.get("as_published"):
+            yield (
+                f"{name}: the authors of SVTRv2 leave out {one['samples'] - kept['samples']:,} labels as empty or longer than "
+                f"{BENCHMARKS[name].max_label_length} characters; without them the accuracy is {_percent(kept['word_accuracy']) or 'nothing'}."
+            )
         if outside := one.get("outside_charset"):
             yield f"{name}: {outside} labels have characters that the model does not know."
         yield from one.get("warnings", [])
