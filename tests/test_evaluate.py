@@ -3,8 +3,10 @@
 import csv
 import json
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from conftest import draw, make_folder
+from conftest import draw, encoded, make_folder
 
 from svtrv2_hf import SVTRv2ForCTC
 from svtrv2_hf.cli import main
@@ -100,19 +102,86 @@ def test_other_labels_of_images_in_a_folder_of_their_own(tmp_path):
     """As data sets with several lists have it: images/, labels.tsv, labels_official.tsv."""
     place = make_folder(tmp_path / "SVT", ["one", "two"], images_in="images")
     (place / "labels_official.tsv").write_text((place / "labels.tsv").read_text().replace("two", "TWO"))
-    sources = open_sets(str(tmp_path), ["SVT"], "labels_official.tsv")
-    assert [sample.text for sample in sources["SVT"].read()] == ["one", "TWO"]
+    for data, word in ((str(tmp_path), "SVT"), (None, f"SVT={place}"), (None, f"{place}?name=SVT")):
+        sources, without = open_sets(data, [word], "labels_official.tsv")
+        assert [sample.text for sample in sources["SVT"].read()] == ["one", "TWO"]
+        assert without == []
+
+
+def test_sets_without_the_other_labels_are_read_by_theirs_and_named(root, saved, tmp_path, capsys):
+    output = tmp_path / "results.json"
+    words = ["evaluate", "--model", str(saved), "--data", str(root), "--output", str(output)]
+    main([*words, "--labels", "capitals.tsv"])
+    told = capsys.readouterr()
+    assert "svtrv2: without capitals.tsv, read by their usual labels: SVT.\n" in told.err
+    assert "- Labels of capitals.tsv: own. Without that list, by their usual labels: SVT." in told.out
+    found = results(output)
+    assert found["labels"] == found["sets"]["own"]["labels"] == "capitals.tsv"
+    assert "labels" not in found["sets"]["SVT"]
+    assert main([*words, "--labels", "missing.tsv"]) == 1
+    assert "None of the sets has a list of labels missing.tsv: SVT, own." in capsys.readouterr().err
+
+
+def names_of(data, sets, labels=None):
+    return list(open_sets(data, sets, labels)[0])
 
 
 def test_sets_by_name_and_place(root):
-    assert list(open_sets(None, [f"mine={root / 'own'}"], None)) == ["mine"]
-    assert list(open_sets(str(root), ["own", f"SVT={root / 'own'}"], None)) == ["own", "SVT"]
+    own = root / "own"
+    assert names_of(None, [f"mine={own}"]) == ["mine"]
+    assert names_of(str(root), ["own", f"CUTE80={own}", "svt"]) == ["SVT", "CUTE80", "own"]
     with pytest.raises(ValueError, match="--sets NAME=SOURCE"):
-        open_sets(None, ["SVT"], None)
+        open_sets(None, ["SVT"])
     with pytest.raises(FileNotFoundError, match="does not hold CUTE80"):
-        open_sets(str(root), ["CUTE80"], None)
-    with pytest.raises(FileNotFoundError, match=r"missing\.tsv"):
-        open_sets(str(root), [], "missing.tsv")
+        open_sets(str(root), ["CUTE80"])
+
+
+def test_a_place_without_a_name_takes_that_of_its_folder(root):
+    assert names_of(
+        None, [str(root / "own"), f"{root / 'test' / 'SVT'}/labels.tsv", f"{root / 'own'}?name=again"]
+    ) == [
+        "own",
+        "labels",
+        "again",
+    ]
+    assert names_of(None, [str(root / "test" / "SVT")]) == ["SVT"]
+    make_folder(root / "u14m" / "curve", ["a"])
+    assert names_of(None, [str(root / "u14m" / "curve")]) == ["U14M-Curve"]
+
+
+def test_a_benchmark_is_known_whatever_the_case_of_its_name(root, saved, capsys):
+    own = root / "own"
+    assert names_of(None, [f"svt={own}", f"ost-weak={own}", f"{own}?name=cute80"]) == ["SVT", "CUTE80", "OST-Weak"]
+    assert main(["evaluate", "--model", str(saved), "--sets", f"svt={own}"]) == 1
+    assert "SVT has 5 samples, but the benchmark has 647" in capsys.readouterr().err
+
+
+def test_two_sets_of_one_name_are_an_error(root):
+    own = root / "own"
+    for words in (["SVT", f"svt={own}"], [f"own={root / 'test' / 'SVT'}", str(own)]):
+        with pytest.raises(ValueError, match=r"Two sets have the name (SVT|own): .* and .*own"):
+            open_sets(str(root), words)
+
+
+def test_the_test_split_of_a_dataset_of_the_hub_is_read(tmp_path):
+    """And no other, unless it is named."""
+    for folder, splits in (("u/both", ("train", "test")), ("u/one", ("train",)), ("u/svt", ("test",))):
+        (tmp_path / folder).mkdir(parents=True)
+        for name in splits:
+            table = pa.table({"image": [encoded(draw("a"))], "text": [name]})
+            pq.write_table(table, tmp_path / folder / f"{name}.parquet")
+    hub = f"hub:{tmp_path}/u"
+    sources, _ = open_sets(None, [f"{hub}/both", f"trained={hub}/both?split=train", f"{hub}/svt"])
+    assert {name: list(source.texts()) for name, source in sources.items()} == {
+        "SVT": ["test"],
+        "both": ["test"],
+        "trained": ["train"],
+    }
+    with pytest.raises(ValueError, match=r"one has no split 'test'; it has train\. Name one .*\?split=NAME"):
+        open_sets(None, [f"{hub}/one"])
+    assert names_of(None, [f"{hub}/both?split=test"]) == ["both"]
+    with pytest.raises(ValueError, match=r"--data hub:\S+ is no folder of sets, but one set: --sets hub:\S+ reads it"):
+        open_sets(f"{hub}/both", [])
 
 
 def test_labels_that_the_authors_leave_out_are_told_of_benchmarks(saved, tmp_path, capsys):

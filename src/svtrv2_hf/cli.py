@@ -139,9 +139,14 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
         "--sets",
         nargs="+",
         metavar="SET",
-        help="names of sets in ROOT (default: all), or NAME=SOURCE, the source as --train_data of svtrv2 train takes it",
+        help="names of sets in ROOT (default: all), or sources as --train_data of svtrv2 train takes them, NAME=SOURCE or SOURCE alone; "
+        "of a dataset of the Hub (hub:NAME) the test split is read if none is named",
     )
-    parser.add_argument("--labels", metavar="FILE", help="another list of labels in each set's folder than labels.tsv")
+    parser.add_argument(
+        "--labels",
+        metavar="FILE",
+        help="another list of labels than labels.tsv, such as labels_official.tsv, for the sets that have it in their folder",
+    )
     parser.add_argument(
         "--protocol",
         choices=("english", "chinese"),

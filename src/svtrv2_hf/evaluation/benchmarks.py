@@ -125,6 +125,12 @@ _FOLDERS = {
 }
 
 
+def benchmark_at(place: str | Path) -> str | None:
+    """The benchmark whose name, or alias, a folder has, whatever the case; `None` if there is none. Nothing is opened."""
+    parts = tuple(part.casefold() for part in Path(place).parts)
+    return _FOLDERS.get(parts[-2:]) or _FOLDERS.get(parts[-1:])
+
+
 def find_sets(root: Path, names: Sequence[str] | None = None) -> dict[str, Path]:
     """Finds the sets that lie below a folder.
 
@@ -147,7 +153,7 @@ def find_sets(root: Path, names: Sequence[str] | None = None) -> dict[str, Path]
     if not root.is_dir():
         raise FileNotFoundError(f"There is no folder {root} to find test sets in.")
     places: defaultdict[str, list[Path]] = defaultdict(list)
-    for name, folder in _benchmarks_below(root, (root.resolve().name.casefold(),), _DEPTH):
+    for name, folder in _benchmarks_below(root, Path(root.resolve().name), _DEPTH):
         places[name].append(folder)
     found = {name: places[name] for name in BENCHMARKS if name in places}
     for folder in _folders_in(root):
@@ -185,14 +191,13 @@ def _if_itself_a_set(root: Path) -> str:
     )
 
 
-def _benchmarks_below(folder: Path, above: tuple[str, ...], depth: int) -> Iterator[tuple[str, Path]]:
+def _benchmarks_below(folder: Path, known_as: Path, depth: int) -> Iterator[tuple[str, Path]]:
     for child in _folders_in(folder):
-        parts = (*above, child.name.casefold())
-        name = _FOLDERS.get(parts[-2:]) or _FOLDERS.get(parts[-1:])
+        name = benchmark_at(known_as / child.name)
         if name is not None and _data_at(child):
             yield name, child
         elif depth > 1:
-            yield from _benchmarks_below(child, parts, depth - 1)
+            yield from _benchmarks_below(child, known_as / child.name, depth - 1)
 
 
 def _folders_in(folder: Path) -> list[Path]:

@@ -4,6 +4,7 @@
 import copy
 import csv
 import json
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
@@ -18,10 +19,10 @@ from transformers.utils import logging
 from ..charsets import charset_of
 from ..checkpoint import checkpoint_folder
 from ..data.buckets import EvaluationBatches
-from ..data.sources import Source, open_source
+from ..data.sources import Source, open_source, short_name, split_spec
 from ..modeling_svtrv2 import SVTRv2ForCTC
 from ..processing_svtrv2 import SVTRv2Processor
-from .benchmarks import BENCHMARKS, Benchmark, averages, find_sets
+from .benchmarks import BENCHMARKS, Benchmark, averages, benchmark_at, find_sets
 from .error_page import write_page
 from .error_picture import write_picture
 from .errors import Errors
@@ -50,9 +51,9 @@ def run(
     Args:
         model: a saved recogniser's folder or name on the Hub, or "default".
         data: a folder that holds the sets' folders.
-        sets: names of sets to look for in `data` (default: all that are there), or `NAME=SOURCE`, the source as
-            `open_source` takes it.
-        labels: the name of another list of labels in each set's folder.
+        sets: names of sets to look for in `data` (default: all that are there), or `NAME=SOURCE`, or sources alone, as
+            `open_source` takes them.
+        labels: the name of another list of labels, for the sets that have it in their folder.
         protocol: for all sets; by default that of the benchmark, and for other sets the one that suits the model's charset.
         max_ratio: widest image in units of its height; by default that of the benchmark or of the model.
         batch_size, workers: do not change what is read.
@@ -68,7 +69,9 @@ def run(
     """
     if output is not None and Path(output).suffix != ".json":
         raise ValueError(f"--output {output} must end in .json; tables are written beside it.")
-    sources = open_sets(data, sets or [], labels)
+    sources, without_list = open_sets(data, sets or [], labels)
+    if without_list:
+        print(f"svtrv2: without {labels}, read by their usual labels: {', '.join(without_list)}.", file=sys.stderr)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     folder = checkpoint_folder(model)
@@ -82,6 +85,7 @@ def run(
         "parameters": recogniser.num_parameters(),
         "max_ratio": processor.image_processor.max_ratio,
         "protocol": protocol or "of each set",
+        "labels": labels,
         **provenance(),
         "sets": {},
     }
@@ -94,6 +98,8 @@ def run(
             results["sets"][name] = evaluate_set(
                 recogniser, processor, source, name, protocol, max_ratio, batch_size, workers, found, log
             )
+            if labels is not None and name not in without_list:
+                results["sets"][name]["labels"] = labels
     results["averages"] = averages({name: (one["samples"], one["correct"]) for name, one in results["sets"].items()})
     results["errors"] = found.summary()
     print(markdown(results))
@@ -109,22 +115,66 @@ def run(
     return 1 if faults else 0
 
 
-def open_sets(data: str | None, sets: Sequence[str], labels: str | None) -> dict[str, Source]:
-    """The sets to read, by name, benchmarks first and in their usual order.
+_NAMED = re.compile(r"([^=:/?]+)=(.+)", flags=re.DOTALL)  # NAME=SOURCE, but not hub:user/dataset?split=test
+
+
+def open_sets(data: str | None, sets: Sequence[str], labels: str | None = None) -> tuple[dict[str, Source], list[str]]:
+    """Opens the sets to read.
+
+    A source without a name takes that of the benchmark whose folder it is, or else the source's own. Of a dataset of the Hub
+    the split `test` is read if the source names none.
+
+    Args:
+        data, sets, labels: as of `run`.
+
+    Returns:
+        the sets by name, benchmarks first and in their usual order, and the names of those that have no such list of labels
+        and are read by their usual one.
 
     Raises:
-        ValueError, FileNotFoundError: nothing is asked for, a set is not there, or it has no such list of labels.
+        ValueError, FileNotFoundError: nothing is asked for, a set is not there, two have one name, or none has such a list of
+            labels.
     """
-    named = dict(word.split("=", 1) for word in sets if "=" in word)
-    names = [word for word in sets if "=" not in word]
-    if data is None and (names or not named):
+    if data is not None and data.startswith("hub:"):
+        raise ValueError(f"--data {data} is no folder of sets, but one set: --sets {data} reads it.")
+    names, given = [], []
+    for word in sets:
+        if named := _NAMED.fullmatch(word):
+            given.append((benchmark_at(named[1]) or named[1], named[2]))
+        elif ":" in word or "/" in word:
+            place, options = split_spec(word)
+            name = options.get("name")
+            given.append((benchmark_at(name or place.removeprefix("hub:")) or name or short_name(place), word))
+        else:
+            names.append(word)
+    if data is None and (names or not given):
         raise ValueError("Name a folder that holds the sets (--data), or sets by --sets NAME=SOURCE.")
-    places: dict[str, str] = {}
-    if data is not None and (names or not named):
-        places = {name: str(place) for name, place in find_sets(Path(data), names or None).items()}
+    found = find_sets(Path(data), names or None) if data is not None and (names or not given) else {}
+    places = {name: str(folder) for name, folder in found.items()}
+    for name, place in given:
+        if name in places:
+            raise ValueError(
+                f"Two sets have the name {name}: {places[name]} and {place}. Name one otherwise: NAME={place}."
+            )
+        places[name] = place
+    without = []
     if labels is not None:
-        places = {name: str(Path(place) / labels) for name, place in places.items()}
-    return {name: open_source(place) for name, place in {**places, **named}.items()}
+        for name, place in places.items():
+            if listed := _by_list(place, labels):
+                places[name] = listed
+            else:
+                without.append(name)
+        if len(without) == len(places):
+            raise FileNotFoundError(f"None of the sets has a list of labels {labels}: {', '.join(without)}.")
+    order = [*BENCHMARKS, *(name for name in places if name not in BENCHMARKS)]
+    return {name: open_source(places[name], split="test") for name in order if name in places}, without
+
+
+def _by_list(place: str, labels: str) -> str | None:
+    """The same source by another list of labels in its folder; `None` if there is none."""
+    folder, _ = split_spec(place)
+    listing = Path(folder).expanduser() / labels
+    return f"{listing}{place.removeprefix(folder)}" if listing.is_file() else None
 
 
 def evaluate_set(

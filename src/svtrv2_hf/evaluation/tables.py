@@ -39,7 +39,7 @@ def markdown(results: Mapping[str, Any]) -> str:
     notes = [
         f"[{number}] As published by the authors, trained on {name}." for number, name in enumerate(training_data, 1)
     ]
-    if notes := [*notes, *_notes(results["sets"])]:
+    if notes := [*notes, *_notes(results)]:
         parts.append("\n".join(f"- {note}" for note in notes))
     return "\n\n".join(parts)
 
@@ -146,7 +146,14 @@ def _cells(row: Mapping[str, Any], peers: Sequence[PublishedResult]) -> list[str
     ]
 
 
-def _notes(sets: Mapping[str, Any]) -> Iterator[str]:
+def _notes(results: Mapping[str, Any]) -> Iterator[str]:
+    sets = results["sets"]
+    if labels := results.get("labels"):
+        by_list = [name for name, one in sets.items() if "labels" in one]
+        others = [name for name in sets if name not in by_list]
+        yield f"Labels of {labels}: {', '.join(by_list)}." + (
+            f" Without that list, by their usual labels: {', '.join(others)}." if others else ""
+        )
     for name, one in sets.items():
         if emptied := one.get("emptied_labels"):
             without = _percent(emptied["word_accuracy_without"]) or "nothing"
