@@ -196,6 +196,66 @@ def test_labels_that_the_authors_leave_out_are_told_of_benchmarks(saved, tmp_pat
     assert "SVT: the authors of SVTRv2 leave out 1 labels" in capsys.readouterr().out
 
 
+def test_a_benchmark_that_is_read_otherwise_than_usual_has_nothing_published_beside_it(root, saved, tmp_path, capsys):
+    output = tmp_path / "results.json"
+    words = ["evaluate", "--model", str(saved), "--data", str(root), "--output", str(output)]
+    main(words)
+    assert "SVTRv2-T [1]" in capsys.readouterr().out
+    usual = results(output)
+    assert usual["max_ratio"] == usual["protocol"] == "of each set"
+    assert "unlike_published" not in usual["sets"]["SVT"]
+    main([*words, "--max_ratio", "4", "--protocol", "chinese"])
+    told = capsys.readouterr().out
+    assert "SVTRv2-T" not in told
+    assert (
+        "- SVT was compared by the chinese protocol, not the english one, and read at a max ratio of 4, not 12:" in told
+    )
+    assert "max ratio 4;" in told
+    changed = results(output)
+    assert (changed["max_ratio"], changed["protocol"]) == (4, "chinese")
+    assert {name: one["max_ratio"] for name, one in changed["sets"].items()} == {"SVT": 4, "own": 4}
+    main([*words, "--max_ratio", "12"])
+    assert "unlike_published" not in results(output)["sets"]["SVT"]
+
+
+def test_each_set_records_the_ratio_that_it_was_read_at(saved, tmp_path):
+    for name in ("SVT", "LTB"):
+        make_folder(tmp_path / "root" / name, ["a"])
+    output = tmp_path / "results.json"
+    main(["evaluate", "--model", str(saved), "--data", str(tmp_path / "root"), "--output", str(output)])
+    assert {name: one["max_ratio"] for name, one in results(output)["sets"].items()} == {"SVT": 12, "LTB": 20}
+
+
+def test_empty_labels_of_a_benchmark_are_told(saved, tmp_path, capsys):
+    for name in ("SVT", "own"):
+        make_folder(tmp_path / name, ["", "a", "b"])
+    assert main(["evaluate", "--model", str(saved), "--data", str(tmp_path), "--sets", "SVT"]) == 1
+    assert "SVT: 1 of 3 labels are empty" in capsys.readouterr().err
+    assert main(["evaluate", "--model", str(saved), "--data", str(tmp_path), "--sets", "own"]) == 0
+    assert "own: of 1 labels the protocol leaves nothing (1 are empty)" in capsys.readouterr().out
+
+
+def test_labels_that_do_not_suit_the_protocol_are_told(saved, tmp_path, capsys):
+    """Of which it leaves out letters, be it all of them or a province's sign."""
+    make_folder(tmp_path / "plates", ["\u4eacA12", "\u6caaB34", "C56"])
+    make_folder(tmp_path / "few", ["\u4eacA12", "B", "C", "D"])
+    make_folder(tmp_path / "BCTR-Web", ["\u4eac", "A", "B", "C"])
+
+    def evaluate(name, *options):
+        status = main(["evaluate", "--model", str(saved), "--data", str(tmp_path), "--sets", name, *options])
+        return status, capsys.readouterr().err
+
+    status, told = evaluate("plates")
+    assert status == 1 and "plates: of 2 of 3 labels the english protocol leaves out letters or digits" in told
+    assert evaluate("plates", "--protocol", "chinese") == (0, "")
+    assert evaluate("few") == (0, "")
+    assert "the english protocol leaves out" not in evaluate("BCTR-Web")[1]
+    assert (
+        "BCTR-Web: of 1 of 4 labels the english protocol leaves out"
+        in evaluate("BCTR-Web", "--protocol", "english")[1]
+    )
+
+
 def test_an_image_that_cannot_be_read_is_told(root, saved, capsys):
     (root / "own" / "0.png").write_bytes(b"no image")
     assert main(["evaluate", "--model", str(saved), "--data", str(root), "--sets", "own"]) == 1

@@ -92,6 +92,16 @@ def test_unreadable_images_are_errors_even_where_nothing_was_to_be_read():
     assert sum(part["samples"] for part in found["by_aspect_ratio"].values()) == 1
 
 
+def test_labels_of_which_the_protocol_leaves_out_letters_are_counted():
+    labels = ["\u4eacA12", "caf\u00e9", "!?", "", "it's 1"]
+    for protocol, cut in (("english", 4), ("chinese", 1)):
+        result = SetResult(protocol, ASCII)
+        for label in labels:
+            result.add(reading("a", label))
+        found = result.to_dict()
+        assert (found["cut_labels"], found["empty_labels"]) == (cut, 1)
+
+
 def test_labels_that_cannot_be_read_are_counted():
     """By what the protocol compares: an accent counts, a letter of the other case or a space does not."""
     result = SetResult("chinese", "abc")

@@ -34,7 +34,6 @@ def results(sets, **more):
     return {
         "model": "mine",
         "parameters": 1_234_567,
-        "max_ratio": 12,
         "date": "today",
         "commit": None,
         "machine": "a machine",
@@ -149,6 +148,27 @@ def test_chinese_benchmarks_and_other_sets_have_tables_of_their_own():
     assert not any("SVTRv2" in column for column in rows["plates"])
 
 
+def test_nothing_published_stands_beside_a_set_that_was_read_otherwise():
+    common = [name for name, benchmark in BENCHMARKS.items() if benchmark.group == "Common"]
+    found = results({name: counted(name, 0.5) for name in common})
+    found["sets"]["SVT"]["unlike_published"] = "read at a max ratio of 4, not 12"
+    found["sets"]["SVT"]["max_ratio"] = 4
+    rows = tables(found)
+    assert (rows["SVT"]["SVTRv2-T [1]"], rows["SVTP"]["SVTRv2-T [1]"]) == ("", "90.5")
+    assert rows["arithmetic average"]["SVTRv2-T [1]"] == ""
+    text = markdown(found)
+    assert "- SVT was read at a max ratio of 4, not 12: no published figure stands beside it." in text
+    assert text.startswith(
+        f"mine, 1.23 M parameters, max ratio 12 on {' and '.join(n for n in common if n != 'SVT')}, "
+    )
+    assert "max ratio 4 on SVT; today, commit unknown, a machine." in text
+    assert csv_table(found)["SVT"]["max_ratio"] == 4
+
+    alone = results({"SVT": found["sets"]["SVT"]})
+    assert not any("SVTRv2" in column for column in tables(alone)["SVT"])
+    assert markdown(alone).startswith("mine, 1.23 M parameters, max ratio 4; today")
+
+
 def test_a_set_without_samples_has_no_figures():
     rows = tables(results({"empty": one_set([])}))
     assert rows["empty"] == {
@@ -164,6 +184,9 @@ def test_notes_tell_what_is_odd_about_labels():
         results({"odd": odd})
     )
     assert "without them the accuracy is 50.00" in markdown(results({"odd": odd}))
+    assert "blank: of 1 labels the protocol leaves nothing (1 are empty)" in markdown(
+        results({"blank": one_set([("", "a")])})
+    )
     long = one_set([("a" * 26, "b"), ("", "b"), ("a", "a"), ("a", "b")], max_label_length=25)
     assert (
         "IIIT5k: the authors of SVTRv2 leave out 2 labels as empty or longer than 25 characters; without them the accuracy is 50.00."

@@ -130,8 +130,8 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
         "evaluate",
         help="measure how well labelled images are read",
         description="Reads test sets and prints how well, beside what the authors of SVTRv2 published. Benchmarks are known by "
-        "the names of their folders, with their protocols and sizes. The exit status is 1 if an image could not be read or a "
-        "benchmark has more or fewer samples than it should.",
+        "the names of their folders, with their protocols and sizes. The exit status is 1 if an image could not be read, a "
+        "benchmark has more or fewer samples than it should, or the protocol leaves out the letters of most labels of a set.",
     )
     _add_model(parser)
     parser.add_argument("--data", metavar="ROOT", help="the folder that holds the sets' folders")

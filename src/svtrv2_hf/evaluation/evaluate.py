@@ -62,7 +62,8 @@ def run(
         errors: a folder for `errors.html` and `errors.png`, what was misread, and `readings.jsonl`, all that was read.
 
     Returns:
-        0 if every image could be read and every benchmark has as many samples as it should, 1 if not.
+        0 if every image could be read, every benchmark has as many samples as it should, and the protocols suit the labels; 1
+        if not.
 
     Raises:
         ValueError, OSError: there is nothing to read, or a set or the model cannot be opened.
@@ -83,7 +84,7 @@ def run(
         "model": model,
         "weights_sha256": weights_digest(folder),
         "parameters": recogniser.num_parameters(),
-        "max_ratio": processor.image_processor.max_ratio,
+        "max_ratio": max_ratio or "of each set",
         "protocol": protocol or "of each set",
         "labels": labels,
         **provenance(),
@@ -201,19 +202,18 @@ def evaluate_set(
         log: a text file, gets a JSON line for each reading.
 
     Returns:
-        as of [`SetResult`], with the protocol, and `warnings` if anything is not as it should be.
+        as of [`SetResult`], with the protocol and the max ratio; `unlike_published`, how a benchmark was read otherwise than by
+        those whose figures are published; and `warnings` if anything is not as it should be.
     """
     benchmark = BENCHMARKS.get(name)
     charset = charset_of(processor.tokenizer)
-    protocol = protocol or (benchmark.protocol if benchmark else usual_protocol(charset))
+    usual = benchmark.protocol if benchmark else usual_protocol(charset)
+    protocol = protocol or usual
+    usual_ratio = (benchmark.max_ratio if benchmark else None) or processor.image_processor.max_ratio
     image_processor = copy.copy(processor.image_processor)
-    if max_ratio is None and benchmark is not None:
-        max_ratio = benchmark.max_ratio
-    if max_ratio is not None:
-        image_processor.max_ratio = max_ratio
+    image_processor.max_ratio = max_ratio or usual_ratio
     batches = DataLoader(EvaluationBatches(source, image_processor, batch_size), batch_size=None, num_workers=workers)
-    as_usual = benchmark is not None and protocol == benchmark.protocol
-    result = SetResult(protocol, charset, benchmark.max_label_length if benchmark and as_usual else None)
+    result = SetResult(protocol, charset, benchmark.max_label_length if benchmark and protocol == usual else None)
     readings = cast(
         Iterable[Reading],
         tqdm(read(model, processor, batches), name, source.num_samples, unit=" images", disable=None),
@@ -224,15 +224,35 @@ def evaluate_set(
             errors.add(name, reading, protocol)
         if log is not None:
             log.write(json.dumps(_line(name, reading, right), ensure_ascii=False) + "\n")
-    warnings = [f"{name}: {image} could not be read and counts as misread." for image in result.unreadable]
-    if benchmark:
-        warnings += _wrong_counts(benchmark, result)
+    unlike_published = []
+    if benchmark and protocol != usual:
+        unlike_published.append(f"compared by the {protocol} protocol, not the {usual} one")
+    if benchmark and image_processor.max_ratio != usual_ratio:
+        unlike_published.append(f"read at a max ratio of {image_processor.max_ratio}, not {usual_ratio}")
+    warnings = list(_warnings(name, result))
     return {
         "protocol": protocol,
         "max_ratio": image_processor.max_ratio,
         **result.to_dict(),
+        **({"unlike_published": ", and ".join(unlike_published)} if unlike_published else {}),
         **({"warnings": warnings} if warnings else {}),
     }
+
+
+def _warnings(name: str, result: SetResult) -> Iterator[str]:
+    benchmark = BENCHMARKS.get(name)
+    samples = int(result.score.samples)
+    for image in result.unreadable:
+        yield f"{name}: {image} could not be read and counts as misread."
+    if benchmark:
+        yield from _wrong_counts(benchmark, result)
+        if result.empty:
+            yield f"{name}: {result.empty:,} of {samples:,} labels are empty, which no benchmark's are: look at its labels."
+    if 2 * result.cut > samples or (benchmark and benchmark.protocol == "chinese" != result.protocol):
+        yield (
+            f"{name}: of {result.cut:,} of {samples:,} labels the {result.protocol} protocol leaves out letters or digits, or "
+            "everything, so that its accuracy says little; --protocol chinese compares everything but spaces."
+        )
 
 
 def _wrong_counts(benchmark: Benchmark, result: SetResult) -> Iterator[str]:

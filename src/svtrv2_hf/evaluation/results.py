@@ -34,6 +34,8 @@ class SetResult:
         agreeing: readings that agree with their label as `STRICTNESS` says, by its keys.
         by_length: scores by the number of characters of the label under the protocol.
         by_aspect_ratio: scores by width / height of the image, rounded half to even as the image processor does, from 1.
+        empty: labels without a character.
+        cut: labels of which the protocol leaves out letters or digits, or everything.
         outside_charset: labels with characters, of those that the protocol compares, that the model cannot read.
         unreadable: names of the images that could not be read. They are in `score` as errors, and have no aspect ratio.
     """
@@ -46,6 +48,8 @@ class SetResult:
         self.agreeing: Counter[str] = Counter()
         self.by_length: defaultdict[int, Score] = defaultdict(Score)
         self.by_aspect_ratio: defaultdict[int, Score] = defaultdict(Score)
+        self.empty = 0
+        self.cut = 0
         self.outside_charset = 0
         self.unreadable: list[str] = []
         self._known = set(normalize_text("".join(charset), protocol))
@@ -67,6 +71,8 @@ class SetResult:
         self.by_length[len(normalized)] += one
         if self.max_label_length is None or 0 < length_as_published(label, self.protocol) <= self.max_label_length:
             self.as_published += one
+        self.empty += not label.strip()
+        self.cut += not normalized or any(c.isalnum() and not normalize_text(c, self.protocol) for c in label)
         self.outside_charset += not self._known.issuperset(normalized)
         return bool(one.correct)
 
@@ -88,6 +94,10 @@ class SetResult:
             }
         if self.as_published.samples != score.samples:
             result["as_published"] = _counts(self.as_published)
+        if self.empty:
+            result["empty_labels"] = self.empty
+        if self.cut:
+            result["cut_labels"] = self.cut
         if self.outside_charset:
             result["outside_charset"] = self.outside_charset
         if self.unreadable:

@@ -23,10 +23,8 @@ def markdown(results: Mapping[str, Any]) -> str:
     Accuracies are in percent, with the 95 % interval of Wilson. Two columns are stricter than the protocol: in one, case must
     agree, too; in the other, every character but for its case, spaces and punctuation included.
     """
-    parts = [
-        f"{results['model']}, {results['parameters'] / 1e6:.2f} M parameters, max ratio {results['max_ratio']}; "
-        f"{results['date']}, commit {results['commit'] or 'unknown'}, {results['machine']}."
-    ]
+    model = [results["model"], f"{results['parameters'] / 1e6:.2f} M parameters", *_max_ratios(results["sets"])]
+    parts = [f"{', '.join(model)}; {results['date']}, commit {results['commit'] or 'unknown'}, {results['machine']}."]
     tables = {group: list(_rows(results, group, names)) for group, names in _groups(results["sets"]).items()}
     training_data = list(dict.fromkeys(peer.training_data for peer in _peers([*chain.from_iterable(tables.values())])))
     for group, rows in tables.items():
@@ -44,11 +42,21 @@ def markdown(results: Mapping[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
+def _max_ratios(sets: Mapping[str, Any]) -> list[str]:
+    """In words, and of which sets if they differ."""
+    names: dict[int, list[str]] = {}
+    for name, one in sets.items():
+        names.setdefault(one["max_ratio"], []).append(name)
+    return [
+        f"max ratio {ratio}" + (f" on {' and '.join(some)}" if len(names) > 1 else "") for ratio, some in names.items()
+    ]
+
+
 def csv_rows(results: Mapping[str, Any]) -> Iterator[list[Any]]:
     """The same as rows for a CSV file, with all figures in 0..1."""
     rows = [row for group, names in _groups(results["sets"]).items() for row in _rows(results, group, names)]
     peers = _peers(rows)
-    columns = ["set", "group", "protocol", "samples", "correct", "word_accuracy", "low_95", "high_95"]
+    columns = ["set", "group", "protocol", "max_ratio", "samples", "correct", "word_accuracy", "low_95", "high_95"]
     columns += list(_SHARES)[1:]
     yield [*columns, *(f"{peer.system} ({peer.training_data})" for peer in peers)]
     for row in rows:
@@ -78,7 +86,7 @@ def _rows(results: Mapping[str, Any], group: str, names: Sequence[str]) -> Itera
     for name in names:
         one = sets[name]
         benchmark = BENCHMARKS.get(name)
-        common = {"group": group, "protocol": one["protocol"]}
+        common = {"group": group, "protocol": one["protocol"], "max_ratio": one["max_ratio"]}
         with_signs = one["agreeing"]["but_for_case"] / one["samples"] if one["samples"] else None
         yield {
             "set": name,
@@ -86,7 +94,7 @@ def _rows(results: Mapping[str, Any], group: str, names: Sequence[str]) -> Itera
             **_figures(one),
             "case_sensitive_accuracy": one["case_sensitive_accuracy"],
             "accuracy_with_signs_and_spaces": with_signs,
-            "published": _published(name),
+            "published": _published(name, one),
         }
         for part in benchmark.length_groups if benchmark else ():
             found = [figures for length, figures in one["by_length"].items() if int(length) in part.lengths]
@@ -94,12 +102,13 @@ def _rows(results: Mapping[str, Any], group: str, names: Sequence[str]) -> Itera
                 similarity = sum(figures["one_minus_ned"] * figures["samples"] for figures in found) / samples
                 correct = sum(figures["correct"] for figures in found)
                 figures = _figures({"samples": samples, "correct": correct, "one_minus_ned": similarity})
-                yield {"set": part.name, **common, **figures, "published": _published(part.name)}
+                yield {"set": part.name, **common, **figures, "published": _published(part.name, one)}
     average = results["averages"].get(group)
     if average and len(average["sets"]) > 1:
         for kind in ("arithmetic", "weighted"):
             # What is published is the arithmetic one, over all sets of the group.
             comparable = kind == "arithmetic" and average["complete"]
+            comparable = comparable and not any("unlike_published" in sets[name] for name in average["sets"])
             yield {
                 "set": f"{kind} average" + ("" if average["complete"] else f" of {len(average['sets'])} sets"),
                 "group": group,
@@ -124,8 +133,9 @@ def _figures(one: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _published(name: str) -> dict[PublishedResult, float]:
-    return {peer: peer.sets[name] for peer in PUBLISHED if name in peer.sets}
+def _published(row: str, one: Mapping[str, Any]) -> dict[PublishedResult, float]:
+    """What is published of a set, or a part of one, that was read as in the publication."""
+    return {peer: peer.sets[row] for peer in PUBLISHED if row in peer.sets and "unlike_published" not in one}
 
 
 def _peers(rows: Sequence[Mapping[str, Any]]) -> list[PublishedResult]:
@@ -155,11 +165,14 @@ def _notes(results: Mapping[str, Any]) -> Iterator[str]:
             f" Without that list, by their usual labels: {', '.join(others)}." if others else ""
         )
     for name, one in sets.items():
+        if unlike := one.get("unlike_published"):
+            yield f"{name} was {unlike}: no published figure stands beside it."
         if emptied := one.get("emptied_labels"):
             without = _percent(emptied["word_accuracy_without"]) or "nothing"
+            empty = f" ({one['empty_labels']:,} are empty)" if one.get("empty_labels") else ""
             yield (
-                f"{name}: of {emptied['samples']} labels the protocol leaves nothing, and {emptied['correct']} of them count as "
-                f"read, as is usual; without them the accuracy is {without}."
+                f"{name}: of {emptied['samples']} labels the protocol leaves nothing{empty}, and {emptied['correct']} of them count "
+                f"as read, as is usual; without them the accuracy is {without}."
             )
         if kept := one.get("as_published"):
             yield (
