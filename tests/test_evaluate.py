@@ -208,7 +208,8 @@ def test_a_benchmark_that_is_read_otherwise_than_usual_has_nothing_published_bes
     told = capsys.readouterr().out
     assert "SVTRv2-T" not in told
     assert (
-        "- SVT was compared by the chinese protocol, not the english one, and read at a max ratio of 4, not 12:" in told
+        "- SVT was compared by the chinese protocol, not the english one, and read at a max ratio of 4, not 12:"
+        in told
     )
     assert "max ratio 4;" in told
     changed = results(output)

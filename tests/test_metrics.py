@@ -6,7 +6,7 @@ import math
 import pytest
 from conftest import GOLDEN
 
-from svtrv2_hf.evaluation.metrics import Score, compare, length_as_published, normalize_text, usual_protocol
+from svtrv2_hf.evaluation.metrics import Score, compare, length_as_published, normalize_text, rounded, usual_protocol
 
 
 @pytest.mark.parametrize("protocol", ["english", "chinese"])
@@ -67,6 +67,14 @@ def test_lengths_are_counted_as_the_authors_do(label, english, chinese):
     """Who leave out labels of more than 25 characters; tools/data/ratio_dataset_tvresize_test.py of OpenOCR."""
     assert length_as_published(label, "english") == english
     assert length_as_published(label, "chinese") == chinese
+
+
+@pytest.mark.parametrize(
+    ("share", "expected"),
+    [(1, 1), (0, 0), (399_999 / 400_000, 0.9999), (1 / 400_000, 0.0001), (0.99994, 0.9999), (0.12344, 0.1234)],
+)
+def test_all_and_nothing_are_not_rounded_to(share, expected):
+    assert rounded(share, 4) == expected
 
 
 @pytest.mark.parametrize(

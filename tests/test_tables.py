@@ -169,6 +169,19 @@ def test_nothing_published_stands_beside_a_set_that_was_read_otherwise():
     assert markdown(alone).startswith("mine, 1.23 M parameters, max ratio 4; today")
 
 
+def test_one_error_in_400000_is_not_rounded_away():
+    found = results({"U14M-General": counted("U14M-General", 399_999 / 400_000), "SVT": counted("SVT", 1)})
+    rows = tables(found)
+    assert (rows["U14M-General"]["word accuracy"], rows["SVT"]["word accuracy"]) == ("99.99", "100.00")
+    assert (
+        tables(results({"U14M-General": counted("U14M-General", 1 / 400_000)}))["U14M-General"]["word accuracy"]
+        == "0.01"
+    )
+    many = SetResult("english", "a")
+    many.score.samples, many.score.correct = 3_000_000, 2_999_999
+    assert many.to_dict()["word_accuracy"] == 0.999999
+
+
 def test_a_set_without_samples_has_no_figures():
     rows = tables(results({"empty": one_set([])}))
     assert rows["empty"] == {

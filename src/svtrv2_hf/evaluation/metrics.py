@@ -30,6 +30,16 @@ def normalize_text(text: str, protocol: Protocol, keep_case: bool = False) -> st
     return text if keep_case else text.lower()
 
 
+def rounded(share: float, digits: int) -> float:
+    """A share from 0 to 1 to so many digits; 1 only if it is all, and 0 only if it is none.
+
+    >>> rounded(399_999 / 400_000, 4), rounded(1.0, 4), rounded(0.00001, 4), rounded(2 / 3, 4)
+    (0.9999, 1.0, 0.0001, 0.6667)
+    """
+    step = 10.0**-digits
+    return share if share in (0, 1) else round(min(max(share, step), 1 - step), digits)
+
+
 def length_as_published(label: str, protocol: Protocol) -> int:
     """The characters of a label, as the authors of SVTRv2 count them to leave out long and empty ones.
 

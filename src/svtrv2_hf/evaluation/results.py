@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import Any
 
 from .evaluator import Reading
-from .metrics import Protocol, Score, compare, length_as_published, normalize_text
+from .metrics import Protocol, Score, compare, length_as_published, normalize_text, rounded
 
 
 # What must agree besides the characters that all of them compare: the reference's columns `acc_real`, `acc_lower`,
@@ -115,4 +115,4 @@ def _counts(score: Score) -> dict[str, Any]:
 
 
 def _number(value: float) -> float | None:
-    return None if value != value else round(value, 6)
+    return None if value != value else rounded(value, 6)

@@ -6,6 +6,7 @@ from itertools import chain
 from typing import Any
 
 from .benchmarks import BENCHMARKS, PUBLISHED, PublishedResult, wilson_interval
+from .metrics import rounded
 
 
 _OTHER = "Other sets"
@@ -63,7 +64,7 @@ def csv_rows(results: Mapping[str, Any]) -> Iterator[list[Any]]:
         figures = [row.get(column) for column in columns]
         figures += [None if peer not in row["published"] else row["published"][peer] / 100 for peer in peers]
         yield [
-            "" if figure is None else round(figure, 6) if isinstance(figure, float) else figure for figure in figures
+            "" if figure is None else rounded(figure, 6) if isinstance(figure, float) else figure for figure in figures
         ]
 
 
@@ -185,7 +186,7 @@ def _notes(results: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _percent(share: float | None) -> str:
-    return "" if share is None else f"{100 * share:.2f}"
+    return "" if share is None else f"{100 * rounded(share, 4):.2f}"
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
