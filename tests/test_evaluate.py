@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -10,6 +11,7 @@ from conftest import draw, encoded, make_folder
 
 from svtrv2_hf import SVTRv2ForCTC
 from svtrv2_hf.cli import main
+from svtrv2_hf.evaluation import evaluate
 from svtrv2_hf.evaluation.evaluate import open_sets
 
 
@@ -255,6 +257,69 @@ def test_labels_that_do_not_suit_the_protocol_are_told(saved, tmp_path, capsys):
         "BCTR-Web: of 1 of 4 labels the english protocol leaves out"
         in evaluate("BCTR-Web", "--protocol", "english")[1]
     )
+
+
+def broken(root):
+    """Two shards of which the second one is damaged where only reading it tells."""
+    (root / "broken").mkdir()
+    for shard, rows in enumerate((64, 1)):  # 64 are read together
+        table = pa.table({"image": [encoded(draw("a"))] * rows, "text": ["b" * 100] * rows})
+        pq.write_table(table, root / "broken" / f"{shard}.parquet", compression="snappy")
+    content = bytearray((root / "broken" / "1.parquet").read_bytes())
+    content[50:150] = bytes(100)
+    (root / "broken" / "1.parquet").write_bytes(content)
+
+
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_a_set_that_fails_takes_no_other_with_it(root, saved, tmp_path, capsys, workers):
+    broken(root)
+    make_folder(root / "zebra", ["last"])
+    output = tmp_path / "results.json"
+    words = ["evaluate", "--model", str(saved), "--data", str(root), "--output", str(output), "--workers", workers]
+    status = main(
+        [*words, "--sets", "own", "broken", "zebra", "--batch_size", "1", "--errors", str(tmp_path / "errors")]
+    )
+    told = capsys.readouterr()
+    assert status == 1
+    assert "svtrv2: broken was not evaluated: " in told.err
+    assert "\n- broken was not evaluated: " in told.out
+    found = results(output)
+    assert list(found["sets"]) == ["own", "zebra"]
+    assert list(found["unfinished"]) == ["broken"]
+    lines = (tmp_path / "errors" / "readings.jsonl").read_text().splitlines()
+    assert [json.loads(line)["set"] for line in lines].count("broken") == 64
+    assert found["errors"]["samples"] == 6  # not what was read of it
+    assert list(found["errors"]["kinds"]) == ["own", "zebra"]
+
+
+def test_results_are_written_after_each_set(root, saved, tmp_path, monkeypatch):
+    """So that what was read is not lost if the run is ended."""
+    evaluate_set = evaluate.evaluate_set
+
+    def interrupted(model, processor, source, name, *more):
+        if name == "own":
+            raise KeyboardInterrupt
+        return evaluate_set(model, processor, source, name, *more)
+
+    monkeypatch.setattr(evaluate, "evaluate_set", interrupted)
+    output = tmp_path / "results" / "mine.json"
+    assert main(["evaluate", "--model", str(saved), "--data", str(root), "--output", str(output)]) == 130
+    found = results(output)
+    assert list(found["sets"]) == ["SVT"]
+    assert found["unfinished"] == {"own": "not reached"}
+    assert found["averages"]["Common"]["sets"] == ["SVT"]
+    assert "- own was not evaluated: not reached" in output.with_suffix(".md").read_text()
+    assert sorted(path.name for path in output.parent.iterdir()) == ["mine.csv", "mine.json", "mine.md"]
+
+
+def test_a_kill_while_results_are_written_leaves_those_before(root, saved, tmp_path, monkeypatch):
+    output = tmp_path / "mine.json"
+    words = ["evaluate", "--model", str(saved), "--data", str(root), "--sets", "own", "--output", str(output)]
+    assert main(words) == 0
+    before = output.read_text()
+    monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError("killed")))
+    assert main(words) == 1
+    assert output.read_text() == before
 
 
 def test_an_image_that_cannot_be_read_is_told(root, saved, capsys):

@@ -130,7 +130,7 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
         "evaluate",
         help="measure how well labelled images are read",
         description="Reads test sets and prints how well, beside what the authors of SVTRv2 published. Benchmarks are known by "
-        "the names of their folders, with their protocols and sizes. The exit status is 1 if an image could not be read, a "
+        "the names of their folders, with their protocols and sizes. The exit status is 1 if a set or an image could not be read, a "
         "benchmark has more or fewer samples than it should, or the protocol leaves out the letters of most labels of a set.",
     )
     _add_model(parser)
@@ -160,7 +160,9 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
         help="widest image in units of its height (default: the model's; 20 for LTB)",
     )
     parser.add_argument(
-        "--output", metavar="FILE.json", help="write the results there, and tables as .csv and .md beside it"
+        "--output",
+        metavar="FILE.json",
+        help="write the results there after each set, and tables as .csv and .md beside it",
     )
     parser.add_argument(
         "--errors",

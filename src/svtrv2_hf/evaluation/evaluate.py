@@ -3,6 +3,7 @@
 
 import copy
 import csv
+import io
 import json
 import re
 import sys
@@ -58,12 +59,12 @@ def run(
         max_ratio: widest image in units of its height; by default that of the benchmark or of the model.
         batch_size, workers: do not change what is read.
         device: where to compute; by default a GPU if there is one.
-        output: a `.json` file; the same name with `.csv` and `.md` holds tables.
+        output: a `.json` file, written after each set; the same name with `.csv` and `.md` holds tables.
         errors: a folder for `errors.html` and `errors.png`, what was misread, and `readings.jsonl`, all that was read.
 
     Returns:
-        0 if every image could be read, every benchmark has as many samples as it should, and the protocols suit the labels; 1
-        if not.
+        0 if every set and image could be read, every benchmark has as many samples as it should, and the protocols suit the
+        labels; 1 if not.
 
     Raises:
         ValueError, OSError: there is nothing to read, or a set or the model cannot be opened.
@@ -89,6 +90,7 @@ def run(
         "labels": labels,
         **provenance(),
         "sets": {},
+        "unfinished": dict.fromkeys(sources, "not reached"),
     }
     with ExitStack() as stack:
         log: TextIO | None = None
@@ -96,21 +98,31 @@ def run(
             Path(errors).mkdir(parents=True, exist_ok=True)
             log = stack.enter_context((Path(errors) / "readings.jsonl").open("w", encoding="utf-8"))
         for name, source in sources.items():
-            results["sets"][name] = evaluate_set(
-                recogniser, processor, source, name, protocol, max_ratio, batch_size, workers, found, log
-            )
-            if labels is not None and name not in without_list:
-                results["sets"][name]["labels"] = labels
-    results["averages"] = averages({name: (one["samples"], one["correct"]) for name, one in results["sets"].items()})
-    results["errors"] = found.summary()
+            before = copy.deepcopy(found)
+            try:
+                one = evaluate_set(
+                    recogniser, processor, source, name, protocol, max_ratio, batch_size, workers, found, log
+                )
+            except Exception as error:  # whatever is wrong with one set, the others are read
+                found = before
+                results["unfinished"][name] = f"{type(error).__name__}: {error}"
+            else:
+                if labels is not None and name not in without_list:
+                    one["labels"] = labels
+                results["sets"][name] = one
+                del results["unfinished"][name]
+            counts = {name: (one["samples"], one["correct"]) for name, one in results["sets"].items()}
+            results["averages"] = averages(counts)
+            results["errors"] = found.summary()
+            if output is not None:
+                write(results, Path(output))
     print(markdown(results))
-    if output is not None:
-        write(results, Path(output))
     if errors is not None:
         title = f"What {'the default checkpoint' if model == 'default' else model} misreads"
         write_page(found, Path(errors) / "errors.html", title)
         write_picture(found, Path(errors) / "errors.png", title)
     faults = [warning for one in results["sets"].values() for warning in one.get("warnings", [])]
+    faults += [f"{name} was not evaluated: {why}" for name, why in results["unfinished"].items()]
     for fault in faults:
         print(f"svtrv2: {fault}", file=sys.stderr)
     return 1 if faults else 0
@@ -282,9 +294,17 @@ def _line(name: str, reading: Reading, right: bool) -> dict[str, Any]:
 
 
 def write(results: dict[str, Any], path: Path) -> None:
-    """Writes `path`, and the tables beside it as `.csv` and `.md`."""
+    """Writes `path`, and the tables beside it as `.csv` and `.md`, each in one step: what is there is always whole."""
+    table = io.StringIO()
+    csv.writer(table).writerows(csv_rows(results))
+    texts = {
+        ".json": json.dumps(results, indent=1, ensure_ascii=False) + "\n",
+        ".md": markdown(results) + "\n",
+        ".csv": table.getvalue(),
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    path.with_suffix(".md").write_text(markdown(results) + "\n", encoding="utf-8")
-    with path.with_suffix(".csv").open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows(csv_rows(results))
+    for suffix, text in texts.items():
+        place = path.with_suffix(suffix)
+        unfinished = place.with_name(f".{place.name}.unfinished")
+        unfinished.write_text(text, encoding="utf-8", newline="")
+        unfinished.replace(place)

@@ -183,6 +183,8 @@ def _notes(results: Mapping[str, Any]) -> Iterator[str]:
         if outside := one.get("outside_charset"):
             yield f"{name}: {outside} labels have characters that the model does not know."
         yield from one.get("warnings", [])
+    for name, why in results.get("unfinished", {}).items():
+        yield f"{name} was not evaluated: {why}"
 
 
 def _percent(share: float | None) -> str:
