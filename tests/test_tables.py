@@ -182,6 +182,18 @@ def test_one_error_in_400000_is_not_rounded_away():
     assert many.to_dict()["word_accuracy"] == 0.999999
 
 
+def test_sets_that_were_not_evaluated_are_named():
+    found = results({"words": one_set([("a", "a")])}, unfinished={"SVT": "OSError: no connection"})
+    assert "- SVT was not evaluated: OSError: no connection" in markdown(found)
+    line = csv_table(found)["SVT"]
+    assert (line["word_accuracy"], line["notes"]) == ("", "SVT was not evaluated: OSError: no connection")
+    nothing = results({}, unfinished={"SVT": "not reached"})
+    assert markdown(nothing).splitlines() == [
+        "mine, 1.23 M parameters; today, commit unknown, a machine.", "", "- SVT was not evaluated: not reached",
+    ]  # fmt: skip
+    assert [row[0] for row in csv_rows(nothing)] == ["set", "SVT"]
+
+
 def test_a_set_without_samples_has_no_figures():
     rows = tables(results({"empty": one_set([])}))
     assert rows["empty"] == {
@@ -205,6 +217,10 @@ def test_notes_tell_what_is_odd_about_labels():
         "IIIT5k: the authors of SVTRv2 leave out 2 labels as empty or longer than 25 characters; without them the accuracy is 50.00."
         in markdown(results({"IIIT5k": long}))
     )
+    assert csv_table(results({"IIIT5k": long}))["IIIT5k"]["accuracy_as_published"] == 0.5
+    line = csv_table(results({"odd": {**odd, "labels": "labels_official.tsv"}}))["odd"]
+    assert (line["accuracy_without_emptied_labels"], line["labels"]) == (0.5, "labels_official.tsv")
+    assert line["notes"].startswith("odd: of 2 labels the protocol leaves nothing, and 1 of them")
     unknown = one_set([("caf\u00e9", "cafe")], "chinese")
     assert "cafes: 1 labels have characters that the model does not know" in markdown(results({"cafes": unknown}))
     assert "- something is wrong" in markdown(results({"bad": {**unknown, "warnings": ["something is wrong"]}}))

@@ -16,6 +16,7 @@ _SHARES = {  # columns of the CSV file, and what they are called in Markdown
     "accuracy_with_signs_and_spaces": "signs and spaces count",
     "one_minus_ned": "1-NED",
 }
+_OTHER_SHARES = ("accuracy_without_emptied_labels", "accuracy_as_published")  # for Markdown these are in the notes
 
 
 def markdown(results: Mapping[str, Any]) -> str:
@@ -38,7 +39,7 @@ def markdown(results: Mapping[str, Any]) -> str:
     notes = [
         f"[{number}] As published by the authors, trained on {name}." for number, name in enumerate(training_data, 1)
     ]
-    if notes := [*notes, *_notes(results)]:
+    if notes := [*notes, *_all_notes(results)]:
         parts.append("\n".join(f"- {note}" for note in notes))
     return "\n\n".join(parts)
 
@@ -54,18 +55,18 @@ def _max_ratios(sets: Mapping[str, Any]) -> list[str]:
 
 
 def csv_rows(results: Mapping[str, Any]) -> Iterator[list[Any]]:
-    """The same as rows for a CSV file, with all figures in 0..1."""
+    """The same as rows for a CSV file, with all shares in 0..1; each row has the notes on its set."""
     rows = [row for group, names in _groups(results["sets"]).items() for row in _rows(results, group, names)]
     peers = _peers(rows)
-    columns = ["set", "group", "protocol", "max_ratio", "samples", "correct", "word_accuracy", "low_95", "high_95"]
-    columns += list(_SHARES)[1:]
-    yield [*columns, *(f"{peer.system} ({peer.training_data})" for peer in peers)]
+    rows += [{"set": name, "published": {}, "notes": why} for name, why in _unfinished(results).items()]
+    columns = ["set", "group", "protocol", "max_ratio", "labels", "samples", "correct"]
+    columns += ["word_accuracy", "low_95", "high_95", *list(_SHARES)[1:], *_OTHER_SHARES]
+    yield [*columns, *(f"{peer.system} ({peer.training_data})" for peer in peers), "notes"]
     for row in rows:
         figures = [row.get(column) for column in columns]
         figures += [None if peer not in row["published"] else row["published"][peer] / 100 for peer in peers]
-        yield [
-            "" if figure is None else rounded(figure, 6) if isinstance(figure, float) else figure for figure in figures
-        ]
+        shown = [rounded(figure, 6) if isinstance(figure, float) else figure for figure in figures]
+        yield ["" if figure is None else figure for figure in [*shown, row.get("notes")]]
 
 
 def _groups(sets: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -92,10 +93,14 @@ def _rows(results: Mapping[str, Any], group: str, names: Sequence[str]) -> Itera
         yield {
             "set": name,
             **common,
+            "labels": one.get("labels"),
             **_figures(one),
             "case_sensitive_accuracy": one["case_sensitive_accuracy"],
             "accuracy_with_signs_and_spaces": with_signs,
+            "accuracy_without_emptied_labels": one.get("emptied_labels", {}).get("word_accuracy_without"),
+            "accuracy_as_published": one.get("as_published", {}).get("word_accuracy"),
             "published": _published(name, one),
+            "notes": " ".join(_notes(name, one)),
         }
         for part in benchmark.length_groups if benchmark else ():
             found = [figures for length, figures in one["by_length"].items() if int(length) in part.lengths]
@@ -157,7 +162,7 @@ def _cells(row: Mapping[str, Any], peers: Sequence[PublishedResult]) -> list[str
     ]
 
 
-def _notes(results: Mapping[str, Any]) -> Iterator[str]:
+def _all_notes(results: Mapping[str, Any]) -> Iterator[str]:
     sets = results["sets"]
     if labels := results.get("labels"):
         by_list = [name for name, one in sets.items() if "labels" in one]
@@ -166,25 +171,33 @@ def _notes(results: Mapping[str, Any]) -> Iterator[str]:
             f" Without that list, by their usual labels: {', '.join(others)}." if others else ""
         )
     for name, one in sets.items():
-        if unlike := one.get("unlike_published"):
-            yield f"{name} was {unlike}: no published figure stands beside it."
-        if emptied := one.get("emptied_labels"):
-            without = _percent(emptied["word_accuracy_without"]) or "nothing"
-            empty = f" ({one['empty_labels']:,} are empty)" if one.get("empty_labels") else ""
-            yield (
-                f"{name}: of {emptied['samples']} labels the protocol leaves nothing{empty}, and {emptied['correct']} of them count "
-                f"as read, as is usual; without them the accuracy is {without}."
-            )
-        if kept := one.get("as_published"):
-            yield (
-                f"{name}: the authors of SVTRv2 leave out {one['samples'] - kept['samples']:,} labels as empty or longer than "
-                f"{BENCHMARKS[name].max_label_length} characters; without them the accuracy is {_percent(kept['word_accuracy']) or 'nothing'}."
-            )
-        if outside := one.get("outside_charset"):
-            yield f"{name}: {outside} labels have characters that the model does not know."
-        yield from one.get("warnings", [])
-    for name, why in results.get("unfinished", {}).items():
-        yield f"{name} was not evaluated: {why}"
+        yield from _notes(name, one)
+    yield from _unfinished(results).values()
+
+
+def _notes(name: str, one: Mapping[str, Any]) -> Iterator[str]:
+    if unlike := one.get("unlike_published"):
+        yield f"{name} was {unlike}: no published figure stands beside it."
+    if emptied := one.get("emptied_labels"):
+        without = _percent(emptied["word_accuracy_without"]) or "nothing"
+        empty = f" ({one['empty_labels']:,} are empty)" if one.get("empty_labels") else ""
+        yield (
+            f"{name}: of {emptied['samples']} labels the protocol leaves nothing{empty}, and {emptied['correct']} of them count as "
+            f"read, as is usual; without them the accuracy is {without}."
+        )
+    if kept := one.get("as_published"):
+        yield (
+            f"{name}: the authors of SVTRv2 leave out {one['samples'] - kept['samples']:,} labels as empty or longer than "
+            f"{BENCHMARKS[name].max_label_length} characters; without them the accuracy is "
+            f"{_percent(kept['word_accuracy']) or 'nothing'}."
+        )
+    if outside := one.get("outside_charset"):
+        yield f"{name}: {outside} labels have characters that the model does not know."
+    yield from one.get("warnings", [])
+
+
+def _unfinished(results: Mapping[str, Any]) -> dict[str, str]:
+    return {name: f"{name} was not evaluated: {why}" for name, why in results.get("unfinished", {}).items()}
 
 
 def _percent(share: float | None) -> str:
