@@ -277,8 +277,21 @@ def speed_in_short() -> str:
     )
 
 
+def registry() -> str:
+    """Every benchmark: images, protocol, other names of its folder, and where it is described and to be had."""
+    rows = []
+    for one in BENCHMARKS.values():
+        protocol = one.protocol + (f", max ratio {one.max_ratio}" if one.max_ratio else "")
+        links = f"[paper]({one.described}), [data]({one.data})"
+        rows.append([one.name, f"{one.samples:,}", protocol, ", ".join(f"`{name}`" for name in one.aliases), links])
+        rows += [[group.name, f"{group.samples:,}", "", "", ""] for group in one.length_groups]
+    header = ["set", "images", "protocol", "also found as", "source"]
+    return lines_of([header, ["---", "---:", "---", "---", "---"], *rows])
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "sizes": sizes,
+    "benchmarks": registry,
     "speed in short": speed_in_short,
     "speed": lambda: benchmark.table(read("speed_tiny_cpu")),
     "peers": lambda: benchmark.peer_table(read("peers_nano_cpu")),

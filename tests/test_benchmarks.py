@@ -1,6 +1,7 @@
 """The registry of benchmarks, finding them, averages over them, and the published figures."""
 
 import math
+from pathlib import Path
 
 import pytest
 from conftest import make_folder
@@ -99,6 +100,14 @@ def test_a_folder_with_two_kinds_of_data_is_an_error(tmp_path):
     (make_sets(tmp_path, "plates") / "plates" / "labels.tsv").touch()
     with pytest.raises(ValueError, match="plates holds more than one kind of data"):
         find_sets(tmp_path)
+
+
+def test_every_benchmark_says_where_it_is_described_and_to_be_had():
+    """The guide has these addresses in a table, which scripts/render_cards.py --check compares."""
+    guide = (Path(__file__).parents[1] / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    for benchmark in BENCHMARKS.values():
+        for address in (benchmark.described, benchmark.data):
+            assert address.startswith("https://") and f"({address})" in guide
 
 
 def test_averages_are_complete_only_with_all_samples_of_all_sets():

@@ -8,11 +8,12 @@ could be anything, so the names of these sets begin with what they belong to: `U
 import json
 import math
 import os
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from ..data.sources import recognise
 from .metrics import Protocol
@@ -41,6 +42,8 @@ class Benchmark:
         name: in tables and results, and of a folder that holds the set.
         group: the sets that tables show together. `AVERAGED` has those groups over which averages are usual.
         samples: labelled images in the set.
+        described: address of the paper that describes it.
+        data: address of the images and labels.
         protocol: what readings are compared in.
         max_ratio: width of the widest image in units of its height; `None` for the model's own.
         aliases: other folders that hold the set. `u14m/curve` is a folder `curve` in a folder `u14m`.
@@ -51,6 +54,8 @@ class Benchmark:
     name: str
     group: str
     samples: int
+    described: str
+    data: str
     protocol: Protocol = "english"
     max_ratio: int | None = None
     aliases: tuple[str, ...] = ()
@@ -68,10 +73,39 @@ _LTB = (
 )
 
 
+# Of the common sets as open-mmlab/mmocr names them, dataset_zoo.
+_PAPERS = {
+    "IIIT5k": "https://hal.inria.fr/hal-00818183",
+    "SVT": "https://link.springer.com/content/pdf/10.1007/978-3-642-15549-9_43.pdf",
+    "IC13": "https://www.imlab.jp/publication_data/1352/icdar_competition_report.pdf",
+    "IC15": "https://rrc.cvc.uab.es/files/short_rrc_2015.pdf",
+    "SVTP": "https://openaccess.thecvf.com/content_iccv_2013/papers/Phan_Recognizing_Text_with_2013_ICCV_paper.pdf",
+    "CUTE80": "https://www.sciencedirect.com/science/article/abs/pii/S0957417414004060",
+    "U14M": "https://arxiv.org/abs/2307.08723",
+    "OST": "https://arxiv.org/abs/2108.09661",
+    "WordArt": "https://arxiv.org/abs/2208.00438",
+    "LTB": "https://arxiv.org/abs/2407.12317",
+    "BCTR": "https://arxiv.org/abs/2112.15093",
+}
+# OpenOCR, docs/svtrv2.md, names the first one for all others.
+_OPENOCR = "https://huggingface.co/datasets/topdu/OpenOCR-Data"
+_DATA = {
+    "WordArt": "https://github.com/xdxie/WordArt",
+    "BCTR": "https://github.com/FudanVI/benchmarking-chinese-text-recognition",
+}
+
+
+def _benchmark(name: str, group: str, samples: int, aliases: Sequence[str] = (), **more: Any) -> Benchmark:
+    source = re.split("[-_]", name)[0]  # several sets are of one
+    return Benchmark(
+        name, group, samples, _PAPERS[source], _DATA.get(source, _OPENOCR), aliases=tuple(aliases), **more
+    )
+
+
 def _union14m(name: str, samples: int, folder: str) -> Benchmark:
     # u14m as in OpenOCR's data, Union14M-Benchmarks as in those of Union14M's authors.
     aliases = (f"u14m/{folder}", f"Union14M-Benchmarks/{folder}")
-    return Benchmark(f"U14M-{name}", "Union14M-Benchmark", samples, aliases=aliases)
+    return _benchmark(f"U14M-{name}", "Union14M-Benchmark", samples, aliases)
 
 
 # In the order of the paper's tables. Folders are those of Topdu/OpenOCR at ae934e5, tools/eval_rec_all_{en,ch,long}.py.
@@ -79,15 +113,15 @@ BENCHMARKS: dict[str, Benchmark] = {
     benchmark.name: benchmark
     for benchmark in (
         # Numbers: OpenOCR, docs/svtrv2.md.
-        Benchmark("IIIT5k", "Common", 3000),
-        Benchmark("SVT", "Common", 647),
-        Benchmark("IC13_857", "Common", 857),
-        Benchmark("IC15_1811", "Common", 1811),
-        Benchmark("SVTP", "Common", 645),
-        Benchmark("CUTE80", "Common", 288),
+        _benchmark("IIIT5k", "Common", 3000),
+        _benchmark("SVT", "Common", 647),
+        _benchmark("IC13_857", "Common", 857),
+        _benchmark("IC15_1811", "Common", 1811),
+        _benchmark("SVTP", "Common", 645),
+        _benchmark("CUTE80", "Common", 288),
         # The longer versions of two of these, in no average. Numbers: baudm/parseq, README.md.
-        Benchmark("IC13_1015", "Common, longer versions", 1015),
-        Benchmark("IC15_2077", "Common, longer versions", 2077),
+        _benchmark("IC13_1015", "Common, longer versions", 1015),
+        _benchmark("IC15_2077", "Common, longer versions", 2077),
         # Numbers: OpenOCR, docs/svtrv2.md.
         _union14m("Curve", 2426, "curve"),
         _union14m("Multi-Oriented", 1369, "multi_oriented"),
@@ -97,20 +131,18 @@ BENCHMARKS: dict[str, Benchmark] = {
         _union14m("Multi-Words", 829, "multi_words"),
         _union14m("General", 400_000, "general"),
         # Number: wangyuxin87/VisionLAN, README.md, has 4832 in all, and averages that weigh both alike.
-        Benchmark("OST-Weak", "OST", 2416, aliases=("OST/weak",)),
-        Benchmark("OST-Heavy", "OST", 2416, aliases=("OST/heavy",)),
+        _benchmark("OST-Weak", "OST", 2416, ["OST/weak"]),
+        _benchmark("OST-Heavy", "OST", 2416, ["OST/heavy"]),
         # Number: xdxie/WordArt, README.md (of 6316 images the 1511 for testing).
-        Benchmark("WordArt", "WordArt", 1511, aliases=("wordart_test",)),
+        _benchmark("WordArt", "WordArt", 1511, ["wordart_test"]),
         # Number: the sum of the groups. Ratio: OpenOCR, configs/rec/svtrv2/readme.md.
-        Benchmark(
-            "LTB", "LTB", 4789, max_ratio=20, aliases=("ltb/long_lmdb",), length_groups=_LTB, max_label_length=None
-        ),
+        _benchmark("LTB", "LTB", 4789, ["ltb/long_lmdb"], max_ratio=20, length_groups=_LTB, max_label_length=None),
         # Numbers: FudanVI/benchmarking-chinese-text-recognition, README.md, test splits. OpenOCR issue 197 has logs of
         # evaluations of the first two with as many.
-        Benchmark("BCTR-Scene", "Chinese", 63_646, "chinese", aliases=("scene_test",)),
-        Benchmark("BCTR-Web", "Chinese", 14_059, "chinese", aliases=("web_test",)),
-        Benchmark("BCTR-Document", "Chinese", 50_000, "chinese", aliases=("document_test",)),
-        Benchmark("BCTR-Handwriting", "Chinese", 23_389, "chinese", aliases=("handwriting_test",)),
+        _benchmark("BCTR-Scene", "Chinese", 63_646, ["scene_test"], protocol="chinese"),
+        _benchmark("BCTR-Web", "Chinese", 14_059, ["web_test"], protocol="chinese"),
+        _benchmark("BCTR-Document", "Chinese", 50_000, ["document_test"], protocol="chinese"),
+        _benchmark("BCTR-Handwriting", "Chinese", 23_389, ["handwriting_test"], protocol="chinese"),
     )
 }
 
