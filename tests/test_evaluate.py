@@ -136,6 +136,8 @@ def test_sets_by_name_and_place(root):
         open_sets(None, ["SVT"])
     with pytest.raises(FileNotFoundError, match="does not hold CUTE80"):
         open_sets(str(root), ["CUTE80"])
+    with pytest.raises(ValueError, match=r"--sets names none of the sets in .*: name some, or leave out --data"):
+        open_sets(str(root), [f"mine={own}"])
 
 
 def test_a_place_without_a_name_takes_that_of_its_folder(root):
@@ -160,9 +162,9 @@ def test_a_benchmark_is_known_whatever_the_case_of_its_name(root, saved, capsys)
 
 def test_two_sets_of_one_name_are_an_error(root):
     own = root / "own"
-    for words in (["SVT", f"svt={own}"], [f"own={root / 'test' / 'SVT'}", str(own)]):
+    for data, words in ((str(root), ["SVT", f"svt={own}"]), (None, [f"own={root / 'test' / 'SVT'}", str(own)])):
         with pytest.raises(ValueError, match=r"Two sets have the name (SVT|own): .* and .*own"):
-            open_sets(str(root), words)
+            open_sets(data, words)
 
 
 def test_the_test_split_of_a_dataset_of_the_hub_is_read(tmp_path):
@@ -249,12 +251,13 @@ def test_labels_that_do_not_suit_the_protocol_are_told(saved, tmp_path, capsys):
         return status, capsys.readouterr().err
 
     status, told = evaluate("plates")
-    assert status == 1 and "plates: of 2 of 3 labels the english protocol leaves out letters or digits" in told
+    assert status == 1
+    assert "plates: the english protocol leaves out letters or digits, or everything, of 2 of 3 labels" in told
     assert evaluate("plates", "--protocol", "chinese") == (0, "")
     assert evaluate("few") == (0, "")
     assert "the english protocol leaves out" not in evaluate("BCTR-Web")[1]
     assert (
-        "BCTR-Web: of 1 of 4 labels the english protocol leaves out"
+        "BCTR-Web: the english protocol leaves out letters or digits, or everything, of 1 of 4"
         in evaluate("BCTR-Web", "--protocol", "english")[1]
     )
 

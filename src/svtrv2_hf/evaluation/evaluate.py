@@ -162,7 +162,11 @@ def open_sets(data: str | None, sets: Sequence[str], labels: str | None = None) 
             names.append(word)
     if data is None and (names or not given):
         raise ValueError("Name a folder that holds the sets (--data), or sets by --sets NAME=SOURCE.")
-    found = find_sets(Path(data), names or None) if data is not None and (names or not given) else {}
+    if data is not None and given and not names:
+        raise ValueError(
+            f"--sets names none of the sets in {data}, which would not be read: name some, or leave out --data."
+        )
+    found = find_sets(Path(data), names or None) if data is not None else {}
     places = {name: str(folder) for name, folder in found.items()}
     for name, place in given:
         if name in places:
@@ -261,9 +265,10 @@ def _warnings(name: str, result: SetResult) -> Iterator[str]:
         if result.empty:
             yield f"{name}: {result.empty:,} of {samples:,} labels are empty, which no benchmark's are: look at its labels."
     if 2 * result.cut > samples or (benchmark and benchmark.protocol == "chinese" != result.protocol):
+        hint = "; --protocol chinese compares everything but spaces" if result.protocol == "english" else ""
         yield (
-            f"{name}: of {result.cut:,} of {samples:,} labels the {result.protocol} protocol leaves out letters or digits, or "
-            "everything, so that its accuracy says little; --protocol chinese compares everything but spaces."
+            f"{name}: the {result.protocol} protocol leaves out letters or digits, or everything, of {result.cut:,} of {samples:,} "
+            f"labels, so that the accuracy says little{hint}."
         )
 
 
