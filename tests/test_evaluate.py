@@ -279,9 +279,7 @@ def test_a_set_that_fails_takes_no_other_with_it(root, saved, tmp_path, capsys, 
     make_folder(root / "zebra", ["last"])
     output = tmp_path / "results.json"
     words = ["evaluate", "--model", str(saved), "--data", str(root), "--output", str(output), "--workers", workers]
-    status = main(
-        [*words, "--sets", "own", "broken", "zebra", "--batch_size", "1", "--errors", str(tmp_path / "errors")]
-    )
+    status = main([*words, "--sets", "own", "broken", "zebra", "--errors", str(tmp_path / "errors")])
     told = capsys.readouterr()
     assert status == 1
     assert "svtrv2: broken was not evaluated: " in told.err
