@@ -209,7 +209,7 @@ def test_notes_tell_what_is_odd_about_labels():
         results({"odd": odd})
     )
     assert "without them the accuracy is 50.00" in markdown(results({"odd": odd}))
-    assert "blank: of 1 labels the protocol leaves nothing (1 are empty)" in markdown(
+    assert "blank: of 1 label the protocol leaves nothing (empty from the first: 1)" in markdown(
         results({"blank": one_set([("", "a")])})
     )
     long = one_set([("a" * 26, "b"), ("", "b"), ("a", "a"), ("a", "b")], max_label_length=25)
@@ -222,5 +222,5 @@ def test_notes_tell_what_is_odd_about_labels():
     assert (line["accuracy_without_emptied_labels"], line["labels"]) == (0.5, "labels_official.tsv")
     assert line["notes"].startswith("odd: of 2 labels the protocol leaves nothing, and 1 of them")
     unknown = one_set([("caf\u00e9", "cafe")], "chinese")
-    assert "cafes: 1 labels have characters that the model does not know" in markdown(results({"cafes": unknown}))
+    assert "cafes: 1 label has characters that the model does not know" in markdown(results({"cafes": unknown}))
     assert "- something is wrong" in markdown(results({"bad": {**unknown, "warnings": ["something is wrong"]}}))

@@ -180,24 +180,28 @@ def _notes(name: str, one: Mapping[str, Any]) -> Iterator[str]:
         yield f"{name} was {unlike}: no published figure stands beside it."
     if emptied := one.get("emptied_labels"):
         without = _percent(emptied["word_accuracy_without"]) or "nothing"
-        empty = f" ({one['empty_labels']:,} are empty)" if one.get("empty_labels") else ""
+        empty = f" (empty from the first: {one['empty_labels']:,})" if one.get("empty_labels") else ""
         yield (
-            f"{name}: of {emptied['samples']} labels the protocol leaves nothing{empty}, and {emptied['correct']} of them count as "
+            f"{name}: of {_labels(emptied['samples'])} the protocol leaves nothing{empty}, and {emptied['correct']} of them count as "
             f"read, as is usual; without them the accuracy is {without}."
         )
     if kept := one.get("as_published"):
         yield (
-            f"{name}: the authors of SVTRv2 leave out {one['samples'] - kept['samples']:,} labels as empty or longer than "
+            f"{name}: the authors of SVTRv2 leave out {_labels(one['samples'] - kept['samples'])} as empty or longer than "
             f"{BENCHMARKS[name].max_label_length} characters; without them the accuracy is "
             f"{_percent(kept['word_accuracy']) or 'nothing'}."
         )
     if outside := one.get("outside_charset"):
-        yield f"{name}: {outside} labels have characters that the model does not know."
+        yield f"{name}: {_labels(outside)} {'has' if outside == 1 else 'have'} characters that the model does not know."
     yield from one.get("warnings", [])
 
 
 def _unfinished(results: Mapping[str, Any]) -> dict[str, str]:
     return {name: f"{name} was not evaluated: {why}" for name, why in results.get("unfinished", {}).items()}
+
+
+def _labels(number: int) -> str:
+    return f"{number} label{'' if number == 1 else 's'}"
 
 
 def _percent(share: float | None) -> str:
