@@ -39,8 +39,9 @@ $(DEMO)/.installed: pyproject.toml constraints.txt
 	$(DEMO)/bin/pip install --quiet --disable-pip-version-check -c $(DEMO)/constraints.txt -e '.[dev,demo]' playwright
 	touch $@
 
-test-demo: $(DEMO)/.installed  ## run the tests of svtrv2 demo, also in Chromium if it is installed
-	HF_HUB_OFFLINE=1 $(DEMO)/bin/python -m pytest -m 'browser or not browser' tests/test_demo.py tests/test_demo_browser.py
+test-demo: $(DEMO)/.installed  ## run the tests of svtrv2 demo and of pages in Chromium, if it is installed
+	HF_HUB_OFFLINE=1 $(DEMO)/bin/python -m pytest -m 'browser or not browser' tests/test_demo.py tests/test_demo_browser.py \
+		tests/test_error_page_browser.py
 
 check: $(VENV)/.installed  ## lint, formatting and types
 	$(BIN)/ruff check .

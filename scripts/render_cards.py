@@ -115,9 +115,10 @@ def paper_card(paper: dict[str, Any]) -> str:
     [result] = [
         one for one in PUBLISHED if (one.system, one.training_data) == (paper["system"], paper["training_data"])
     ]
+    protocol = {"en": "english", "zh": "chinese"}[language]
     sets = {
-        benchmark: {"samples": 1, "protocol": BENCHMARKS[benchmark].protocol, "word_accuracy": percent / 100}
-        for benchmark, percent in result.sets.items()
+        name: {"samples": 1, "protocol": protocol, "word_accuracy": percent / 100}
+        for name, percent in result.sets.items()
     }
     data = metadata(
         name,
@@ -174,7 +175,8 @@ def weights(paper: dict[str, Any]) -> str:
 
 def published_table(result: PublishedResult) -> str:
     """What was published of a system."""
-    rows = [f"| {name} | {BENCHMARKS[name].samples:,} | {percent} |" for name, percent in result.sets.items()]
+    samples = {part.name: part.samples for one in BENCHMARKS.values() for part in (one, *one.length_groups)}
+    rows = [f"| {name} | {samples[name]:,} | {percent} |" for name, percent in result.sets.items()]
     rows += [f"| {group}, mean of its sets | | {percent} |" for group, percent in result.averages.items()]
     return "\n".join(["| set | samples | published |", "|---|---:|---:|", *rows])
 
@@ -275,8 +277,21 @@ def speed_in_short() -> str:
     )
 
 
+def registry() -> str:
+    """Every benchmark: images, protocol, other names of its folder, and where it is described and to be had."""
+    rows = []
+    for one in BENCHMARKS.values():
+        protocol = one.protocol + (f", max ratio {one.max_ratio}" if one.max_ratio else "")
+        links = f"[paper]({one.described}), [data]({one.data})"
+        rows.append([one.name, f"{one.samples:,}", protocol, ", ".join(f"`{name}`" for name in one.aliases), links])
+        rows += [[group.name, f"{group.samples:,}", "", "", ""] for group in one.length_groups]
+    header = ["set", "images", "protocol", "also found as", "source"]
+    return lines_of([header, ["---", "---:", "---", "---", "---"], *rows])
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "sizes": sizes,
+    "benchmarks": registry,
     "speed in short": speed_in_short,
     "speed": lambda: benchmark.table(read("speed_tiny_cpu")),
     "peers": lambda: benchmark.peer_table(read("peers_nano_cpu")),

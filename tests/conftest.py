@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import socket
 import zlib
 from pathlib import Path
@@ -162,6 +163,19 @@ def served():
     page = serve(["default"], port=free_port(), wait=False)
     yield page.local_url
     page.close()
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """A headless browser."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    program = shutil.which("chromium") or shutil.which("google-chrome")
+    if program is None:
+        pytest.skip("chromium is not installed")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 def free_port():

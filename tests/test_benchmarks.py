@@ -1,6 +1,7 @@
 """The registry of benchmarks, finding them, averages over them, and the published figures."""
 
 import math
+from pathlib import Path
 
 import pytest
 from conftest import make_folder
@@ -9,11 +10,9 @@ from svtrv2_hf.data.sources import open_source
 from svtrv2_hf.evaluation.benchmarks import (
     AVERAGED,
     BENCHMARKS,
-    LENGTH_GROUPS,
     PUBLISHED,
     averages,
     find_sets,
-    published,
     wilson_interval,
 )
 
@@ -103,6 +102,14 @@ def test_a_folder_with_two_kinds_of_data_is_an_error(tmp_path):
         find_sets(tmp_path)
 
 
+def test_every_benchmark_says_where_it_is_described_and_to_be_had():
+    """The guide has these addresses in a table, which scripts/render_cards.py --check compares."""
+    guide = (Path(__file__).parents[1] / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    for benchmark in BENCHMARKS.values():
+        for address in (benchmark.described, benchmark.data):
+            assert address.startswith("https://") and f"({address})" in guide
+
+
 def test_averages_are_complete_only_with_all_samples_of_all_sets():
     common = {name: (b.samples, b.samples // 2) for name, b in BENCHMARKS.items() if b.group == "Common"}
     found = averages({**common, "OST-Weak": (2416, 604), "LTB": (3376, 1), "plates": (10, 10)})
@@ -138,8 +145,9 @@ def test_the_interval_at_none_and_all_correct():
 
 
 def test_published_averages_are_the_means_of_the_published_sets():
+    parts = {part.name for benchmark in BENCHMARKS.values() for part in benchmark.length_groups}
     for result in PUBLISHED:
-        assert result.sets.keys() <= BENCHMARKS.keys()
+        assert result.sets.keys() <= BENCHMARKS.keys() | parts
         for group, average in result.averages.items():
             assert group in AVERAGED
             figures = [result.sets.get(name) for name, benchmark in BENCHMARKS.items() if benchmark.group == group]
@@ -150,23 +158,20 @@ def test_published_averages_are_the_means_of_the_published_sets():
                 assert math.fsum(figures) / len(figures) == pytest.approx(average, abs=0.06), (result.system, group)
 
 
-def test_published_selects_by_sets():
-    def systems(*names):
-        return [(result.system[-1], result.training_data) for result in published(names)]
-
-    english = [("T", "Union14M-L-Filter"), ("S", "Union14M-L-Filter"), ("B", "Union14M-L-Filter")]
-    assert systems("SVT", "plates") == [*english, ("B", "MJ+ST")]
-    assert systems("OST-Weak") == systems("LTB") == english
-    assert systems("BCTR-Web") == [("T", "BCTR"), ("S", "BCTR"), ("B", "BCTR")]
-    assert systems("plates") == []
-
-
 def test_the_base_models_figures_stand_under_the_right_sets():
     base = next(result for result in PUBLISHED if result.averages.get("Common") == 96.57)
     assert (base.sets["IIIT5k"], base.sets["IC13_857"]) == (99.2, 98.7)
 
 
-def test_length_groups_meet_and_do_not_overlap():
+def test_the_groups_of_lengths_of_ltb_hold_all_its_texts_and_do_not_overlap():
+    groups = BENCHMARKS["LTB"].length_groups
     for length in range(26, 300):
-        assert sum(length in group for group in LENGTH_GROUPS.values()) == 1
-    assert not any(25 in group for group in LENGTH_GROUPS.values())
+        assert sum(length in group.lengths for group in groups) == 1
+    assert not any(25 in group.lengths for group in groups)
+    assert BENCHMARKS["LTB"].samples == sum(group.samples for group in groups) == 4789
+    assert [group.samples for group in groups] == [3376, 1147, 266]
+
+
+def test_what_is_published_of_ltb_is_of_its_shortest_texts():
+    figures = {name for result in PUBLISHED for name in result.sets if name.startswith("LTB")}
+    assert figures == {BENCHMARKS["LTB"].length_groups[0].name}

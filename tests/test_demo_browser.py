@@ -1,6 +1,5 @@
 """The page of `svtrv2 demo` in headless Chromium. Off by default: pytest -m browser."""
 
-import shutil
 from urllib.parse import urlsplit
 
 import pytest
@@ -10,18 +9,6 @@ from svtrv2_hf.demo.readers import EXAMPLES, Reader, open_upload
 
 
 pytestmark = pytest.mark.browser
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    playwright = pytest.importorskip("playwright.sync_api")
-    if CHROMIUM is None:
-        pytest.skip("chromium is not installed")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

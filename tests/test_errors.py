@@ -4,6 +4,7 @@ import json
 import random
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 from conftest import draw, encoded
 from hypothesis import given, settings
@@ -339,6 +340,10 @@ def test_little_is_enough(tmp_path, readings):
     assert Image.open(tmp_path / "errors.png").width == WIDTH
 
 
+def colors(path):
+    return {color: count for count, color in Image.open(path).convert("RGB").getcolors(1 << 24)}
+
+
 def test_the_picture_shows_the_worst_of_every_set(tmp_path):
     errors = Errors(kept=SHOWN)
     red, blue = (encoded(Image.new("RGB", (60, 20), color)) for color in ("red", "blue"))
@@ -349,7 +354,25 @@ def test_the_picture_shows_the_worst_of_every_set(tmp_path):
     write_picture(errors, path, "Two sets")
     picture = Image.open(path).convert("RGB")
     assert picture.width == WIDTH and 1500 < picture.height < 5000
-    number_of = {color: count for count, color in picture.getcolors(1 << 24)}
+    number_of = colors(path)
     assert number_of[255, 0, 0] == number_of[0, 0, 255] > 20_000  # as many of either set
     write_picture(collect([reading("word", "wort", image=red)]), path, "One error")
     assert Image.open(path).height < 500
+
+
+def test_the_picture_shows_worst_and_typical_errors(tmp_path):
+    """Each under its heading; the typical ones are drawn at random, and most of these are unsure ones."""
+    red, blue = (encoded(Image.new("RGB", (60, 20), color)) for color in ("red", "blue"))
+    sure = [reading("word", "wort", 0.9, f"{n}.png", red) for n in range(SHOWN)]
+    unsure = [reading("word", "wort", 0.1, f"{n}.png", blue) for n in range(20 * SHOWN)]
+    path = tmp_path / "errors.png"
+    write_picture(collect([*sure, *unsure], kept=SHOWN), path, "Both")
+    picture = np.asarray(Image.open(path).convert("RGB"))
+    (red_lines, *_), (blue_lines, *_) = (
+        np.nonzero((picture == color).all(-1)) for color in ((255, 0, 0), (0, 0, 255))
+    )
+    assert red_lines.max() < blue_lines.min()  # those that are shown among the worst are not shown again
+    one = colors(path)[255, 0, 0] / SHOWN
+    assert colors(path)[0, 0, 255] / one > SHOWN / 2
+    write_picture(collect(sure, kept=SHOWN), tmp_path / "worst.png", "Both")
+    assert Image.open(tmp_path / "worst.png").height < len(picture) - 500

@@ -35,6 +35,8 @@ def test_the_metric_is_that_of_the_package(metric, protocol):
         "one_minus_ned": expected.one_minus_ned,
         "case_sensitive_accuracy": expected.case_sensitive_accuracy,
         "samples": 4,
+        "emptied": 0,
+        "word_accuracy_without_emptied": expected.word_accuracy,
     }
 
 
@@ -45,9 +47,17 @@ def test_by_hand(metric):
         "one_minus_ned": pytest.approx((1 + 4 / 5 + 1 + 0) / 4),
         "case_sensitive_accuracy": 0,
         "samples": 4,
+        "emptied": 0,
+        "word_accuracy_without_emptied": 2 / 4,
     }
     result = metric.compute(predictions=["Ab c.", "ab"], references=["Abc", "AB"])
     assert (result["word_accuracy"], result["case_sensitive_accuracy"]) == (1, 0.5)
+
+
+def test_references_of_which_the_protocol_leaves_nothing_are_told(metric):
+    """They count as read if nothing was read, as the field's evaluators have it; the accuracy without them stands beside."""
+    result = metric.compute(predictions=["", "x", "a", "b"], references=["\u4eac", "!", "a", "a"])
+    assert (result["word_accuracy"], result["emptied"], result["word_accuracy_without_emptied"]) == (2 / 4, 2, 1 / 2)
 
 
 def test_batches_add_up(metric):

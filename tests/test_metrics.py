@@ -6,7 +6,7 @@ import math
 import pytest
 from conftest import GOLDEN
 
-from svtrv2_hf.evaluation.metrics import Score, compare, normalize_text, usual_protocol
+from svtrv2_hf.evaluation.metrics import Score, compare, length_as_published, normalize_text, rounded, usual_protocol
 
 
 @pytest.mark.parametrize("protocol", ["english", "chinese"])
@@ -43,6 +43,38 @@ def test_scores_add_up():
 def test_labels_of_which_nothing_is_left_are_counted():
     assert compare(["", "a"], ["\ud55c\uad6d", "a"]).emptied == 1
     assert compare(["", "a"], ["\ud55c\uad6d", "a"], "chinese").emptied == 0
+
+
+def test_accuracy_without_labels_of_which_nothing_is_left():
+    score = compare(["", "?", "a", "ab", "x"], ["\ud55c", "!", "-", "ab", "y"])
+    assert (score.emptied, score.emptied_correct, score.correct) == (3, 2, 3)
+    assert (score.word_accuracy, score.word_accuracy_without_emptied) == (0.6, 0.5)
+    assert math.isnan(compare([""], ["!"]).word_accuracy_without_emptied)
+
+
+@pytest.mark.parametrize(
+    ("label", "english", "chinese"),
+    [
+        ("two words", 8, 8),
+        ("caf\u00e9!", 5, 5),
+        ("\u4e2d\u6587A", 1, 3),
+        ("\uff21\uff11", 2, 2),  # of full width
+        (" \t", 0, 0),
+        ("\u4e2d", 0, 1),
+    ],
+)
+def test_lengths_are_counted_as_the_authors_do(label, english, chinese):
+    """Who leave out labels of more than 25 characters; tools/data/ratio_dataset_tvresize_test.py of OpenOCR."""
+    assert length_as_published(label, "english") == english
+    assert length_as_published(label, "chinese") == chinese
+
+
+@pytest.mark.parametrize(
+    ("share", "expected"),
+    [(1, 1), (0, 0), (399_999 / 400_000, 0.9999), (1 / 400_000, 0.0001), (0.99994, 0.9999), (0.12344, 0.1234)],
+)
+def test_all_and_nothing_are_not_rounded_to(share, expected):
+    assert rounded(share, 4) == expected
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ def crops(tmp_path, monkeypatch):
 def test_python_blocks_run(block, saved, crops, monkeypatch):
     monkeypatch.setattr(evaluate.config, "HF_MODULES_CACHE", crops / "modules")
     monkeypatch.setattr(evaluate.config, "HF_METRICS_CACHE", crops / "metrics")
-    block = block.replace("path/to/folder", str(saved)).replace('"src/', f'"{ROOT}/src/')
+    block = block.replace("path/to/folder", str(saved))
     exec(block, {})
 
 

@@ -62,13 +62,44 @@ def test_labels_of_which_nothing_is_left_are_told():
     assert found["emptied_labels"] == {"samples": 2, "correct": 1, "word_accuracy_without": 0.5}
 
 
+def test_the_accuracy_that_the_authors_would_have_published_stands_beside():
+    """They leave out labels of more than 25 characters, spaces aside, and empty ones; of punctuation alone they do not."""
+    result = SetResult("english", ASCII, max_label_length=25)
+    labels = ["a" * 25, "a " * 25, "a" * 26, "a" * 25 + "!", "", "\u4e2d", "?"]
+    for label in labels:
+        result.add(reading("" if label == "?" else "x", label))
+    result.add(reading("a", "a"))
+    found = result.to_dict()
+    assert (found["samples"], found["correct"]) == (8, 2)
+    kept = found["as_published"]
+    assert (kept["samples"], kept["correct"], kept["word_accuracy"]) == (4, 2, 0.5)
+
+    everything = SetResult("english", ASCII)
+    everything.add(reading("x", "a" * 26))
+    assert "as_published" not in everything.to_dict()
+    short = SetResult("english", ASCII, max_label_length=25)
+    short.add(reading("x", "a"))
+    assert "as_published" not in short.to_dict()
+
+
 def test_unreadable_images_are_errors_even_where_nothing_was_to_be_read():
     result = SetResult("english", ASCII)
     assert not result.add(reading("", "...", error="it is no image"))
     assert result.add(reading("a", "A"))
     found = result.to_dict()
     assert (found["samples"], found["correct"], found["unreadable"]) == (2, 1, ["..."])
+    assert found["emptied_labels"] == {"samples": 1, "correct": 0, "word_accuracy_without": 1}
     assert sum(part["samples"] for part in found["by_aspect_ratio"].values()) == 1
+
+
+def test_labels_of_which_the_protocol_leaves_out_letters_are_counted():
+    labels = ["\u4eacA12", "caf\u00e9", "!?", "", "it's 1"]
+    for protocol, cut in (("english", 4), ("chinese", 1)):
+        result = SetResult(protocol, ASCII)
+        for label in labels:
+            result.add(reading("a", label))
+        found = result.to_dict()
+        assert (found["cut_labels"], found["empty_labels"]) == (cut, 1)
 
 
 def test_labels_that_cannot_be_read_are_counted():

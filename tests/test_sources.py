@@ -363,12 +363,30 @@ def test_lmdb_behind_links_is_found_once(tmp_path):
         ("{}/folder?weight=1&weight=2", ValueError, "weight is given twice"),
         ("{}/folder?name=", ValueError, "name is given no value"),
         ("{}/typed?image=picture", ValueError, "the image is not 'picture'. The columns are image, text"),
-        ("hub:{}/hub?split=validation", ValueError, "validation"),
+        (
+            "hub:{}/hub?split=validation",
+            ValueError,
+            r"hub has no split 'validation'; it has train, test\. Name one .*\?split=NAME",
+        ),
     ],
 )
 def test_wrong_specs(kinds, spec, error, message):
     with pytest.raises(error, match=message):
         open_source(spec.format(kinds["lmdb"][0].removesuffix("/lmdb")))
+
+
+def test_the_split_of_a_dataset_that_is_read_if_none_is_named(tmp_path):
+    for folder in ("one", "both"):
+        (tmp_path / folder).mkdir()
+        parquet_of(tmp_path / folder / "train.parquet", {"image": [png(1)], "text": ["train"]})
+    parquet_of(tmp_path / "both" / "test.parquet", {"image": [png(2)], "text": ["test"]})
+    assert list(open_source(f"hub:{tmp_path}/both").texts()) == ["train"]
+    assert list(open_source(f"hub:{tmp_path}/both", split="test").texts()) == ["test"]
+    assert list(open_source(f"hub:{tmp_path}/both?split=train", split="test").texts()) == ["train"]
+    with pytest.raises(ValueError, match=r"one has no split 'test'; it has train\."):
+        open_source(f"hub:{tmp_path}/one", split="test")
+    # Files have no splits, and are all read.
+    assert list(open_source(f"{tmp_path}/one", split="test").texts()) == ["train"]
 
 
 def test_a_place_with_two_kinds_of_data_is_an_error(tmp_path):

@@ -130,8 +130,8 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
         "evaluate",
         help="measure how well labelled images are read",
         description="Reads test sets and prints how well, beside what the authors of SVTRv2 published. Benchmarks are known by "
-        "the names of their folders, with their protocols and sizes. The exit status is 1 if an image could not be read or a "
-        "benchmark has more or fewer samples than it should.",
+        "the names of their folders, with their protocols and sizes. The exit status is 1 if a set or an image could not be read, a "
+        "benchmark has more or fewer samples than it should, or the protocol leaves out the letters of most labels of a set.",
     )
     _add_model(parser)
     parser.add_argument("--data", metavar="ROOT", help="the folder that holds the sets' folders")
@@ -139,9 +139,14 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
         "--sets",
         nargs="+",
         metavar="SET",
-        help="names of sets in ROOT (default: all), or NAME=SOURCE, the source as --train_data of svtrv2 train takes it",
+        help="names of sets in ROOT (default: all), or sources as --train_data of svtrv2 train takes them, NAME=SOURCE or SOURCE alone; "
+        "of a dataset of the Hub (hub:NAME) the test split is read if none is named",
     )
-    parser.add_argument("--labels", metavar="FILE", help="another list of labels in each set's folder than labels.tsv")
+    parser.add_argument(
+        "--labels",
+        metavar="FILE",
+        help="another list of labels than labels.tsv, such as labels_official.tsv, for the sets that have it in their folder",
+    )
     parser.add_argument(
         "--protocol",
         choices=("english", "chinese"),
@@ -155,7 +160,9 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
         help="widest image in units of its height (default: the model's; 20 for LTB)",
     )
     parser.add_argument(
-        "--output", metavar="FILE.json", help="write the results there, and tables as .csv and .md beside it"
+        "--output",
+        metavar="FILE.json",
+        help="write the results there after each set, and tables as .csv and .md beside it",
     )
     parser.add_argument(
         "--errors",

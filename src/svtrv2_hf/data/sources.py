@@ -118,7 +118,7 @@ IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp")
 TEXT_COLUMNS = ("text", "label", "txt", "transcription", "transcript", "word")
 
 
-def open_source(spec: str) -> Source:
+def open_source(spec: str, split: str = "train") -> Source:
     """Opens a source of labelled images.
 
     Args:
@@ -136,18 +136,20 @@ def open_source(spec: str) -> Source:
 
             Keys are `weight` (share of the draws in a mixture) and `name` (for logs); `image` and `text`, the columns,
             where there are columns; `samples`, how many there are, for parquet, webdataset and `hub:`, which do not
-            always tell, and for `drawn:`; `split` (`train` if not given) and `config` for `hub:`. For `drawn:` there are
+            always tell, and for `drawn:`; `split` and `config` for `hub:`. For `drawn:` there are
             `difficulty` (1), `lines` (1, or 0 for words alone), `charset` (a file, one character a line, of what texts are
             made of; printable ASCII if not given) and `words` (a file, one a line, of more words to draw).
+        split: the split to read of a dataset of the Hub if the spec names none.
 
     Returns:
         the source. Whatever it needs of files and connections is opened anew in each process that reads it.
 
     Raises:
         FileNotFoundError: nothing that is understood lies there, or a file that a list names is missing.
-        ValueError: a key or its value is wrong, the place holds several kinds of data, or a list is malformed.
+        ValueError: a key or its value is wrong, the place holds several kinds of data, a list is malformed, or a dataset of the
+            Hub has no such split.
     """
-    place, options = _split_spec(spec)
+    place, options = split_spec(spec)
     kind, files = recognise(place)
     accepted = ("weight", "name", *_KEYS[kind])
     if wrong := [key for key in options if key not in accepted]:
@@ -156,7 +158,7 @@ def open_source(spec: str) -> Source:
     samples = _positive(spec, "samples", options.get("samples"))
     if samples is not None and samples != int(samples):
         raise ValueError(f"{spec!r}: samples must be a whole number.")
-    name = options.get("name") or _short_name(place)
+    name = options.get("name") or short_name(place)
     image, text = options.get("image"), options.get("text")
 
     # Imported here, since they import this module, and so that reading a list needs no package of another kind.
@@ -188,13 +190,20 @@ def open_source(spec: str) -> Source:
 
     path = {Kind.PARQUET: "parquet", Kind.TAR: "webdataset"}.get(kind, files[0])
     data_files = None if kind == Kind.HUB else files
-    stream, known = open_stream(path, data_files, options.get("config"), options.get("split", "train"))
+    # Files are all in the split "train", as `datasets` calls it; so are those of an image folder that does not part them.
+    splits = [options["split"]] if "split" in options else [split] if place.startswith("hub:") else [split, "train"]
+    stream, known = open_stream(path, data_files, options.get("config"), splits)
     source = StreamedSource(stream, place, name, weight, known if samples is None else int(samples), image, text)
     source.local = kind != Kind.HUB and not any("://" in file for file in files)
     return source
 
 
-def _split_spec(spec: str) -> tuple[str, dict[str, str]]:
+def split_spec(spec: str) -> tuple[str, dict[str, str]]:
+    """The place and the options of a spec, as [`open_source`] takes it.
+
+    Raises:
+        ValueError: an option is given twice, or has no value.
+    """
     place, _, query = spec.rpartition("?")
     if not place or not re.fullmatch(r"\w+=[^&]*(&\w+=[^&]*)*", query):
         return spec, {}
@@ -225,7 +234,8 @@ def _switch(spec: str, key: str, value: str) -> bool:
     return value == "1"
 
 
-def _short_name(place: str) -> str:
+def short_name(place: str) -> str:
+    """What a source is called if its spec has no name for it: as its folder or file."""
     if place.startswith("drawn:"):
         return "drawn"
     path = Path(place.removeprefix("hub:")).expanduser()

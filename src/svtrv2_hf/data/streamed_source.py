@@ -154,7 +154,10 @@ def _columns_of_first(dataset: IterableDataset, place: str) -> list[str]:
 
 
 def open_stream(
-    path: str, data_files: Sequence[str] | None = None, config: str | None = None, split: str = "train"
+    path: str,
+    data_files: Sequence[str] | None = None,
+    config: str | None = None,
+    splits: Sequence[str] = ("train",),
 ) -> tuple[Stream, int | None]:
     """What `datasets.load_dataset` streams, and its number of samples where that is told or cheap to find.
 
@@ -162,13 +165,19 @@ def open_stream(
         path: a dataset of the Hub, or a folder; or a format, with `data_files`.
         data_files: the shards.
         config: of a dataset, if it has several.
-        split: which to read.
+        splits: which to read: the first of these that there is.
 
     Raises:
         ValueError: there is no such split or configuration.
     """
     builder = load_dataset_builder(path, config, data_files=data_files)
-    dataset = builder.as_streaming_dataset(split=split)
+    datasets = builder.as_streaming_dataset()
+    split = next((name for name in splits if name in datasets), None)
+    if split is None:
+        raise ValueError(
+            f"{path} has no split {splits[0]!r}; it has {', '.join(datasets)}. Name one after the place: ?split=NAME."
+        )
+    dataset = datasets[split]
     stream: Stream = partial(_select, dataset)
     if builder.name == "parquet":
         stream = partial(_select_from_parquet, dataset, path, data_files, config, split)

@@ -8,14 +8,30 @@ could be anything, so the names of these sets begin with what they belong to: `U
 import json
 import math
 import os
+import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from ..data.sources import recognise
 from .metrics import Protocol
+
+
+@dataclass(frozen=True)
+class LengthGroup:
+    """The texts of a benchmark whose labels are of some lengths, which are scored apart.
+
+    Attributes:
+        name: in tables and among published figures.
+        lengths: characters of the label after normalisation.
+        samples: how many such texts there are.
+    """
+
+    name: str
+    lengths: range
+    samples: int
 
 
 @dataclass(frozen=True)
@@ -26,23 +42,70 @@ class Benchmark:
         name: in tables and results, and of a folder that holds the set.
         group: the sets that tables show together. `AVERAGED` has those groups over which averages are usual.
         samples: labelled images in the set.
+        described: address of the paper that describes it.
+        data: address of the images and labels.
         protocol: what readings are compared in.
         max_ratio: width of the widest image in units of its height; `None` for the model's own.
         aliases: other folders that hold the set. `u14m/curve` is a folder `curve` in a folder `u14m`.
+        length_groups: parts that have figures of their own.
+        max_label_length: the longest labels that the authors of SVTRv2 evaluate, as [`length_as_published`] counts; `None` for all.
     """
 
     name: str
     group: str
     samples: int
+    described: str
+    data: str
     protocol: Protocol = "english"
     max_ratio: int | None = None
     aliases: tuple[str, ...] = ()
+    length_groups: tuple[LengthGroup, ...] = ()
+    max_label_length: int | None = 25
+
+
+# As in OpenOCR, tools/eval_rec_all_long.py with openrec/metrics/rec_metric_long.py: with `is_filter`, which configs/rec/svtrv2/
+# svtrv2_smtr_gtc_rctc_infer.yml sets, this is the English protocol. Numbers: alphaXiv's page on the benchmark's paper, arXiv
+# 2407.12317, and for the first group also OpenOCR, docs/svtrv2.md, whose tables mean that group by "LTB".
+_LTB = (
+    LengthGroup("LTB 26-35", range(26, 36), 3376),
+    LengthGroup("LTB 36-55", range(36, 56), 1147),
+    LengthGroup("LTB 56+", range(56, 10**9), 266),
+)
+
+
+# Of the common sets as open-mmlab/mmocr names them, dataset_zoo.
+_PAPERS = {
+    "IIIT5k": "https://hal.inria.fr/hal-00818183",
+    "SVT": "https://link.springer.com/content/pdf/10.1007/978-3-642-15549-9_43.pdf",
+    "IC13": "https://www.imlab.jp/publication_data/1352/icdar_competition_report.pdf",
+    "IC15": "https://rrc.cvc.uab.es/files/short_rrc_2015.pdf",
+    "SVTP": "https://openaccess.thecvf.com/content_iccv_2013/papers/Phan_Recognizing_Text_with_2013_ICCV_paper.pdf",
+    "CUTE80": "https://www.sciencedirect.com/science/article/abs/pii/S0957417414004060",
+    "U14M": "https://arxiv.org/abs/2307.08723",
+    "OST": "https://arxiv.org/abs/2108.09661",
+    "WordArt": "https://arxiv.org/abs/2208.00438",
+    "LTB": "https://arxiv.org/abs/2407.12317",
+    "BCTR": "https://arxiv.org/abs/2112.15093",
+}
+# OpenOCR, docs/svtrv2.md, names the first one for all others.
+_OPENOCR = "https://huggingface.co/datasets/topdu/OpenOCR-Data"
+_DATA = {
+    "WordArt": "https://github.com/xdxie/WordArt",
+    "BCTR": "https://github.com/FudanVI/benchmarking-chinese-text-recognition",
+}
+
+
+def _benchmark(name: str, group: str, samples: int, aliases: Sequence[str] = (), **more: Any) -> Benchmark:
+    source = re.split("[-_]", name)[0]  # several sets are of one
+    return Benchmark(
+        name, group, samples, _PAPERS[source], _DATA.get(source, _OPENOCR), aliases=tuple(aliases), **more
+    )
 
 
 def _union14m(name: str, samples: int, folder: str) -> Benchmark:
     # u14m as in OpenOCR's data, Union14M-Benchmarks as in those of Union14M's authors.
     aliases = (f"u14m/{folder}", f"Union14M-Benchmarks/{folder}")
-    return Benchmark(f"U14M-{name}", "Union14M-Benchmark", samples, aliases=aliases)
+    return _benchmark(f"U14M-{name}", "Union14M-Benchmark", samples, aliases)
 
 
 # In the order of the paper's tables. Folders are those of Topdu/OpenOCR at ae934e5, tools/eval_rec_all_{en,ch,long}.py.
@@ -50,15 +113,15 @@ BENCHMARKS: dict[str, Benchmark] = {
     benchmark.name: benchmark
     for benchmark in (
         # Numbers: OpenOCR, docs/svtrv2.md.
-        Benchmark("IIIT5k", "Common", 3000),
-        Benchmark("SVT", "Common", 647),
-        Benchmark("IC13_857", "Common", 857),
-        Benchmark("IC15_1811", "Common", 1811),
-        Benchmark("SVTP", "Common", 645),
-        Benchmark("CUTE80", "Common", 288),
+        _benchmark("IIIT5k", "Common", 3000),
+        _benchmark("SVT", "Common", 647),
+        _benchmark("IC13_857", "Common", 857),
+        _benchmark("IC15_1811", "Common", 1811),
+        _benchmark("SVTP", "Common", 645),
+        _benchmark("CUTE80", "Common", 288),
         # The longer versions of two of these, in no average. Numbers: baudm/parseq, README.md.
-        Benchmark("IC13_1015", "Common, longer versions", 1015),
-        Benchmark("IC15_2077", "Common, longer versions", 2077),
+        _benchmark("IC13_1015", "Common, longer versions", 1015),
+        _benchmark("IC15_2077", "Common, longer versions", 2077),
         # Numbers: OpenOCR, docs/svtrv2.md.
         _union14m("Curve", 2426, "curve"),
         _union14m("Multi-Oriented", 1369, "multi_oriented"),
@@ -68,29 +131,22 @@ BENCHMARKS: dict[str, Benchmark] = {
         _union14m("Multi-Words", 829, "multi_words"),
         _union14m("General", 400_000, "general"),
         # Number: wangyuxin87/VisionLAN, README.md, has 4832 in all, and averages that weigh both alike.
-        Benchmark("OST-Weak", "OST", 2416, aliases=("OST/weak",)),
-        Benchmark("OST-Heavy", "OST", 2416, aliases=("OST/heavy",)),
+        _benchmark("OST-Weak", "OST", 2416, ["OST/weak"]),
+        _benchmark("OST-Heavy", "OST", 2416, ["OST/heavy"]),
         # Number: xdxie/WordArt, README.md (of 6316 images the 1511 for testing).
-        Benchmark("WordArt", "WordArt", 1511, aliases=("wordart_test",)),
-        # Number: OpenOCR, docs/svtrv2.md, which means the texts of 26 to 35 characters alone; see `LENGTH_GROUPS`.
-        # Ratio: configs/rec/svtrv2/readme.md.
-        Benchmark("LTB", "LTB", 3376, max_ratio=20, aliases=("ltb/long_lmdb",)),
+        _benchmark("WordArt", "WordArt", 1511, ["wordart_test"]),
+        # Number: the sum of the groups. Ratio: OpenOCR, configs/rec/svtrv2/readme.md.
+        _benchmark("LTB", "LTB", 4789, ["ltb/long_lmdb"], max_ratio=20, length_groups=_LTB, max_label_length=None),
         # Numbers: FudanVI/benchmarking-chinese-text-recognition, README.md, test splits. OpenOCR issue 197 has logs of
         # evaluations of the first two with as many.
-        Benchmark("BCTR-Scene", "Chinese", 63_646, "chinese", aliases=("scene_test",)),
-        Benchmark("BCTR-Web", "Chinese", 14_059, "chinese", aliases=("web_test",)),
-        Benchmark("BCTR-Document", "Chinese", 50_000, "chinese", aliases=("document_test",)),
-        Benchmark("BCTR-Handwriting", "Chinese", 23_389, "chinese", aliases=("handwriting_test",)),
+        _benchmark("BCTR-Scene", "Chinese", 63_646, ["scene_test"], protocol="chinese"),
+        _benchmark("BCTR-Web", "Chinese", 14_059, ["web_test"], protocol="chinese"),
+        _benchmark("BCTR-Document", "Chinese", 50_000, ["document_test"], protocol="chinese"),
+        _benchmark("BCTR-Handwriting", "Chinese", 23_389, ["handwriting_test"], protocol="chinese"),
     )
 }
 
 AVERAGED = ("Common", "Union14M-Benchmark", "OST", "Chinese")
-
-# Long texts, LTB's above all, are also scored by the length of the label, in characters after normalisation. As in OpenOCR,
-# tools/eval_rec_all_long.py with openrec/metrics/rec_metric_long.py: with `is_filter`, which configs/rec/svtrv2/
-# svtrv2_smtr_gtc_rctc_infer.yml sets, this is the English protocol. The groups hold 3376, 1147 and 266 texts (alphaXiv's page
-# on the benchmark's paper, arXiv 2407.12317); by OpenOCR's docs/svtrv2.md its tables mean the first one.
-LENGTH_GROUPS: dict[str, range] = {"26-35": range(26, 36), "36-55": range(36, 56), "over 55": range(56, 10**9)}
 
 
 _DEPTH = 3  # a set's folder may lie in the root, or up to two levels deeper
@@ -99,6 +155,12 @@ _FOLDERS = {
     for benchmark in BENCHMARKS.values()
     for place in (benchmark.name, *benchmark.aliases)
 }
+
+
+def benchmark_at(place: str | Path) -> str | None:
+    """The benchmark whose name, or alias, a folder has, whatever the case; `None` if there is none. Nothing is opened."""
+    parts = tuple(part.casefold() for part in Path(place).parts)
+    return _FOLDERS.get(parts[-2:]) or _FOLDERS.get(parts[-1:])
 
 
 def find_sets(root: Path, names: Sequence[str] | None = None) -> dict[str, Path]:
@@ -123,7 +185,7 @@ def find_sets(root: Path, names: Sequence[str] | None = None) -> dict[str, Path]
     if not root.is_dir():
         raise FileNotFoundError(f"There is no folder {root} to find test sets in.")
     places: defaultdict[str, list[Path]] = defaultdict(list)
-    for name, folder in _benchmarks_below(root, (root.resolve().name.casefold(),), _DEPTH):
+    for name, folder in _benchmarks_below(root, Path(root.resolve().name), _DEPTH):
         places[name].append(folder)
     found = {name: places[name] for name in BENCHMARKS if name in places}
     for folder in _folders_in(root):
@@ -161,14 +223,13 @@ def _if_itself_a_set(root: Path) -> str:
     )
 
 
-def _benchmarks_below(folder: Path, above: tuple[str, ...], depth: int) -> Iterator[tuple[str, Path]]:
+def _benchmarks_below(folder: Path, known_as: Path, depth: int) -> Iterator[tuple[str, Path]]:
     for child in _folders_in(folder):
-        parts = (*above, child.name.casefold())
-        name = _FOLDERS.get(parts[-2:]) or _FOLDERS.get(parts[-1:])
+        name = benchmark_at(known_as / child.name)
         if name is not None and _data_at(child):
             yield name, child
         elif depth > 1:
-            yield from _benchmarks_below(child, parts, depth - 1)
+            yield from _benchmarks_below(child, known_as / child.name, depth - 1)
 
 
 def _folders_in(folder: Path) -> list[Path]:
@@ -256,7 +317,7 @@ def _share(samples: float, correct: float) -> float:
     return correct / samples
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PublishedResult:
     """What the authors of SVTRv2 published of one trained model.
 
@@ -266,7 +327,7 @@ class PublishedResult:
         parameters_millions: without what only training needs; `None` if it is not told.
         latency_ms: for an image on one NVIDIA 1080Ti; `None` if it is not told.
         source: where the figures stand.
-        sets: word accuracy in percent, by benchmark, under its protocol.
+        sets: word accuracy in percent, by benchmark or group of lengths, under its protocol.
         averages: arithmetic means in percent, by group.
     """
 
@@ -288,10 +349,3 @@ PUBLISHED: tuple[PublishedResult, ...] = tuple(
     PublishedResult(**entry)
     for entry in json.loads(Path(__file__).with_name("published.json").read_text(encoding="utf-8"))
 )
-
-
-def published(names: Iterable[str]) -> list[PublishedResult]:
-    """Those of `PUBLISHED` that have a figure for one of the sets, or for the average of one of their groups."""
-    names = set(names)
-    groups = {BENCHMARKS[name].group for name in names if name in BENCHMARKS}
-    return [result for result in PUBLISHED if names & result.sets.keys() or groups & result.averages.keys()]

@@ -17,57 +17,78 @@ from ..image_processing_svtrv2 import load_rgb
 from .errors import Column, Errors, Mistake, visible
 
 
-COLUMNS, SHOWN = 4, 48
+COLUMNS, SHOWN = 4, 24  # cells beside each other, and at most in each of the two parts
 WIDTH, MARGIN, GAP = 1600, 24, 16  # of the picture, in pixels
 CELL = (WIDTH - 2 * MARGIN - (COLUMNS - 1) * GAP) // COLUMNS  # width
 IMAGE_HEIGHT, PADDING = 104, 8
 LINE = 22  # height of a line of label or reading
 BAR = 3  # height of the bars of confidence
-TITLE, TEXT, SMALL = 28, 18, 13  # sizes of letters
+TITLE, SECTION, TEXT, SMALL = 28, 22, 18, 13  # sizes of letters
 OWN_CHARACTERS = "·" + "".join(map(chr, range(32, 127)))  # of the picture's words
-INK, SOFT, PALE, LINES, STAGE = "#1b2430", "#586474", "#7b8794", "#d9dee5", "#e9ecf0"
+GROUND, INK, SOFT, PALE, LINES, STAGE = "#f6f7f9", "#1b2430", "#586474", "#7b8794", "#d9dee5", "#e9ecf0"
 WRONG, WRONG_GROUND, NOTHING, SURE, UNSURE = "#9a2f06", "#fde3d5", "#e9a27e", "#2f6fb5", "#c2410c"
 
 
 def write_picture(errors: Errors, path: str | Path, title: str) -> None:
-    """Draws the most confident errors of all sets in turn, with label, reading and scores.
+    """Draws the most confident errors of all sets in turn, and below them errors drawn at random, with label, reading and scores.
 
     Args:
         errors: what was collected.
         path: of the PNG file, which is 1600 pixels wide.
         title: plain text.
     """
-    mistakes = _most_telling(errors)
+    worst = _in_turn(one.worst for one in errors.sets.values())
+    typical = _in_turn([one for one in each.typical if one not in worst] for each in errors.sets.values())
     texts = [title, *errors.sets]
-    for mistake in mistakes:
+    for mistake in [*worst, *typical]:
         texts += [mistake.reading.sample.text, mistake.reading.text, mistake.reading.sample.name]
     distinct, plain = _Letters(texts, "DejaVu Sans Mono"), _Letters(texts, "DejaVu Sans")
-    cells = [_cell(mistake, distinct, plain) for mistake in mistakes]
-    rows = [cells[start : start + COLUMNS] for start in range(0, len(cells), COLUMNS)]
-    top = MARGIN + TITLE + TEXT + 40
-    height = top + sum(max(cell.height for cell in row) + GAP for row in rows) - (GAP if rows else 0) + MARGIN
-    sheet = Image.new("RGB", (WIDTH, height), "#f6f7f9")
-    pen = ImageDraw.Draw(sheet)
-    plain.write(pen, (MARGIN, MARGIN), title, TITLE, INK, WIDTH - 2 * MARGIN)
     told = f"{errors.wrong:,} of {errors.samples:,} images are misread, {percent(errors.right, errors.samples)} % are right."
-    if mistakes:
-        told += f" The {len(mistakes)} most confident errors, of all sets in turn; above what the label says, below what was read."
-    plain.write(pen, (MARGIN, MARGIN + TITLE + 16), told, TEXT, SOFT, WIDTH - 2 * MARGIN)
-    for row in rows:
-        row_height = max(cell.height for cell in row)
-        for place, cell in enumerate(row):
-            left = MARGIN + place * (CELL + GAP)
-            pen.rectangle((left - 1, top - 1, left + CELL, top + row_height), fill="white", outline=LINES)
-            sheet.paste(cell, (left, top))
-        top += row_height + GAP
+    if worst:
+        told += " Above what the label says, below what was read."
+    parts = [_heading(title, TITLE, told, plain)]
+    for name, facts, mistakes in (
+        ("Worst", "The most confident errors, of all sets in turn.", worst),
+        ("Typical", "Errors drawn at random, of all sets in turn, but for those above.", typical),
+    ):
+        if mistakes:
+            parts.append(_heading(f"{name}: {len(mistakes)}", SECTION, facts, plain))
+            parts.append(_grid([_cell(mistake, distinct, plain) for mistake in mistakes]))
+    sheet = Image.new("RGB", (WIDTH, sum(part.height for part in parts) + MARGIN), GROUND)
+    top = 0
+    for part in parts:
+        sheet.paste(part, (0, top))
+        top += part.height
     sheet.save(path, "PNG")
 
 
-def _most_telling(errors: Errors) -> list[Mistake]:
-    """The worst of each set, then the second worst of each, and so on."""
-    rounds = zip_longest(*(one.worst for one in errors.sets.values()))
-    ranked = (sorted(filter(None, one), key=lambda mistake: -mistake.reading.score) for one in rounds)
+def _in_turn(sets: Iterable[Sequence[Mistake]]) -> list[Mistake]:
+    """The first of each set, the surest first, then the second of each, and so on, up to `SHOWN`."""
+    ranked = (sorted(filter(None, one), key=lambda mistake: -mistake.reading.score) for one in zip_longest(*sets))
     return list(chain.from_iterable(ranked))[:SHOWN]
+
+
+def _heading(text: str, size: int, told: str, letters: "_Letters") -> Image.Image:
+    part = Image.new("RGB", (WIDTH, MARGIN + size + TEXT + 30), GROUND)
+    pen = ImageDraw.Draw(part)
+    letters.write(pen, (MARGIN, MARGIN), text, size, INK, WIDTH - 2 * MARGIN)
+    letters.write(pen, (MARGIN, MARGIN + size + 10), told, TEXT, SOFT, WIDTH - 2 * MARGIN)
+    return part
+
+
+def _grid(cells: Sequence[Image.Image]) -> Image.Image:
+    rows = [cells[start : start + COLUMNS] for start in range(0, len(cells), COLUMNS)]
+    heights = [max(cell.height for cell in row) for row in rows]
+    part = Image.new("RGB", (WIDTH, sum(heights) + GAP * len(rows)), GROUND)
+    pen = ImageDraw.Draw(part)
+    top = 1  # for the outline
+    for row, height in zip(rows, heights, strict=True):
+        for place, cell in enumerate(row):
+            left = MARGIN + place * (CELL + GAP)
+            pen.rectangle((left - 1, top - 1, left + CELL, top + height), fill="white", outline=LINES)
+            part.paste(cell, (left, top))
+        top += height + GAP
+    return part
 
 
 class _Letters:

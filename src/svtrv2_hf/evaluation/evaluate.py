@@ -3,9 +3,11 @@
 
 import copy
 import csv
+import io
 import json
+import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TextIO, cast
@@ -18,10 +20,10 @@ from transformers.utils import logging
 from ..charsets import charset_of
 from ..checkpoint import checkpoint_folder
 from ..data.buckets import EvaluationBatches
-from ..data.sources import Source, open_source
+from ..data.sources import Source, open_source, short_name, split_spec
 from ..modeling_svtrv2 import SVTRv2ForCTC
 from ..processing_svtrv2 import SVTRv2Processor
-from .benchmarks import BENCHMARKS, averages, find_sets
+from .benchmarks import BENCHMARKS, Benchmark, averages, benchmark_at, find_sets
 from .error_page import write_page
 from .error_picture import write_picture
 from .errors import Errors
@@ -50,25 +52,28 @@ def run(
     Args:
         model: a saved recogniser's folder or name on the Hub, or "default".
         data: a folder that holds the sets' folders.
-        sets: names of sets to look for in `data` (default: all that are there), or `NAME=SOURCE`, the source as
-            `open_source` takes it.
-        labels: the name of another list of labels in each set's folder.
+        sets: names of sets to look for in `data` (default: all that are there), or `NAME=SOURCE`, or sources alone, as
+            `open_source` takes them.
+        labels: the name of another list of labels, for the sets that have it in their folder.
         protocol: for all sets; by default that of the benchmark, and for other sets the one that suits the model's charset.
         max_ratio: widest image in units of its height; by default that of the benchmark or of the model.
         batch_size, workers: do not change what is read.
         device: where to compute; by default a GPU if there is one.
-        output: a `.json` file; the same name with `.csv` and `.md` holds tables.
+        output: a `.json` file, written after each set; the same name with `.csv` and `.md` holds tables.
         errors: a folder for `errors.html` and `errors.png`, what was misread, and `readings.jsonl`, all that was read.
 
     Returns:
-        0 if every image could be read and every benchmark has as many samples as it should, 1 if not.
+        0 if every set and image could be read, every benchmark has as many samples as it should, and the protocols suit the
+        labels; 1 if not.
 
     Raises:
         ValueError, OSError: there is nothing to read, or a set or the model cannot be opened.
     """
     if output is not None and Path(output).suffix != ".json":
         raise ValueError(f"--output {output} must end in .json; tables are written beside it.")
-    sources = open_sets(data, sets or [], labels)
+    sources, without_list = open_sets(data, sets or [], labels)
+    if without_list:
+        print(f"svtrv2: without {labels}, read by their usual labels: {', '.join(without_list)}.", file=sys.stderr)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     folder = checkpoint_folder(model)
@@ -80,10 +85,12 @@ def run(
         "model": model,
         "weights_sha256": weights_digest(folder),
         "parameters": recogniser.num_parameters(),
-        "max_ratio": processor.image_processor.max_ratio,
+        "max_ratio": max_ratio or "of each set",
         "protocol": protocol or "of each set",
+        "labels": labels,
         **provenance(),
         "sets": {},
+        "unfinished": dict.fromkeys(sources, "not reached"),
     }
     with ExitStack() as stack:
         log: TextIO | None = None
@@ -91,40 +98,100 @@ def run(
             Path(errors).mkdir(parents=True, exist_ok=True)
             log = stack.enter_context((Path(errors) / "readings.jsonl").open("w", encoding="utf-8"))
         for name, source in sources.items():
-            results["sets"][name] = evaluate_set(
-                recogniser, processor, source, name, protocol, max_ratio, batch_size, workers, found, log
-            )
-    results["averages"] = averages({name: (one["samples"], one["correct"]) for name, one in results["sets"].items()})
-    results["errors"] = found.summary()
+            before = copy.deepcopy(found)
+            try:
+                one = evaluate_set(
+                    recogniser, processor, source, name, protocol, max_ratio, batch_size, workers, found, log
+                )
+            except Exception as error:  # whatever is wrong with one set, the others are read
+                found = before
+                results["unfinished"][name] = f"{type(error).__name__}: {error}"
+            else:
+                if labels is not None and name not in without_list:
+                    one["labels"] = labels
+                results["sets"][name] = one
+                del results["unfinished"][name]
+            counts = {name: (one["samples"], one["correct"]) for name, one in results["sets"].items()}
+            results["averages"] = averages(counts)
+            results["errors"] = found.summary()
+            if output is not None:
+                write(results, Path(output))
     print(markdown(results))
-    if output is not None:
-        write(results, Path(output))
     if errors is not None:
         title = f"What {'the default checkpoint' if model == 'default' else model} misreads"
         write_page(found, Path(errors) / "errors.html", title)
         write_picture(found, Path(errors) / "errors.png", title)
     faults = [warning for one in results["sets"].values() for warning in one.get("warnings", [])]
+    faults += [f"{name} was not evaluated: {why}" for name, why in results["unfinished"].items()]
     for fault in faults:
         print(f"svtrv2: {fault}", file=sys.stderr)
     return 1 if faults else 0
 
 
-def open_sets(data: str | None, sets: Sequence[str], labels: str | None) -> dict[str, Source]:
-    """The sets to read, by name, benchmarks first and in their usual order.
+_NAMED = re.compile(r"([^=:/?]+)=(.+)", flags=re.DOTALL)  # NAME=SOURCE, but not hub:user/dataset?split=test
+
+
+def open_sets(data: str | None, sets: Sequence[str], labels: str | None = None) -> tuple[dict[str, Source], list[str]]:
+    """Opens the sets to read.
+
+    A source without a name takes that of the benchmark whose folder it is, or else the source's own. Of a dataset of the Hub
+    the split `test` is read if the source names none.
+
+    Args:
+        data, sets, labels: as of `run`.
+
+    Returns:
+        the sets by name, benchmarks first and in their usual order, and the names of those that have no such list of labels
+        and are read by their usual one.
 
     Raises:
-        ValueError, FileNotFoundError: nothing is asked for, a set is not there, or it has no such list of labels.
+        ValueError, FileNotFoundError: nothing is asked for, a set is not there, two have one name, or none has such a list of
+            labels.
     """
-    named = dict(word.split("=", 1) for word in sets if "=" in word)
-    names = [word for word in sets if "=" not in word]
-    if data is None and (names or not named):
+    if data is not None and data.startswith("hub:"):
+        raise ValueError(f"--data {data} is no folder of sets, but one set: --sets {data} reads it.")
+    names, given = [], []
+    for word in sets:
+        if named := _NAMED.fullmatch(word):
+            given.append((benchmark_at(named[1]) or named[1], named[2]))
+        elif ":" in word or "/" in word:
+            place, options = split_spec(word)
+            name = options.get("name")
+            given.append((benchmark_at(name or place.removeprefix("hub:")) or name or short_name(place), word))
+        else:
+            names.append(word)
+    if data is None and (names or not given):
         raise ValueError("Name a folder that holds the sets (--data), or sets by --sets NAME=SOURCE.")
-    places: dict[str, str] = {}
-    if data is not None and (names or not named):
-        places = {name: str(place) for name, place in find_sets(Path(data), names or None).items()}
+    if data is not None and given and not names:
+        raise ValueError(
+            f"--sets names none of the sets in {data}, which would not be read: name some, or leave out --data."
+        )
+    found = find_sets(Path(data), names or None) if data is not None else {}
+    places = {name: str(folder) for name, folder in found.items()}
+    for name, place in given:
+        if name in places:
+            raise ValueError(
+                f"Two sets have the name {name}: {places[name]} and {place}. Name one otherwise: NAME={place}."
+            )
+        places[name] = place
+    without = []
     if labels is not None:
-        places = {name: str(Path(place) / labels) for name, place in places.items()}
-    return {name: open_source(place) for name, place in {**places, **named}.items()}
+        for name, place in places.items():
+            if listed := _by_list(place, labels):
+                places[name] = listed
+            else:
+                without.append(name)
+        if len(without) == len(places):
+            raise FileNotFoundError(f"None of the sets has a list of labels {labels}: {', '.join(without)}.")
+    order = [*BENCHMARKS, *(name for name in places if name not in BENCHMARKS)]
+    return {name: open_source(places[name], split="test") for name in order if name in places}, without
+
+
+def _by_list(place: str, labels: str) -> str | None:
+    """The same source by another list of labels in its folder; `None` if there is none."""
+    folder, _ = split_spec(place)
+    listing = Path(folder).expanduser() / labels
+    return f"{listing}{place.removeprefix(folder)}" if listing.is_file() else None
 
 
 def evaluate_set(
@@ -151,18 +218,18 @@ def evaluate_set(
         log: a text file, gets a JSON line for each reading.
 
     Returns:
-        as of [`SetResult`], with the protocol, and `warnings` if anything is not as it should be.
+        as of [`SetResult`], with the protocol and the max ratio; `unlike_published`, how a benchmark was read otherwise than by
+        those whose figures are published; and `warnings` if anything is not as it should be.
     """
     benchmark = BENCHMARKS.get(name)
     charset = charset_of(processor.tokenizer)
-    protocol = protocol or (benchmark.protocol if benchmark else usual_protocol(charset))
+    usual = benchmark.protocol if benchmark else usual_protocol(charset)
+    protocol = protocol or usual
+    usual_ratio = (benchmark.max_ratio if benchmark else None) or processor.image_processor.max_ratio
     image_processor = copy.copy(processor.image_processor)
-    if max_ratio is None and benchmark is not None:
-        max_ratio = benchmark.max_ratio
-    if max_ratio is not None:
-        image_processor.max_ratio = max_ratio
+    image_processor.max_ratio = max_ratio or usual_ratio
     batches = DataLoader(EvaluationBatches(source, image_processor, batch_size), batch_size=None, num_workers=workers)
-    result = SetResult(protocol, charset)
+    result = SetResult(protocol, charset, benchmark.max_label_length if benchmark and protocol == usual else None)
     readings = cast(
         Iterable[Reading],
         tqdm(read(model, processor, batches), name, source.num_samples, unit=" images", disable=None),
@@ -173,18 +240,50 @@ def evaluate_set(
             errors.add(name, reading, protocol)
         if log is not None:
             log.write(json.dumps(_line(name, reading, right), ensure_ascii=False) + "\n")
-    warnings = [f"{name}: {image} could not be read and counts as misread." for image in result.unreadable]
-    if benchmark and benchmark.samples not in (None, int(result.score.samples)):
-        warnings.append(
-            f"{name} has {result.score.samples:,.0f} samples, but the benchmark has {benchmark.samples:,}: its accuracy cannot "
-            "be compared with published ones."
-        )
+    unlike_published = []
+    if benchmark and protocol != usual:
+        unlike_published.append(f"compared by the {protocol} protocol, not the {usual} one")
+    if benchmark and image_processor.max_ratio != usual_ratio:
+        unlike_published.append(f"read at a max ratio of {image_processor.max_ratio}, not {usual_ratio}")
+    warnings = list(_warnings(name, result))
     return {
         "protocol": protocol,
         "max_ratio": image_processor.max_ratio,
         **result.to_dict(),
+        **({"unlike_published": ", and ".join(unlike_published)} if unlike_published else {}),
         **({"warnings": warnings} if warnings else {}),
     }
+
+
+def _warnings(name: str, result: SetResult) -> Iterator[str]:
+    benchmark = BENCHMARKS.get(name)
+    samples = int(result.score.samples)
+    for image in result.unreadable:
+        yield f"{name}: {image} could not be read and counts as misread."
+    if benchmark:
+        yield from _wrong_counts(benchmark, result)
+        if result.empty:
+            yield f"{name}: {result.empty:,} of {samples:,} labels are empty, which no benchmark's are: look at its labels."
+    if 2 * result.cut > samples or (benchmark and benchmark.protocol == "chinese" != result.protocol):
+        hint = "; --protocol chinese compares everything but spaces" if result.protocol == "english" else ""
+        yield (
+            f"{name}: the {result.protocol} protocol leaves out letters or digits, or everything, of {result.cut:,} of {samples:,} "
+            f"labels, so that the accuracy says little{hint}."
+        )
+
+
+def _wrong_counts(benchmark: Benchmark, result: SetResult) -> Iterator[str]:
+    counts = [(benchmark.name, result.score.samples, benchmark.samples)]
+    if result.protocol == benchmark.protocol:  # by which the lengths are counted
+        for group in benchmark.length_groups:
+            found = sum(part.samples for length, part in result.by_length.items() if length in group.lengths)
+            counts.append((group.name, found, group.samples))
+    for name, found, expected in counts:
+        if found != expected:
+            yield (
+                f"{name} has {found:,.0f} samples, but the benchmark has {expected:,}: its accuracy cannot be compared with "
+                "published ones."
+            )
 
 
 def _line(name: str, reading: Reading, right: bool) -> dict[str, Any]:
@@ -200,9 +299,17 @@ def _line(name: str, reading: Reading, right: bool) -> dict[str, Any]:
 
 
 def write(results: dict[str, Any], path: Path) -> None:
-    """Writes `path`, and the tables beside it as `.csv` and `.md`."""
+    """Writes `path`, and the tables beside it as `.csv` and `.md`, each in one step: what is there is always whole."""
+    table = io.StringIO()
+    csv.writer(table).writerows(csv_rows(results))
+    texts = {
+        ".json": json.dumps(results, indent=1, ensure_ascii=False) + "\n",
+        ".md": markdown(results) + "\n",
+        ".csv": table.getvalue(),
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    path.with_suffix(".md").write_text(markdown(results) + "\n", encoding="utf-8")
-    with path.with_suffix(".csv").open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows(csv_rows(results))
+    for suffix, text in texts.items():
+        place = path.with_suffix(suffix)
+        unfinished = place.with_name(f".{place.name}.unfinished")
+        unfinished.write_text(text, encoding="utf-8", newline="")
+        unfinished.replace(place)

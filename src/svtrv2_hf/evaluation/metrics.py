@@ -2,6 +2,7 @@
 """Word accuracy and edit similarity under the field's protocols."""
 
 import string
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass
 from typing import Literal
@@ -29,6 +30,32 @@ def normalize_text(text: str, protocol: Protocol, keep_case: bool = False) -> st
     return text if keep_case else text.lower()
 
 
+def rounded(share: float, digits: int) -> float:
+    """A share from 0 to 1 to so many digits; 1 only if it is all, and 0 only if it is none.
+
+    >>> rounded(399_999 / 400_000, 4), rounded(1.0, 4), rounded(0.00001, 4), rounded(2 / 3, 4)
+    (0.9999, 1.0, 0.0001, 0.6667)
+    """
+    step = 10.0**-digits
+    return share if share in (0, 1) else round(min(max(share, step), 1 - step), digits)
+
+
+def length_as_published(label: str, protocol: Protocol) -> int:
+    """The characters of a label, as the authors of SVTRv2 count them to leave out long and empty ones.
+
+    Spaces do not count, and under "english" nothing that has no ASCII form: `é` counts as `e`, a Chinese character not at all.
+    As in Topdu/OpenOCR at ae934e5, `tools/data/ratio_dataset_tvresize_test.py`; for "chinese" `openrec/preprocess/
+    ctc_label_encode.py`, where characters outside the charset do not count either.
+
+    >>> length_as_published("Caf\u00e9 12!", "english"), length_as_published("\u4e2d\u6587 A", "english")
+    (7, 1)
+    """
+    text = "".join(label.split())
+    if protocol == "english":
+        text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    return len(text)
+
+
 def usual_protocol(charset: Iterable[str]) -> Protocol:
     """The protocol for readings in a charset: "chinese" where it has letters or digits that the English one leaves out.
 
@@ -52,6 +79,7 @@ class Score:
         loss_samples: samples that have a loss: their label is in the charset and fits into the frames.
         unreadable: images that could not be read; they count as read wrongly.
         emptied: labels of which the protocol leaves nothing, so that an empty reading agrees with them.
+        emptied_correct: those of them that count as correct.
     """
 
     samples: float = 0
@@ -62,6 +90,7 @@ class Score:
     loss_samples: float = 0
     unreadable: float = 0
     emptied: float = 0
+    emptied_correct: float = 0
 
     def __add__(self, other: "Score") -> "Score":
         return Score(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
@@ -70,6 +99,11 @@ class Score:
     def word_accuracy(self) -> float:
         """Share of texts read without error, 0 to 1; as the reference's `acc`."""
         return self._mean(self.correct, self.samples)
+
+    @property
+    def word_accuracy_without_emptied(self) -> float:
+        """Word accuracy over the labels of which the protocol leaves something."""
+        return self._mean(self.correct - self.emptied_correct, self.samples - self.emptied)
 
     @property
     def case_sensitive_accuracy(self) -> float:
@@ -109,5 +143,6 @@ def compare(readings: Iterable[str], labels: Iterable[str], protocol: Protocol =
         score.correct_in_case += read == true
         read, true = read.lower(), true.lower()
         score.correct += read == true
+        score.emptied_correct += read == true == ""
         score.similarity += Levenshtein.normalized_similarity(read, true)
     return score

@@ -2,12 +2,21 @@
 """Results of an evaluation as tables, beside what the authors of SVTRv2 published."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
-from .benchmarks import BENCHMARKS, LENGTH_GROUPS, PublishedResult, published, wilson_interval
+from .benchmarks import BENCHMARKS, PUBLISHED, PublishedResult, wilson_interval
+from .metrics import rounded
 
 
 _OTHER = "Other sets"
+_SHARES = {  # columns of the CSV file, and what they are called in Markdown
+    "word_accuracy": "word accuracy",
+    "case_sensitive_accuracy": "case counts",
+    "accuracy_with_signs_and_spaces": "signs and spaces count",
+    "one_minus_ned": "1-NED",
+}
+_OTHER_SHARES = ("accuracy_without_emptied_labels", "accuracy_as_published")  # for Markdown these are in the notes
 
 
 def markdown(results: Mapping[str, Any]) -> str:
@@ -16,60 +25,48 @@ def markdown(results: Mapping[str, Any]) -> str:
     Accuracies are in percent, with the 95 % interval of Wilson. Two columns are stricter than the protocol: in one, case must
     agree, too; in the other, every character but for its case, spaces and punctuation included.
     """
-    parts = [
-        f"{results['model']}, {results['parameters'] / 1e6:.2f} M parameters, max ratio {results['max_ratio']}; "
-        f"{results['date']}, commit {results['commit'] or 'unknown'}, {results['machine']}."
-    ]
-    sets = results["sets"]
-    training_data = list(dict.fromkeys(peer.training_data for peer in published(sets)))
-    for group, names in _groups(sets).items():
-        peers = published(names)
-        header = ["set", "samples", "word accuracy", "95 %", "case counts", "signs and spaces count", "1-NED"]
+    model = [results["model"], f"{results['parameters'] / 1e6:.2f} M parameters", *_max_ratios(results["sets"])]
+    parts = [f"{', '.join(model)}; {results['date']}, commit {results['commit'] or 'unknown'}, {results['machine']}."]
+    tables = {group: list(_rows(results, group, names)) for group, names in _groups(results["sets"]).items()}
+    training_data = list(dict.fromkeys(peer.training_data for peer in _peers([*chain.from_iterable(tables.values())])))
+    for group, rows in tables.items():
+        peers = _peers(rows)
+        header = ["set", "samples", "word accuracy", "95 %", *list(_SHARES.values())[1:]]
         header += [f"{peer.system} [{1 + training_data.index(peer.training_data)}]" for peer in peers]
-        rows = []
-        for name in names:
-            rows.append(_row(name, sets[name], peers))
-            rows += [row + [""] * len(peers) for row in _by_length(name, sets[name])]
-        average = results["averages"].get(group)
-        if average and len(average["sets"]) > 1:
-            for kind in ("arithmetic", "weighted"):
-                label = f"{kind} average" + ("" if average["complete"] else f" of {len(average['sets'])} sets")
-                row = [label, "", _percent(average[kind]), "", "", "", ""]
-                # what is published is the arithmetic one, over all sets of the group
-                known = [f"{peer.averages[group]:.2f}" if group in peer.averages else "" for peer in peers]
-                rows.append(row + (known if kind == "arithmetic" and average["complete"] else [""] * len(peers)))
-        protocol = sets[names[0]]["protocol"]
-        compared = {"english": "letters and digits, case ignored", "chinese": "all but spaces, case ignored"}[protocol]
-        parts.append(f"**{group}** ({compared})\n\n{_table(header, rows)}")
+        compared = {"english": "letters and digits, case ignored", "chinese": "all but spaces, case ignored"}
+        cells = [_cells(row, peers) for row in rows]
+        parts.append(f"**{group}** ({compared[rows[0]['protocol']]})\n\n{_table(header, cells)}")
     notes = [
         f"[{number}] As published by the authors, trained on {name}." for number, name in enumerate(training_data, 1)
     ]
-    if notes := [*notes, *_notes(sets)]:
+    if notes := [*notes, *_all_notes(results)]:
         parts.append("\n".join(f"- {note}" for note in notes))
     return "\n\n".join(parts)
 
 
-def csv_rows(results: Mapping[str, Any]) -> Iterator[list[Any]]:
-    """The same as rows for a CSV file, with all figures in 0..1."""
-    yield [
-        *("set", "group", "protocol", "samples", "correct", "word_accuracy", "low_95", "high_95"),
-        *("case_sensitive_accuracy", "one_minus_ned"),
+def _max_ratios(sets: Mapping[str, Any]) -> list[str]:
+    """In words, and of which sets if they differ."""
+    names: dict[int, list[str]] = {}
+    for name, one in sets.items():
+        names.setdefault(one["max_ratio"], []).append(name)
+    return [
+        f"max ratio {ratio}" + (f" on {' and '.join(some)}" if len(names) > 1 else "") for ratio, some in names.items()
     ]
-    for group, names in _groups(results["sets"]).items():
-        for name in names:
-            one = results["sets"][name]
-            interval = (
-                [round(bound, 6) for bound in wilson_interval(one["correct"], one["samples"])]
-                if one["samples"]
-                else ["", ""]
-            )
-            yield [
-                *(name, group, one["protocol"], one["samples"], one["correct"], one["word_accuracy"], *interval),
-                *(one["case_sensitive_accuracy"], one["one_minus_ned"]),
-            ]
-    for group, average in results["averages"].items():
-        for kind in ("arithmetic", "weighted"):
-            yield [f"{group}: {kind} average of {len(average['sets'])}", group, "", "", "", round(average[kind], 6)]
+
+
+def csv_rows(results: Mapping[str, Any]) -> Iterator[list[Any]]:
+    """The same as rows for a CSV file, with all shares in 0..1; each row has the notes on its set."""
+    rows = [row for group, names in _groups(results["sets"]).items() for row in _rows(results, group, names)]
+    peers = _peers(rows)
+    rows += [{"set": name, "published": {}, "notes": why} for name, why in _unfinished(results).items()]
+    columns = ["set", "group", "protocol", "max_ratio", "labels", "samples", "correct"]
+    columns += ["word_accuracy", "low_95", "high_95", *list(_SHARES)[1:], *_OTHER_SHARES]
+    yield [*columns, *(f"{peer.system} ({peer.training_data})" for peer in peers), "notes"]
+    for row in rows:
+        figures = [row.get(column) for column in columns]
+        figures += [None if peer not in row["published"] else row["published"][peer] / 100 for peer in peers]
+        shown = [rounded(figure, 6) if isinstance(figure, float) else figure for figure in figures]
+        yield ["" if figure is None else figure for figure in [*shown, row.get("notes")]]
 
 
 def _groups(sets: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -81,62 +78,134 @@ def _groups(sets: Mapping[str, Any]) -> dict[str, list[str]]:
     return groups
 
 
-def _row(name: str, one: Mapping[str, Any], peers: Sequence[PublishedResult]) -> list[str]:
-    row = [
-        name,
-        f"{one['samples']:,}",
-        _percent(one["word_accuracy"]),
-        _interval(one),
-        _percent(one["case_sensitive_accuracy"]),
-        _percent(one["agreeing"]["but_for_case"] / one["samples"] if one["samples"] else None),
-        _percent(one["one_minus_ned"]),
+def _rows(results: Mapping[str, Any], group: str, names: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The rows of one table: sets, their groups of lengths, and averages.
+
+    Each has `set`, its name; `group` and `protocol`; where there are samples the counts and shares of `csv_rows`; and
+    `published`, in percent by who published it.
+    """
+    sets = results["sets"]
+    for name in names:
+        one = sets[name]
+        benchmark = BENCHMARKS.get(name)
+        common = {"group": group, "protocol": one["protocol"], "max_ratio": one["max_ratio"]}
+        with_signs = one["agreeing"]["but_for_case"] / one["samples"] if one["samples"] else None
+        yield {
+            "set": name,
+            **common,
+            "labels": one.get("labels"),
+            **_figures(one),
+            "case_sensitive_accuracy": one["case_sensitive_accuracy"],
+            "accuracy_with_signs_and_spaces": with_signs,
+            "accuracy_without_emptied_labels": one.get("emptied_labels", {}).get("word_accuracy_without"),
+            "accuracy_as_published": one.get("as_published", {}).get("word_accuracy"),
+            "published": _published(name, one),
+            "notes": " ".join(_notes(name, one)),
+        }
+        for part in benchmark.length_groups if benchmark else ():
+            found = [figures for length, figures in one["by_length"].items() if int(length) in part.lengths]
+            if samples := sum(figures["samples"] for figures in found):
+                similarity = sum(figures["one_minus_ned"] * figures["samples"] for figures in found) / samples
+                correct = sum(figures["correct"] for figures in found)
+                figures = _figures({"samples": samples, "correct": correct, "one_minus_ned": similarity})
+                yield {"set": part.name, **common, **figures, "published": _published(part.name, one)}
+    average = results["averages"].get(group)
+    if average and len(average["sets"]) > 1:
+        for kind in ("arithmetic", "weighted"):
+            # What is published is the arithmetic one, over all sets of the group.
+            comparable = kind == "arithmetic" and average["complete"]
+            comparable = comparable and not any("unlike_published" in sets[name] for name in average["sets"])
+            yield {
+                "set": f"{kind} average" + ("" if average["complete"] else f" of {len(average['sets'])} sets"),
+                "group": group,
+                "protocol": sets[names[0]]["protocol"],
+                "word_accuracy": average[kind],
+                "published": {
+                    peer: peer.averages[group] for peer in PUBLISHED if comparable and group in peer.averages
+                },
+            }
+
+
+def _figures(one: Mapping[str, Any]) -> dict[str, Any]:
+    samples, correct = one["samples"], one["correct"]
+    low, high = wilson_interval(correct, samples) if samples else (None, None)
+    return {
+        "samples": samples,
+        "correct": correct,
+        "word_accuracy": correct / samples if samples else None,
+        "low_95": low,
+        "high_95": high,
+        "one_minus_ned": one["one_minus_ned"],
+    }
+
+
+def _published(row: str, one: Mapping[str, Any]) -> dict[PublishedResult, float]:
+    """What is published of a set, or a part of one, that was read as in the publication."""
+    return {peer: peer.sets[row] for peer in PUBLISHED if row in peer.sets and "unlike_published" not in one}
+
+
+def _peers(rows: Sequence[Mapping[str, Any]]) -> list[PublishedResult]:
+    """Those who published something that stands beside one of the rows."""
+    return [peer for peer in PUBLISHED if any(peer in row["published"] for row in rows)]
+
+
+def _cells(row: Mapping[str, Any], peers: Sequence[PublishedResult]) -> list[str]:
+    interval = f"{100 * row['low_95']:.1f} to {100 * row['high_95']:.1f}" if row.get("low_95") is not None else ""
+    accuracy, *stricter = (_percent(row.get(column)) for column in _SHARES)
+    return [
+        row["set"],
+        f"{row['samples']:,}" if "samples" in row else "",
+        accuracy,
+        interval,
+        *stricter,
+        *(str(row["published"].get(peer, "")) for peer in peers),
     ]
-    return row + [f"{peer.sets[name]:.1f}" if name in peer.sets else "" for peer in peers]
 
 
-def _by_length(name: str, one: Mapping[str, Any]) -> Iterator[list[str]]:
-    """Rows for the groups of lengths, of the benchmark that is of long texts."""
-    if name != "LTB":
-        return
-    for label, lengths in LENGTH_GROUPS.items():
-        parts = [part for length, part in one["by_length"].items() if int(length) in lengths]
-        if samples := sum(part["samples"] for part in parts):
-            correct = sum(part["correct"] for part in parts)
-            similarity = sum(part["one_minus_ned"] * part["samples"] for part in parts) / samples
-            group = {"samples": samples, "correct": correct}
-            yield [
-                f"{name}, {label} characters",
-                f"{samples:,}",
-                _percent(correct / samples),
-                _interval(group),
-                "",
-                "",
-                _percent(similarity),
-            ]
-
-
-def _notes(sets: Mapping[str, Any]) -> Iterator[str]:
+def _all_notes(results: Mapping[str, Any]) -> Iterator[str]:
+    sets = results["sets"]
+    if labels := results.get("labels"):
+        by_list = [name for name, one in sets.items() if "labels" in one]
+        others = [name for name in sets if name not in by_list]
+        yield f"Labels of {labels}: {', '.join(by_list)}." + (
+            f" Without that list, by their usual labels: {', '.join(others)}." if others else ""
+        )
     for name, one in sets.items():
-        if emptied := one.get("emptied_labels"):
-            without = _percent(emptied["word_accuracy_without"]) or "nothing"
-            yield (
-                f"{name}: of {emptied['samples']} labels the protocol leaves nothing, and {emptied['correct']} of them count as "
-                f"read, as is usual; without them the accuracy is {without}."
-            )
-        if outside := one.get("outside_charset"):
-            yield f"{name}: {outside} labels have characters that the model does not know."
-        yield from one.get("warnings", [])
+        yield from _notes(name, one)
+    yield from _unfinished(results).values()
+
+
+def _notes(name: str, one: Mapping[str, Any]) -> Iterator[str]:
+    if unlike := one.get("unlike_published"):
+        yield f"{name} was {unlike}: no published figure stands beside it."
+    if emptied := one.get("emptied_labels"):
+        without = _percent(emptied["word_accuracy_without"]) or "nothing"
+        empty = f" (empty from the first: {one['empty_labels']:,})" if one.get("empty_labels") else ""
+        yield (
+            f"{name}: of {_labels(emptied['samples'])} the protocol leaves nothing{empty}, and {emptied['correct']} of them count as "
+            f"read, as is usual; without them the accuracy is {without}."
+        )
+    if kept := one.get("as_published"):
+        yield (
+            f"{name}: the authors of SVTRv2 leave out {_labels(one['samples'] - kept['samples'])} as empty or longer than "
+            f"{BENCHMARKS[name].max_label_length} characters; without them the accuracy is "
+            f"{_percent(kept['word_accuracy']) or 'nothing'}."
+        )
+    if outside := one.get("outside_charset"):
+        yield f"{name}: {_labels(outside)} {'has' if outside == 1 else 'have'} characters that the model does not know."
+    yield from one.get("warnings", [])
+
+
+def _unfinished(results: Mapping[str, Any]) -> dict[str, str]:
+    return {name: f"{name} was not evaluated: {why}" for name, why in results.get("unfinished", {}).items()}
+
+
+def _labels(number: int) -> str:
+    return f"{number} label{'' if number == 1 else 's'}"
 
 
 def _percent(share: float | None) -> str:
-    return "" if share is None else f"{100 * share:.2f}"
-
-
-def _interval(one: Mapping[str, Any]) -> str:
-    if not one["samples"]:
-        return ""
-    low, high = wilson_interval(one["correct"], one["samples"])
-    return f"{100 * low:.1f} to {100 * high:.1f}"
+    return "" if share is None else f"{100 * rounded(share, 4):.2f}"
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

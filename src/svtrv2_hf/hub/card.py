@@ -11,6 +11,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from ..charsets import charset_of
 from ..configuration_svtrv2 import PRESETS, SVTRv2Config
+from ..evaluation.metrics import rounded
 from ..evaluation.tables import markdown
 from ..modeling_svtrv2 import SVTRv2ForCTC
 from ..processing_svtrv2 import SVTRv2Processor
@@ -51,7 +52,7 @@ def metadata(
             dataset_name=set_name,
             metric_type="accuracy",
             metric_name=METRIC[one["protocol"]],
-            metric_value=round(100 * one["word_accuracy"], 2),
+            metric_value=round(100 * rounded(one["word_accuracy"], 4), 2),
             source_name=source[0] if source else None,
             source_url=source[1] if source else None,
         )

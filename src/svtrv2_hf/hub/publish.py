@@ -95,8 +95,8 @@ def run(
     return 0
 
 
-_RESULTS = {"model", "parameters", "max_ratio", "date", "commit", "machine", "averages"}
-_RESULTS_OF_SET = {"protocol", "samples", "correct", "word_accuracy"}
+_RESULTS = {"model", "parameters", "date", "commit", "machine", "averages"}
+_RESULTS_OF_SET = {"protocol", "max_ratio", "samples", "correct", "word_accuracy"}
 
 
 def _read(results: str, folder: Path) -> dict[str, Any]:

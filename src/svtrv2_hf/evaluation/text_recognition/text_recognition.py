@@ -27,6 +27,9 @@ Returns:
         - one_minus_ned (`float`): mean of 1 - edit distance / length of the longer text, 0 to 1.
         - case_sensitive_accuracy (`float`): word accuracy if case counts, 0 to 1.
         - samples (`int`): number of texts.
+        - emptied (`int`): references of which the protocol leaves nothing. They count as read if nothing is left of the
+            prediction either; the field's evaluators have it so.
+        - word_accuracy_without_emptied (`float`): word accuracy without them, 0 to 1; NaN if nothing is left of any.
 """
 
 
@@ -52,4 +55,6 @@ class TextRecognition(evaluate.Metric):
             "one_minus_ned": score.one_minus_ned,
             "case_sensitive_accuracy": score.case_sensitive_accuracy,
             "samples": int(score.samples),
+            "emptied": int(score.emptied),
+            "word_accuracy_without_emptied": score.word_accuracy_without_emptied,
         }

@@ -1,0 +1,226 @@
+"""The tables of an evaluation, in Markdown and as CSV."""
+
+import pytest
+
+from svtrv2_hf.data.sources import Sample
+from svtrv2_hf.evaluation.benchmarks import BENCHMARKS, averages, wilson_interval
+from svtrv2_hf.evaluation.evaluator import Reading
+from svtrv2_hf.evaluation.results import SetResult
+from svtrv2_hf.evaluation.tables import csv_rows, markdown
+
+
+ASCII = "".join(map(chr, range(32, 127)))
+
+
+def one_set(readings, protocol="english", max_label_length=None, **more):
+    """What `evaluate_set` makes of pairs of label and reading."""
+    result = SetResult(protocol, ASCII, max_label_length)
+    for label, text in readings:
+        result.add(Reading(Sample(b"", label, label), text, size=(1, 1)))
+    return {"protocol": protocol, "max_ratio": 12, **result.to_dict(), **more}
+
+
+def counted(name, share, **more):
+    """A benchmark with as many samples as it should have, of which a share is right."""
+    samples = BENCHMARKS[name].samples
+    correct = round(share * samples)
+    figures = {"samples": samples, "correct": correct, "word_accuracy": correct / samples, "one_minus_ned": 0.5}
+    more = {"case_sensitive_accuracy": 0.25, "agreeing": {"but_for_case": 0}, "by_length": {}, **more}
+    return {"protocol": BENCHMARKS[name].protocol, "max_ratio": 12, **figures, **more}
+
+
+def results(sets, **more):
+    """What `svtrv2 evaluate` writes."""
+    return {
+        "model": "mine",
+        "parameters": 1_234_567,
+        "date": "today",
+        "commit": None,
+        "machine": "a machine",
+        "sets": sets,
+        "averages": averages({name: (one["samples"], one["correct"]) for name, one in sets.items()}),
+        **more,
+    }
+
+
+def tables(found):
+    """The rows of the Markdown tables, as dictionaries by the header of their column, by their name."""
+    rows, header = {}, None
+    for line in markdown(found).splitlines():
+        if not line.startswith("|"):
+            header = None
+            continue
+        cells = [cell.strip() for cell in line.strip("|").split(" | ")]
+        if header is None:
+            header = cells
+        elif not set(line) <= set("|-:"):
+            rows[cells[0]] = dict(zip(header, cells, strict=True))
+    return rows
+
+
+def csv_table(found):
+    """The rows of the CSV file, likewise."""
+    header, *rows = csv_rows(found)
+    return {row[0] if row[0] not in ("arithmetic average", "weighted average") else f"{row[1]}: {row[0]}":
+            dict(zip(header, row, strict=True)) for row in rows}  # fmt: skip
+
+
+LTB = [("a" * 30, "a" * 30), ("a" * 26, "b"), ("a" * 35, "a" * 35), ("a" * 36, "a" * 36), ("a" * 60, "")]
+
+
+def test_each_group_of_lengths_of_ltb_has_a_row_and_what_is_published_stands_beside_the_first():
+    found = results({"LTB": one_set(LTB)})
+    rows = tables(found)
+    assert list(rows) == ["LTB", "LTB 26-35", "LTB 36-55", "LTB 56+"]
+    assert [(row["samples"], row["word accuracy"]) for row in rows.values()] == [
+        ("5", "60.00"),
+        ("3", "66.67"),
+        ("1", "100.00"),
+        ("1", "0.00"),
+    ]
+    assert {name: row["SVTRv2-B [1]"] for name, row in rows.items()} == {
+        "LTB": "",
+        "LTB 26-35": "50.23",
+        "LTB 36-55": "",
+        "LTB 56+": "",
+    }
+    assert float(rows["LTB 26-35"]["1-NED"]) == pytest.approx(100 * 2 / 3, abs=0.01)
+    assert "[1] As published by the authors, trained on Union14M-L-Filter." in markdown(found)
+
+    lines = csv_table(found)
+    assert list(lines) == list(rows)
+    assert lines["LTB 26-35"]["SVTRv2-B (Union14M-L-Filter)"] == pytest.approx(0.5023)
+    assert lines["LTB"]["SVTRv2-B (Union14M-L-Filter)"] == ""
+    assert (lines["LTB 26-35"]["samples"], lines["LTB 26-35"]["correct"]) == (3, 2)
+
+
+def test_published_figures_and_averages_stand_beside_all_six_common_sets():
+    common = [name for name, benchmark in BENCHMARKS.items() if benchmark.group == "Common"]
+    found = results({name: counted(name, share) for name, share in zip(common, [1, 0.5, 0.5, 0, 0, 0], strict=True)})
+    rows = tables(found)
+    assert list(rows) == [*common, "arithmetic average", "weighted average"]
+    # The paper's table 1: the README of OpenOCR has the two columns exchanged.
+    assert [rows[name]["SVTRv2-B [1]"] for name in ("IIIT5k", "SVT", "IC13_857")] == ["99.2", "98.0", "98.7"]
+    assert rows["SVT"]["SVTRv2-B [2]"] == "94.0"
+    assert rows["arithmetic average"]["SVTRv2-T [1]"] == "94.78"
+    assert rows["arithmetic average"]["word accuracy"] == f"{100 * (1 + 324 / 647 + 428 / 857) / 6:.2f}"
+    assert rows["weighted average"]["word accuracy"] == f"{100 * (3000 + 324 + 428) / 7248:.2f}"
+    assert rows["weighted average"]["SVTRv2-T [1]"] == ""
+    low, high = wilson_interval(324, 647)
+    assert rows["SVT"]["95 %"] == f"{100 * low:.1f} to {100 * high:.1f}"
+    assert "[2] As published by the authors, trained on MJ+ST." in markdown(found)
+    lines = csv_table(found)
+    assert lines["Common: arithmetic average"]["SVTRv2-T (Union14M-L-Filter)"] == pytest.approx(0.9478)
+    assert lines["SVT"]["low_95"] == pytest.approx(low, abs=1e-6)
+
+
+def test_an_average_of_some_sets_has_nothing_published_beside_it():
+    rows = tables(results({"IIIT5k": counted("IIIT5k", 1), "SVT": counted("SVT", 0)}))
+    assert rows["arithmetic average of 2 sets"]["word accuracy"] == "50.00"
+    assert rows["arithmetic average of 2 sets"]["SVTRv2-T [1]"] == ""
+    assert rows["IIIT5k"]["SVTRv2-T [1]"] == "98.6"
+    assert "average" not in markdown(results({"SVT": counted("SVT", 0)}))
+
+
+def test_what_is_published_of_ost_is_the_average_alone():
+    rows = tables(results({name: counted(name, 0.5) for name in ("OST-Weak", "OST-Heavy")}))
+    assert rows["arithmetic average"]["SVTRv2-B [1]"] == "80.0"
+    assert rows["OST-Weak"]["SVTRv2-B [1]"] == ""
+
+
+def test_chinese_benchmarks_and_other_sets_have_tables_of_their_own():
+    sets = {
+        "SVT": counted("SVT", 1),
+        "BCTR-Web": counted("BCTR-Web", 1),
+        "plates": one_set([("\u4eacA", "\u4eacA")], "chinese"),
+        "words": one_set([("a|b", "a|b")]),
+    }
+    text = markdown(results(sets))
+    headings = [line for line in text.splitlines() if line.startswith("**")]
+    assert headings == [
+        "**Common** (letters and digits, case ignored)",
+        "**Chinese** (all but spaces, case ignored)",
+        "**Other sets, chinese protocol** (all but spaces, case ignored)",
+        "**Other sets** (letters and digits, case ignored)",
+    ]
+    rows = tables(results(sets))
+    assert rows["BCTR-Web"]["SVTRv2-B [3]"] == "83.3"
+    assert not any("SVTRv2" in column for column in rows["plates"])
+
+
+def test_nothing_published_stands_beside_a_set_that_was_read_otherwise():
+    common = [name for name, benchmark in BENCHMARKS.items() if benchmark.group == "Common"]
+    found = results({name: counted(name, 0.5) for name in common})
+    found["sets"]["SVT"]["unlike_published"] = "read at a max ratio of 4, not 12"
+    found["sets"]["SVT"]["max_ratio"] = 4
+    rows = tables(found)
+    assert (rows["SVT"]["SVTRv2-T [1]"], rows["SVTP"]["SVTRv2-T [1]"]) == ("", "90.5")
+    assert rows["arithmetic average"]["SVTRv2-T [1]"] == ""
+    text = markdown(found)
+    assert "- SVT was read at a max ratio of 4, not 12: no published figure stands beside it." in text
+    assert text.startswith(
+        f"mine, 1.23 M parameters, max ratio 12 on {' and '.join(n for n in common if n != 'SVT')}, "
+    )
+    assert "max ratio 4 on SVT; today, commit unknown, a machine." in text
+    assert csv_table(found)["SVT"]["max_ratio"] == 4
+
+    alone = results({"SVT": found["sets"]["SVT"]})
+    assert not any("SVTRv2" in column for column in tables(alone)["SVT"])
+    assert markdown(alone).startswith("mine, 1.23 M parameters, max ratio 4; today")
+
+
+def test_one_error_in_400000_is_not_rounded_away():
+    found = results({"U14M-General": counted("U14M-General", 399_999 / 400_000), "SVT": counted("SVT", 1)})
+    rows = tables(found)
+    assert (rows["U14M-General"]["word accuracy"], rows["SVT"]["word accuracy"]) == ("99.99", "100.00")
+    assert (
+        tables(results({"U14M-General": counted("U14M-General", 1 / 400_000)}))["U14M-General"]["word accuracy"]
+        == "0.01"
+    )
+    many = SetResult("english", "a")
+    many.score.samples, many.score.correct = 3_000_000, 2_999_999
+    assert many.to_dict()["word_accuracy"] == 0.999999
+
+
+def test_sets_that_were_not_evaluated_are_named():
+    found = results({"words": one_set([("a", "a")])}, unfinished={"SVT": "OSError: no connection"})
+    assert "- SVT was not evaluated: OSError: no connection" in markdown(found)
+    line = csv_table(found)["SVT"]
+    assert (line["word_accuracy"], line["notes"]) == ("", "SVT was not evaluated: OSError: no connection")
+    nothing = results({}, unfinished={"SVT": "not reached"})
+    assert markdown(nothing).splitlines() == [
+        "mine, 1.23 M parameters; today, commit unknown, a machine.", "", "- SVT was not evaluated: not reached",
+    ]  # fmt: skip
+    assert [row[0] for row in csv_rows(nothing)] == ["set", "SVT"]
+
+
+def test_a_set_without_samples_has_no_figures():
+    rows = tables(results({"empty": one_set([])}))
+    assert rows["empty"] == {
+        "set": "empty", "samples": "0", "word accuracy": "", "95 %": "", "case counts": "",
+        "signs and spaces count": "", "1-NED": "",
+    }  # fmt: skip
+    assert csv_table(results({"empty": one_set([])}))["empty"]["word_accuracy"] == ""
+
+
+def test_notes_tell_what_is_odd_about_labels():
+    odd = one_set([("!?", ""), ("\u4e2d", "a"), ("ab", "ab"), ("ac", "ab")])
+    assert "odd: of 2 labels the protocol leaves nothing, and 1 of them count as read" in markdown(
+        results({"odd": odd})
+    )
+    assert "without them the accuracy is 50.00" in markdown(results({"odd": odd}))
+    assert "blank: of 1 label the protocol leaves nothing (empty from the first: 1)" in markdown(
+        results({"blank": one_set([("", "a")])})
+    )
+    long = one_set([("a" * 26, "b"), ("", "b"), ("a", "a"), ("a", "b")], max_label_length=25)
+    assert (
+        "IIIT5k: the authors of SVTRv2 leave out 2 labels as empty or longer than 25 characters; without them the accuracy is 50.00."
+        in markdown(results({"IIIT5k": long}))
+    )
+    assert csv_table(results({"IIIT5k": long}))["IIIT5k"]["accuracy_as_published"] == 0.5
+    line = csv_table(results({"odd": {**odd, "labels": "labels_official.tsv"}}))["odd"]
+    assert (line["accuracy_without_emptied_labels"], line["labels"]) == (0.5, "labels_official.tsv")
+    assert line["notes"].startswith("odd: of 2 labels the protocol leaves nothing, and 1 of them")
+    unknown = one_set([("caf\u00e9", "cafe")], "chinese")
+    assert "cafes: 1 label has characters that the model does not know" in markdown(results({"cafes": unknown}))
+    assert "- something is wrong" in markdown(results({"bad": {**unknown, "warnings": ["something is wrong"]}}))
