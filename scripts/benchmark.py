@@ -34,15 +34,16 @@ from transformers import AutoModelForCTC, AutoProcessor
 from transformers.utils import logging
 
 from svtrv2_hf import SVTRv2Config, SVTRv2ForCTC, SVTRv2ImageProcessor, load_rgb
+from svtrv2_hf.checkpoint import checkpoint_folder
 from svtrv2_hf.configuration_svtrv2 import PRESETS
 from svtrv2_hf.conversion import convert_state_dict, infer_config
 from svtrv2_hf.data.sources import open_source
-from svtrv2_hf.evaluation.provenance import provenance
+from svtrv2_hf.evaluation.provenance import check_output, provenance
 from svtrv2_hf.evaluation.speed import (
     compile_for_reading,
     fresh,
-    open_images,
     paired_ratio,
+    read_images,
     summary,
     time_in_turn,
 )
@@ -61,7 +62,7 @@ SINGLE = 8  # images read one at a time in a round
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=list(PRESETS), default="tiny", help="ours, with random weights")
-    parser.add_argument("--model", help="ours, a saved recogniser instead")
+    parser.add_argument("--model", help="ours, a saved recogniser instead, or default")
     parser.add_argument("--reference", type=Path, help="a checkout of Topdu/OpenOCR")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=30, help="of the forward pass")
@@ -75,12 +76,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--limit", type=int, help="images to read of each source, its first ones")
     parser.add_argument("--output", type=Path, help="write the figures to this JSON file, too")
     arguments = parser.parse_args(argv)
+    folder = checkpoint_folder(arguments.model) if arguments.model else None
+    if arguments.output:
+        check_output(arguments.output)
     torch.set_num_threads(arguments.threads)
     logging.set_verbosity_error()
 
-    if arguments.model:
-        model = AutoModelForCTC.from_pretrained(arguments.model).eval()
-        processor = AutoProcessor.from_pretrained(arguments.model)
+    if folder is not None:
+        model = AutoModelForCTC.from_pretrained(folder).eval()
+        processor = AutoProcessor.from_pretrained(folder)
     else:
         model, processor = fresh(arguments.size)
     results: dict[str, Any] = {
@@ -103,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         results["transformers"] = transformers.__version__
         results["peers"] = [{key: getattr(peer, key) for key in ("name", "note", "parameters")} for peer in peers]
         if arguments.images:
-            samples = open_images(arguments.images)
+            samples = list(read_images(arguments.images))
             samples = samples[:: max(1, len(samples) // BATCH)][:BATCH]  # from all over the source
             images = [load_rgb(sample.image, name=sample.name) for sample in samples]
             results["peer_images"] = {"source": Path(arguments.images).name, "images": len(images)}

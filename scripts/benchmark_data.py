@@ -37,7 +37,7 @@ from svtrv2_hf.data.augmentation import OPERATIONS, Augmentation
 from svtrv2_hf.data.buckets import BucketBatches, Position
 from svtrv2_hf.data.labels import LabelEncoder
 from svtrv2_hf.data.sources import open_source
-from svtrv2_hf.evaluation.provenance import provenance
+from svtrv2_hf.evaluation.provenance import check_output, provenance
 from svtrv2_hf.image_processing_svtrv2 import resize
 from svtrv2_hf.processing_svtrv2 import pad_labels
 from svtrv2_hf.synthetic.atlas import build_atlas
@@ -60,6 +60,8 @@ def main() -> None:
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--output", type=Path, help="write the figures to this JSON file, too")
     arguments = parser.parse_args()
+    if arguments.output:
+        check_output(arguments.output)
     torch.set_num_threads(1)
     logging.set_verbosity_error()
     logging.disable_progress_bar()

@@ -34,7 +34,7 @@ from svtrv2_hf import ENGLISH_94, SVTRv2Config, SVTRv2ForCTC, SVTRv2ImageProcess
 from svtrv2_hf.configuration_svtrv2 import PRESETS
 from svtrv2_hf.data.buckets import TrainingBatches
 from svtrv2_hf.data.labels import LabelEncoder
-from svtrv2_hf.evaluation.provenance import provenance
+from svtrv2_hf.evaluation.provenance import check_output, provenance
 from svtrv2_hf.evaluation.speed import multiply_adds, paired_ratio, synchronizer, time_in_turn
 from svtrv2_hf.training.arguments import SVTRv2TrainingArguments
 from svtrv2_hf.training.trainer import SVTRv2Trainer
@@ -62,6 +62,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--reference", type=Path, help="a checkout of Topdu/OpenOCR")
     parser.add_argument("--output", type=Path, help="write the figures to this JSON file, too")
     arguments = parser.parse_args(argv)
+    if arguments.output:
+        check_output(arguments.output)
     logging.set_verbosity_error()
     device, dtype = torch.device(arguments.device), getattr(torch, arguments.dtype)
     results = {

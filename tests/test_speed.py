@@ -5,6 +5,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -43,7 +44,7 @@ def data(tmp_path):
 
 @pytest.fixture
 def images(data):
-    return speed.open_images(str(data))
+    return list(speed.read_images(str(data)))
 
 
 class Device:
@@ -125,6 +126,59 @@ def test_latency_of_a_set_is_the_mean_over_its_images(model, processor, images):
     assert latency["sizes"]["64 x 64"] == 1  # of "I"
 
 
+def test_the_latency_ends_when_the_device_is_done(model, processor, images, monkeypatch):
+    """On CUDA a call returns before its work is done."""
+    device = Device()
+    monkeypatch.setattr(speed, "synchronizer", lambda _: device.synchronize)
+    monkeypatch.setattr(type(model), "forward", lambda *_: device.work("forward", 0.005)())
+    assert speed.latency_of_set(model, processor, images, device.clock)["mean_ms"] == pytest.approx(5.0)
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "fits", "most", "expected"),
+    [
+        (lambda n: 10 + n, 10**6, 1024, (1024, "limit")),  # where 512 gain 1.9 percent, and both 2.9
+        (lambda n: 10 + n + (n > 16) * n, 10**6, 1024, (16, "rate")),
+        (lambda n: 10 + n + (n == 8) * 20, 10**6, 64, (64, "limit")),  # 8 alone are slow, by chance
+        (lambda n: 10 + n, 20, 1024, (16, "memory")),
+    ],
+)
+def test_the_best_batch_is_searched_by_doubling(model, monkeypatch, milliseconds, fits, most, expected):
+    device = Device()
+    monkeypatch.setattr(speed, "synchronizer", lambda _: device.synchronize)
+    monkeypatch.setattr(speed, "_random", lambda model, number, size: number)
+
+    def forward(model, number):
+        if number > fits:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        device.work("forward", milliseconds(number) / 1000)()
+        return SimpleNamespace(logits=None)
+
+    monkeypatch.setattr(type(model), "forward", forward)
+    assert speed.best_batch_size(model, (32, 128), device.clock, most) == expected
+
+
+def test_the_published_latency_is_that_of_the_size(model):
+    assert speed.published_latency(speed.fresh("tiny")[0].config) == 5.0
+    assert speed.published_latency(speed.fresh("base")[0].config) == 7.0
+    assert speed.published_latency(model.config) is None
+
+
+def test_the_compiled_pipeline_reads_the_same_without_sizes_beside_the_image(model, processor, monkeypatch):
+    calls = []
+
+    def compile_for_reading(model):
+        return lambda *arguments, **options: calls.append((len(arguments), options)) or model(*arguments, **options)
+
+    monkeypatch.setattr(speed, "compile_for_reading", compile_for_reading)
+    words = [draw("word"), draw("another")]
+    timed = speed.TimedPipeline(model=model, processor=processor)
+    expected = timed(words, batch_size=1)
+    timed.model = speed._OneImageCompiled(model)
+    assert timed(words, batch_size=1) == expected
+    assert calls == [(1, {})] * 2
+
+
 def test_the_timed_pipeline_reads_as_the_pipeline_does(model, processor):
     words = [draw("word"), draw("another")]
     timed = speed.TimedPipeline(model=model, processor=processor)
@@ -153,31 +207,45 @@ def test_peak_memory_is_what_a_call_needs_for_a_while():
 
 
 def test_images_of_a_folder_and_of_a_source(data):
-    of_source, of_folder = speed.open_images(str(data)), speed.open_images(str(data / "images"))
+    of_source, of_folder = (list(speed.read_images(str(place))) for place in (data, data / "images"))
     assert [image.text for image in of_source] == ["one", "seventeen words", "I", "four"]
     assert [image.image for image in of_source] == [image.image for image in of_folder]
     assert of_folder[0].name.endswith("0.png")
-    assert len(speed.open_images(str(data), limit=3)) == len(speed.open_images(str(data / "images"), limit=3)) == 3
+    for place in (data, data / "images"):
+        assert len(list(speed.read_images(str(place), limit=3))) == 3
 
 
 def test_no_images(tmp_path):
     with pytest.raises(FileNotFoundError, match="no data"):
-        speed.open_images(str(tmp_path))
+        speed.read_images(str(tmp_path))
 
 
 # --- the whole
 
 
-def test_benchmark(model, processor, images, monkeypatch):
+def test_benchmark(model, processor, data, monkeypatch):
     monkeypatch.setattr(speed, "compile_for_reading", lambda model: model)
-    results = speed.benchmark(model, processor, images, rounds=2, batch_sizes=(2, 1), compiled=True)
+    monkeypatch.setattr(
+        speed, "best_batch_size", lambda model, size: (4, "memory") if size == (32, 640) else (2, "rate")
+    )
+    results = speed.benchmark(model, processor, str(data), rounds=2, batch_sizes=(2, 1), compiled=True)
     assert results["parameters"] == model.num_parameters()
     sizes = [(64, 64), (48, 96), (40, 112), (32, 128), (32, 256), (32, 640)]
     assert [(row["mode"], row["height"], row["width"], row["batch_size"]) for row in results["forward"]] == [
-        (mode, *size, batch_size) for mode in ("eager", "compiled") for size in sizes for batch_size in (1, 2)
+        (mode, *size, batch_size)
+        for mode in ("eager", "compiled")
+        for size in sizes
+        for batch_size in ((1, 2, 4) if size == (32, 640) else (1, 2))
     ]
+    assert len({row["peak_bytes"] is None for row in results["forward"]}) == 1, (
+        "the compiled model's memory is measured, too"
+    )
     assert all(row["p90_ms"] >= row["median_ms"] > 0 for row in results["forward"])
-    assert [row["batch_size"] for row in results["reading"]] == [1, 2]
+    assert [(row["mode"], row["batch_size"]) for row in results["reading"]] == [
+        ("eager", 1),
+        ("eager", 2),
+        ("compiled", 1),
+    ]
     for row in results["reading"]:
         assert sum(row["shares"].values()) == pytest.approx(1)
         assert all(0 < share < 1 for share in row["shares"].values())
@@ -186,19 +254,30 @@ def test_benchmark(model, processor, images, monkeypatch):
     assert text == speed.render(results)
     first = results["forward"][0]
     assert f"| 64 x 64 | {results['multiply_adds'][0][2] / 1e9:.3f} | eager | {first['median_ms']:.2f} |" in text
-    assert text.count("| compiled |") == len(sizes)
+    assert text.count("| compiled |") == len(sizes) + 1
+    assert "Of 32 x 640, more than 4 images together were not measured" in text
+    [long] = [line for line in text.splitlines() if line.startswith("| 32 x 640 |") and "| eager |" in line]
+    rates = {
+        row["batch_size"]: row["images_per_second"]
+        for row in results["forward"]
+        if row["width"] == 640 and row["mode"] == "eager"
+    }
+    best = max(rates, key=rates.get)
+    assert f"| {rates[best]:,.0f} | {best} |" in long
     assert f"{results['latency_of_set']['mean_ms']:.2f} ms" in text
     tables = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]
     assert [len({line.count("|") for line in block}) for block in tables] == [1, 1]
 
 
-def test_without_images_the_table_says_so(model, processor):
+def test_without_images_the_table_says_so(model, processor, monkeypatch):
+    monkeypatch.setattr(speed, "best_batch_size", lambda *_: (1, "rate"))
     results = speed.benchmark(model, processor, rounds=1, batch_sizes=(1,))
     assert "no images were given" in speed.render(results)
     assert not any(row["mode"] == "compiled" for row in results["forward"])
 
 
-def test_a_guidance_branch_is_not_counted(processor, config):
+def test_a_guidance_branch_is_not_counted(processor, config, monkeypatch):
+    monkeypatch.setattr(speed, "best_batch_size", lambda *_: (1, "rate"))
     config.use_guidance = True
     model = SVTRv2ForCTC(config).eval()
     results = speed.benchmark(model, processor, rounds=1, batch_sizes=(1,))
@@ -208,6 +287,7 @@ def test_a_guidance_branch_is_not_counted(processor, config):
 def test_a_compiled_model_that_computes_something_else_is_refused(model, processor, config, monkeypatch):
     other = type(model)(config).eval()
     monkeypatch.setattr(speed, "compile_for_reading", lambda model: other)
+    monkeypatch.setattr(speed, "best_batch_size", lambda *_: (1, "rate"))
     with pytest.raises(RuntimeError, match="disagree by"):
         speed.benchmark(model, processor, rounds=1, batch_sizes=(1,), compiled=True)
 

@@ -2,6 +2,7 @@
 """PP-OCRv6 by RapidOCR, whose package brings the weights."""
 
 from collections.abc import Sequence
+from importlib.metadata import version
 
 import numpy as np
 from PIL import Image
@@ -13,7 +14,6 @@ class RapidOcr(Peer):
     """The steps of `RapidOCR()(image, use_det=False, use_cls=False)`, which takes a single image, for a list of them."""
 
     name = "PP-OCRv6 small, RapidOCR"
-    note = "onnxruntime, trained weights; 48 pixels high and at least 320 wide, as RapidOCR does"
     trained = True
 
     def __init__(self, settings: Settings):
@@ -21,6 +21,10 @@ class RapidOcr(Peer):
             from rapidocr import RapidOCR
         except ImportError as error:
             raise UnavailableError(f"pip install rapidocr onnxruntime ({error})") from error
+        self.note = (
+            f"rapidocr {version('rapidocr')} by onnxruntime {version('onnxruntime')}, trained weights; 48 pixels high and at least 320 "
+            "wide, as RapidOCR does"
+        )
         self.engine = RapidOCR(
             params={
                 "Global.log_level": "error",

@@ -5,6 +5,7 @@ import hashlib
 import os
 import platform
 import subprocess
+import tempfile
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -17,6 +18,24 @@ from huggingface_hub import try_to_load_from_cache
 def provenance() -> dict[str, Any]:
     """Commit, date, versions and machine of this moment, as JSON holds them."""
     return {"commit": commit(), "date": date(), "versions": versions(), "machine": machine()}
+
+
+def check_output(name: str | Path) -> None:
+    """Makes the folder of a results file, and tries to write there, before the work that would be lost.
+
+    Raises:
+        ValueError: it cannot be written.
+    """
+    path = Path(name)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            path.open("a").close()
+        else:
+            with tempfile.TemporaryFile(dir=path.parent):
+                pass
+    except OSError as error:
+        raise ValueError(f"--output {name} cannot be written: {error.strerror}.") from error
 
 
 def commit() -> str | None:

@@ -6,10 +6,12 @@ round, so that whatever else the machine does falls on all of it.
 """
 
 import ctypes
+import json
 import statistics
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -22,7 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from ..charsets import ENGLISH_94, build_tokenizer
-from ..configuration_svtrv2 import SVTRv2Config
+from ..configuration_svtrv2 import PRESETS, SVTRv2Config
 from ..data.sources import Sample, open_source
 from ..image_processing_svtrv2 import SVTRv2ImageProcessor, load_rgb
 from ..modeling_svtrv2 import SVTRv2ForCTC
@@ -32,6 +34,7 @@ from .provenance import provenance
 
 
 BATCH_SIZES = (1, 8, 32)
+MOST_TOGETHER = 1024  # images that the search for the best batch size tries at most
 WIDE_RATIOS = (2, 5)  # widths of lines, in units of those of words
 COMPILING = 'torch.compile(model, fullgraph=True, dynamic=False, options={"freezing": True})'
 
@@ -53,8 +56,8 @@ def fresh(size: str) -> tuple[SVTRv2ForCTC, SVTRv2Processor]:
     return model, SVTRv2Processor(SVTRv2ImageProcessor(), build_tokenizer(ENGLISH_94))
 
 
-def open_images(place: str, limit: int = 3000) -> list[Sample]:
-    """The image files in a folder, or else those of a source, as [`open_source`] takes it; still encoded, in memory.
+def read_images(place: str, limit: int = 3000) -> Iterator[Sample]:
+    """Reads the image files in a folder, or else those of a source, as [`open_source`] takes it; they stay encoded.
 
     Args:
         place: the folder, or the source.
@@ -68,14 +71,15 @@ def open_images(place: str, limit: int = 3000) -> list[Sample]:
     if folder.is_dir():
         files = sorted(file for file in folder.iterdir() if file.suffix.lower() in extensions)
         if files:
-            return [Sample(file.read_bytes(), "", str(file)) for file in files[:limit]]
-    return list(islice(open_source(place).read(), limit))
+            return (Sample(file.read_bytes(), "", str(file)) for file in files[:limit])
+    return islice(open_source(place).read(), limit)
 
 
 def benchmark(
     model: SVTRv2ForCTC,
     processor: SVTRv2Processor,
-    images: Sequence[Sample] = (),
+    images: str | None = None,
+    limit: int = 3000,
     rounds: int = 10,
     batch_sizes: Sequence[int] = BATCH_SIZES,
     compiled: bool = False,
@@ -85,23 +89,28 @@ def benchmark(
     Args:
         model: in evaluation mode.
         processor: tells the sizes that images are resized to.
-        images: files to read from end to end; none for the model alone.
+        images: a place of files to read from end to end, as [`read_images`] takes it; `None` for the model alone.
+        limit: how many of them to read.
         rounds: how often everything is timed.
-        batch_sizes: images computed together; 1 gives the latency.
+        batch_sizes: images computed together; 1 gives the latency. For each image size, the best one is searched and added.
         compiled: measure the compiled model, too. Each image size and batch size is compiled on its own, which takes
             about half a minute each.
 
     Returns:
         Figures that JSON can hold and [`render`] makes tables of: where they are from, `parameters` (those of the guidance branch
-        left out, since reading has no use for them), `multiply_adds` of each size, `forward` (a row for each size, batch
-        size and mode: milliseconds of a call, images a second, and the bytes it needs at its peak beside the weights), and of
-        images `reading` and `latency_of_set`.
+        left out, since reading has no use for them), `multiply_adds` of each size, `best_batch` (for each size, and what ended
+        the search), `forward` (a row for each size, batch size and mode: milliseconds of a call, images a second, and the bytes
+        it needs at its peak beside the weights), and of images `reading` and `latency_of_set`.
 
     Raises:
         RuntimeError: the compiled model computes something else.
+        FileNotFoundError, ValueError: there are no images.
         UnreadableImageError: an image cannot be read.
     """
+    samples = list(read_images(images, limit)) if images is not None else []
     sizes, batch_sizes = _sizes(processor), sorted(set(batch_sizes))
+    best = {size: best_batch_size(model, size) for size in tqdm(sizes, desc="best batch", disable=None)}
+    shapes = [Shape(*size, number) for size in sizes for number in sorted({*batch_sizes, best[size][0]})]
     results: dict[str, Any] = {
         **provenance(),
         "threads": torch.get_num_threads(),
@@ -113,12 +122,63 @@ def benchmark(
         "rounds": rounds,
         "multiply_adds": [[*size, multiply_adds(model, size)] for size in sizes],
         "compiling": COMPILING if compiled else None,
-        "forward": _forward(model, sizes, batch_sizes, rounds, compiled),
+        "best_batch": [[*size, *best[size]] for size in sizes],
+        "forward": _forward(model, shapes, batch_sizes[-1], rounds, compiled),
     }
-    if images:
-        results["latency_of_set"] = latency_of_set(model, processor, images)
-        results["reading"] = _reading(model, processor, images, sorted({batch_sizes[0], batch_sizes[-1]}))
+    if images is not None:
+        results["latency_of_set"] = {
+            **latency_of_set(model, processor, samples),
+            "published": published_latency(model.config),
+        }
+        cases = [("eager", number) for number in sorted({batch_sizes[0], batch_sizes[-1]})]
+        cases += [("compiled", 1)] if compiled else []
+        results["reading"] = _reading(model, processor, images, samples, cases)
     return results
+
+
+@torch.no_grad()
+def best_batch_size(
+    model: SVTRv2ForCTC, size: Size, clock: Callable[[], float] = time.perf_counter, most: int = MOST_TOGETHER
+) -> tuple[int, str]:
+    """The batch size at which most images a second of `size` go through the model; found by doubling.
+
+    A batch counts as better if it gains 2 percent. The median of at least three calls and a quarter of a second decides.
+
+    Returns:
+        the batch size, and what ended the search: "rate", after two doublings without gain; "memory", if twice as many do not
+        fit; or "limit", that of `most` images.
+    """
+    synchronize = synchronizer(model.device)
+    best, best_rate, number = 1, 0.0, 1
+    while number <= most and number <= 4 * best:
+        try:
+            run = _call(model, _random(model, number, size))
+            run()
+            seconds: list[float] = []
+            while len(seconds) < 3 or sum(seconds) < 0.25:
+                synchronize()
+                start = clock()
+                run()
+                synchronize()
+                seconds.append(clock() - start)
+        except torch.OutOfMemoryError:
+            torch.cuda.empty_cache()
+            return best, "memory"
+        if (rate := number / statistics.median(seconds)) > 1.02 * best_rate:
+            best, best_rate = number, rate
+        number *= 2
+    return best, "rate" if number > 4 * best else "limit"
+
+
+def published_latency(config: SVTRv2Config) -> float | None:
+    """Milliseconds that the authors published for a model of this size, on one NVIDIA 1080Ti; `None` if they have not."""
+    sizes = {"SVTRv2-T": "tiny", "SVTRv2-S": "small", "SVTRv2-B": "base"}
+    # not by `benchmarks.PUBLISHED`: scores need the train extra, and speed does not
+    for result in json.loads(Path(__file__).with_name("published.json").read_text(encoding="utf-8")):
+        preset = PRESETS[sizes[result["system"]]]
+        if result["latency_ms"] is not None and all(getattr(config, key) == value for key, value in preset.items()):
+            return float(result["latency_ms"])
+    return None
 
 
 @torch.no_grad()
@@ -235,30 +295,61 @@ class TimedPipeline(SVTRv2TextRecognitionPipeline):
         return result
 
 
+class _OneImageCompiled:
+    """A model in a pipeline that passes single images, compiled for the size of each; sizes beside them would break the graph."""
+
+    def __init__(self, model: SVTRv2ForCTC):
+        self.dtype = model.dtype
+        self._fast = compile_for_reading(model)
+
+    def __call__(self, pixel_values: torch.Tensor, **_: Any) -> Any:
+        return self._fast(pixel_values)
+
+
 def _reading(
-    model: SVTRv2ForCTC, processor: SVTRv2Processor, images: Sequence[Sample], batch_sizes: Sequence[int]
+    model: SVTRv2ForCTC,
+    processor: SVTRv2Processor,
+    place: str,
+    samples: Sequence[Sample],
+    cases: Sequence[tuple[str, int]],
 ) -> list[dict[str, Any]]:
-    """Images a second from files to texts, by the pipeline; part by part of the images, in turn by batch size."""
-    pipelines = {size: TimedPipeline(model=model, processor=processor, device=model.device) for size in batch_sizes}
-    files = [image.image for image in images]
-    part = max(batch_sizes) * 4
-    for size, pipeline in pipelines.items():
-        pipeline(files[:part], batch_size=size)
+    """Images a second from files to texts, by the pipeline; part by part of the images, in turn by mode and batch size.
+
+    Args:
+        model, processor: of the pipeline.
+        place: of the files, which are read again from there.
+        samples: what lies there, to be ready for it all.
+        cases: modes, "eager" or "compiled", and batch sizes.
+    """
+    pipelines = {case: TimedPipeline(model=model, processor=processor, device=model.device) for case in cases}
+    part = 4 * max(number for _, number in cases)
+    readers = {case: read_images(place, len(samples)) for case in cases}
+    for (mode, number), pipeline in pipelines.items():
+        if mode == "compiled":
+            of_each_size = {processor.image_processor.prepare(load_rgb(one.image)).shape: one.image for one in samples}
+            pipeline.model = _OneImageCompiled(model)
+            with _graphs(len(of_each_size)):
+                pipeline(list(of_each_size.values()), batch_size=number)
+        else:
+            pipeline([one.image for one in samples[:part]], batch_size=number)
         pipeline.seconds.clear()
-    seconds: dict[int, float] = defaultdict(float)
-    for start in tqdm(range(0, len(files), part), desc="reading files", unit="part", disable=None):
-        for size, pipeline in pipelines.items():
+    seconds: dict[tuple[str, int], float] = defaultdict(float)
+    for _ in tqdm(range(0, len(samples), part), desc="reading files", unit="part", disable=None):
+        for case, pipeline in pipelines.items():
             began = time.perf_counter()
-            pipeline(files[start : start + part], batch_size=size)
-            seconds[size] += time.perf_counter() - began
+            files = [one.image for one in islice(readers[case], part)]
+            pipeline.seconds["files"] += time.perf_counter() - began
+            pipeline(files, batch_size=case[1])
+            seconds[case] += time.perf_counter() - began
     rows = []
-    for size, pipeline in pipelines.items():
-        shares = {step: of_step / seconds[size] for step, of_step in pipeline.seconds.items()}
+    for case, pipeline in pipelines.items():
+        shares = {step: of_step / seconds[case] for step, of_step in pipeline.seconds.items()}
         rows.append(
             {
-                "batch_size": size,
-                "images": len(files),
-                "images_per_second": len(files) / seconds[size],
+                "mode": case[0],
+                "batch_size": case[1],
+                "images": len(samples),
+                "images_per_second": len(samples) / seconds[case],
                 "shares": {**shares, "rest": 1 - sum(shares.values())},
             }
         )
@@ -267,10 +358,9 @@ def _reading(
 
 @torch.no_grad()
 def _forward(
-    model: SVTRv2ForCTC, sizes: Sequence[Size], batch_sizes: Sequence[int], rounds: int, compiled: bool
+    model: SVTRv2ForCTC, shapes: Sequence[Shape], images: int, rounds: int, compiled: bool
 ) -> list[dict[str, Any]]:
-    """A row for each size, batch size and mode: all of them timed in turn, each on as many images a round."""
-    shapes = [Shape(*size, batch_size) for size in sizes for batch_size in batch_sizes]
+    """A row for each shape and mode: all of them timed in turn, each on `images` in a round, or on one batch."""
     inputs = {shape: _random(model, shape.batch_size, (shape.height, shape.width)) for shape in shapes}
     runs = {("eager", shape): _call(model, inputs[shape]) for shape in shapes}
     peaks = {}
@@ -281,18 +371,18 @@ def _forward(
     if compiled:
         fast = compile_for_reading(model)
         for shape in tqdm(shapes, desc="compiling", disable=None):
-            # A graph for each shape, where torch would stop at 8.
-            with torch._dynamo.config.patch(cache_size_limit=len(shapes) + 8):
+            with _graphs(len(shapes)):
                 compile_seconds["compiled", shape] = _compile(fast, model, inputs[shape])
             runs["compiled", shape] = _call(fast, inputs[shape])
-    calls = {case: max(1, max(batch_sizes) // case[1].batch_size) for case in runs}
+            peaks["compiled", shape] = peak_memory(runs["compiled", shape], model.device)
+    calls = {case: max(1, images // case[1].batch_size) for case in runs}
     seconds = time_in_turn(runs, rounds, calls, synchronizer(model.device), title="forward pass")
     return [
         {
             "mode": case[0],
             **case[1]._asdict(),
             **summary(seconds[case], case[1].batch_size),
-            "peak_bytes": peaks.get(case),
+            "peak_bytes": peaks[case],
             "compile_seconds": compile_seconds.get(case),
         }
         for case in runs
@@ -303,6 +393,12 @@ def compile_for_reading(model: SVTRv2ForCTC) -> Callable[..., Any]:
     """The model, to be compiled for each shape of images that it is given; `COMPILING` says how."""
     compiled: Callable[..., Any] = torch.compile(model, fullgraph=True, dynamic=False, options={"freezing": True})
     return compiled
+
+
+def _graphs(number: int) -> AbstractContextManager:
+    """Lets torch compile a graph for each of so many shapes, where it would stop at 8."""
+    patch: AbstractContextManager = torch._dynamo.config.patch(cache_size_limit=number + 8)
+    return patch
 
 
 def _compile(fast: Callable[..., Any], model: SVTRv2ForCTC, pixel_values: torch.Tensor) -> float:
@@ -381,37 +477,46 @@ def _call(model: Callable[..., Any], pixel_values: torch.Tensor) -> Callable[[],
 def render(results: Mapping[str, Any]) -> str:
     """The figures as Markdown."""
     counted = {(height, width): number for height, width, number in results["multiply_adds"]}
-    batch_sizes = sorted({row["batch_size"] for row in results["forward"]})
+    groups: dict[tuple[str, int, int], dict[int, Mapping[str, Any]]] = {}
+    for row in results["forward"]:
+        groups.setdefault((row["mode"], row["height"], row["width"]), {})[row["batch_size"]] = row
+    asked = sorted(set.intersection(*(set(rows) for rows in groups.values())))
     lines = [
         f"SVTRv2 with hidden sizes {', '.join(map(str, results['hidden_sizes']))} and {results['classes']} classes: "
         f"{results['parameters'] / 1e6:.3f} M parameters. {results['dtype']} on {results['device']}, "
         f"{results['threads']} threads, {results['machine']}, torch {results['versions']['torch']}; medians over "
         f"{results['rounds']} rounds.",
         "",
-        "Forward pass alone. A multiply-add is two FLOPs. MiB: peak beside the weights, at the largest batch.",
+        f"Forward pass alone. A multiply-add is two FLOPs. MiB: peak beside the weights, at batch {asked[-1]}. Best: of these batches and "
+        "of the one that a search by doubling found.",
         "",
         "| image | G multiply-adds | mode | ms at batch "
-        + f"{batch_sizes[0]} | 90 % within | "
-        + " | ".join(f"images/s at {batch_size}" for batch_size in batch_sizes)
-        + " | MiB |",
-        "|---" * (6 + len(batch_sizes)) + "|",
+        + f"{asked[0]} | 90 % within | "
+        + " | ".join(f"images/s at {batch_size}" for batch_size in asked)
+        + " | best images/s | at batch | MiB |",
+        "|---" * (8 + len(asked)) + "|",
     ]
-    groups: dict[tuple[str, int, int], list[Mapping[str, Any]]] = {}
-    for row in results["forward"]:
-        groups.setdefault((row["mode"], row["height"], row["width"]), []).append(row)
     for (mode, height, width), rows in groups.items():
-        best = max(row["images_per_second"] for row in rows)
-        rates = [
-            f"**{row['images_per_second']:,.0f}**"
-            if row["images_per_second"] == best
-            else f"{row['images_per_second']:,.0f}"
-            for row in rows
+        best = max(rows.values(), key=lambda row: row["images_per_second"])
+        peak = rows[asked[-1]]["peak_bytes"]
+        cells = [
+            f"{height} x {width}",
+            f"{counted[height, width] / 1e9:.3f}",
+            mode,
+            f"{rows[asked[0]]['median_ms']:.2f}",
+            f"{rows[asked[0]]['p90_ms']:.2f}",
+            *(f"{rows[batch_size]['images_per_second']:,.0f}" for batch_size in asked),
+            f"{best['images_per_second']:,.0f}",
+            str(best["batch_size"]),
+            "" if peak is None else f"{peak / 2**20:.0f}",
         ]
-        peak = rows[-1]["peak_bytes"]
-        lines.append(
-            f"| {height} x {width} | {counted[height, width] / 1e9:.3f} | {mode} | {rows[0]['median_ms']:.2f} | "
-            f"{rows[0]['p90_ms']:.2f} | {' | '.join(rates)} | {'' if peak is None else f'{peak / 2**20:.0f}'} |"
-        )
+        lines.append(f"| {' | '.join(cells)} |")
+    for height, width, batch_size, end in results["best_batch"]:
+        if end == "memory":
+            lines += [
+                "",
+                f"Of {height} x {width}, more than {batch_size} images together were not measured: twice as many do not fit into memory.",
+            ]
     if results["compiling"]:
         seconds = [row["compile_seconds"] for row in results["forward"] if row["compile_seconds"] is not None]
         lines += [
@@ -422,20 +527,22 @@ def render(results: Mapping[str, Any]) -> str:
     if "latency_of_set" not in results:
         return "\n".join([*lines, "", "Reading image files was not measured: no images were given."])
     latency = results["latency_of_set"]
+    published = latency["published"]
     lines += [
         "",
         f"Latency as the paper measures it, the mean over {latency['images']:,} images one at a time, prepared before: "
-        f"{latency['mean_ms']:.2f} ms.",
+        f"{latency['mean_ms']:.2f} ms."
+        + ("" if published is None else f" On another device, one NVIDIA 1080Ti, its authors had {published:.1f} ms."),
         "",
-        "From image files to texts, by the pipeline, eager:",
+        "From image files to texts, by the pipeline; the files lie in the memory of the system, having been read before:",
         "",
-        "| batch | images/s | ms an image | open and resize | forward pass | CTC reading | the pipeline's own |",
-        "|---|---|---|---|---|---|---|",
+        "| mode | batch | images/s | ms an image | read files | open and resize | forward pass | CTC reading | the pipeline's own |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in results["reading"]:
-        shares = [f"{row['shares'][step]:.0%}" for step in ("prepare", "forward", "decode", "rest")]
+        shares = [f"{row['shares'][step]:.0%}" for step in ("files", "prepare", "forward", "decode", "rest")]
         lines.append(
-            f"| {row['batch_size']} | {row['images_per_second']:,.0f} | {1000 / row['images_per_second']:.2f} | "
+            f"| {row['mode']} | {row['batch_size']} | {row['images_per_second']:,.0f} | {1000 / row['images_per_second']:.2f} | "
             f"{' | '.join(shares)} |"
         )
     return "\n".join(lines)
