@@ -139,7 +139,7 @@ def test_the_latency_ends_when_the_device_is_done(model, processor, images, monk
     [
         (lambda n: 10 + n, 10**6, 1024, (1024, "limit")),  # where 512 gain 1.9 percent, and both 2.9
         (lambda n: 10 + n + (n > 16) * n, 10**6, 1024, (16, "rate")),
-        (lambda n: 10 + n + (n == 8) * 20, 10**6, 64, (64, "limit")),  # 8 alone are slow, by chance
+        (lambda n: 10 + n + (n in (2, 4, 8)) * 40, 10**6, 64, (64, "limit")),  # some slow ones do not end it
         (lambda n: 10 + n, 20, 1024, (16, "memory")),
     ],
 )
