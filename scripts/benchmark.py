@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Measures our model beside the reference implementation and beside other recognisers, in one process.
 
-    python scripts/benchmark.py [--size tiny | --model DIR] [--reference PATH/TO/OpenOCR] \
+    python scripts/benchmark.py [--size tiny | --model DIR|default] [--reference PATH/TO/OpenOCR] \
         [--images SOURCE] [--accuracy SOURCE ...] [--output results.json]
 
 First the forward pass alone, beside the reference's (--reference): same weights, images and threads. Both get the reference's
@@ -19,6 +19,7 @@ import io
 import json
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle, islice
@@ -27,7 +28,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import transformers
 from PIL import Image
 from tqdm import tqdm
 from transformers import AutoModelForCTC, AutoProcessor
@@ -42,8 +42,8 @@ from svtrv2_hf.evaluation.provenance import check_output, provenance
 from svtrv2_hf.evaluation.speed import (
     compile_for_reading,
     fresh,
+    image_files,
     paired_ratio,
-    read_images,
     summary,
     time_in_turn,
 )
@@ -62,7 +62,9 @@ SINGLE = 8  # images read one at a time in a round
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=list(PRESETS), default="tiny", help="ours, with random weights")
-    parser.add_argument("--model", help="ours, a saved recogniser instead, or default")
+    parser.add_argument(
+        "--model", metavar="DIR", help="ours, a saved recogniser instead; default is the package's own"
+    )
     parser.add_argument("--reference", type=Path, help="a checkout of Topdu/OpenOCR")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=30, help="of the forward pass")
@@ -76,15 +78,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--limit", type=int, help="images to read of each source, its first ones")
     parser.add_argument("--output", type=Path, help="write the figures to this JSON file, too")
     arguments = parser.parse_args(argv)
-    folder = checkpoint_folder(arguments.model) if arguments.model else None
     if arguments.output:
         check_output(arguments.output)
     torch.set_num_threads(arguments.threads)
     logging.set_verbosity_error()
 
-    if folder is not None:
-        model = AutoModelForCTC.from_pretrained(folder).eval()
-        processor = AutoProcessor.from_pretrained(folder)
+    if arguments.model:
+        folder = checkpoint_folder(arguments.model)
+        model, processor = AutoModelForCTC.from_pretrained(folder).eval(), AutoProcessor.from_pretrained(folder)
     else:
         model, processor = fresh(arguments.size)
     results: dict[str, Any] = {
@@ -92,7 +93,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         "size": size_of(model.config),
         "image_size": arguments.image_size,
         "threads": arguments.threads,
-        "torch": torch.__version__,
         "rounds": arguments.rounds,
         "forward": [],
         "preprocessing": preprocessing(),
@@ -104,12 +104,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.images or arguments.accuracy:
         settings = Settings(model, processor, bool(arguments.model), arguments.threads, arguments.reference)
         peers, results["unavailable"] = gather([peer for peer in PEERS if peer.name in arguments.peers], settings)
-        results["transformers"] = transformers.__version__
+        results["versions"] |= {name: version for peer in peers for name, version in peer.versions.items()}
         results["peers"] = [{key: getattr(peer, key) for key in ("name", "note", "parameters")} for peer in peers]
         if arguments.images:
-            samples = list(read_images(arguments.images))
-            samples = samples[:: max(1, len(samples) // BATCH)][:BATCH]  # from all over the source
-            images = [load_rgb(sample.image, name=sample.name) for sample in samples]
+            with tempfile.TemporaryDirectory() as folder:
+                files = image_files(arguments.images, Path(folder))
+                files = files[:: max(1, len(files) // BATCH)][:BATCH]  # from all over the source
+                images = [load_rgb(file) for file in files]
             results["peer_images"] = {"source": Path(arguments.images).name, "images": len(images)}
             results["peer_rounds"] = arguments.peer_rounds
             results["peer_speed"] = peer_speed(peers, images, arguments.peer_rounds)
@@ -268,7 +269,7 @@ def table(results: Mapping[str, Any]) -> str:
     height, width = results["image_size"]
     lines = [
         f"SVTRv2 {results['size']}, {height} x {width} pixels, {results['threads']} threads, {results['machine']}, "
-        f"torch {results['torch']}; medians of {results['rounds']} rounds.",
+        f"torch {results['versions']['torch']}; medians of {results['rounds']} rounds.",
         "",
         "| batch | implementation | ms | times the reference |",
         "|---|---|---|---|",
@@ -299,8 +300,8 @@ def peer_table(results: Mapping[str, Any]) -> str:
         together = max(row["images"] for row in results["peer_speed"])
         lines += [
             f"From images in memory to texts: {results['peer_images']['images']} images of {results['peer_images']['source']}, "
-            f"{results['threads']} threads, {results['machine']}, torch {results['torch']}, transformers "
-            f"{results['transformers']}; medians of {results['peer_rounds']} rounds.",
+            f"{results['threads']} threads, {results['machine']}, torch {results['versions']['torch']}, transformers "
+            f"{results['versions']['transformers']}; medians of {results['peer_rounds']} rounds.",
             "",
         ]
     else:

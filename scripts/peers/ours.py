@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from PIL import Image
 
-from svtrv2_hf.evaluation.speed import compile_for_reading
+from svtrv2_hf.evaluation.speed import GRAPHS, compile_for_reading, logits_by_size
 
 from .peer import Peer, Settings, count_parameters
 
@@ -29,21 +29,19 @@ class Ours(Peer):
 
 
 class OursCompiled(Ours):
-    """One image at a time: a batch of several sizes is no single graph."""
+    """Images of one size at a time, since each size has graphs of its own."""
 
     name = "ours compiled"
-    note = "the same by torch.compile, a graph for each image size, which take about half a minute each"
-    batches = False
+    note = "the same by torch.compile, graphs for each image size, which take about half a minute"
 
     def __init__(self, settings: Settings):
         super().__init__(settings)
-        torch._dynamo.config.cache_size_limit = 64  # sizes of images, of which torch expects no more than 8
+        torch._dynamo.config.cache_size_limit = GRAPHS
         self.compiled = compile_for_reading(self.model)
 
     @torch.no_grad()
     def read(self, images: Sequence[Image.Image]) -> list[str]:
-        readings = []
-        for image in images:
-            outputs = self.compiled(self.processor(image, return_tensors="pt")["pixel_values"])
-            readings += self.processor.post_process_text_recognition(outputs)
+        prepared = [self.processor.image_processor.prepare(image) for image in images]
+        logits = logits_by_size(self.compiled, prepared, self.model.device, self.model.dtype)
+        readings = [self.processor.post_process_text_recognition({"logits": frames[None]})[0] for frames in logits]
         return [reading["text"] for reading in readings]

@@ -2,9 +2,10 @@
 """What a recogniser must be able to do to be measured, and what several of them need."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -43,6 +44,7 @@ class Peer(ABC):
         trained: whether it has weights that read text. Else only its speed is measured, which does not depend on them.
         batches: whether it computes several images together.
         parameters: of its networks; `None` where they cannot be told.
+        versions: of the programs that it runs by, beside those that are recorded anyway.
 
     Raises:
         UnavailableError: when made, if it cannot run here.
@@ -53,6 +55,7 @@ class Peer(ABC):
     trained: bool = False
     batches: bool = True
     parameters: int | None = None
+    versions: Mapping[str, str] = MappingProxyType({})
 
     @abstractmethod
     def __init__(self, settings: Settings): ...

@@ -14,15 +14,17 @@ class RapidOcr(Peer):
     """The steps of `RapidOCR()(image, use_det=False, use_cls=False)`, which takes a single image, for a list of them."""
 
     name = "PP-OCRv6 small, RapidOCR"
+    packages = ("rapidocr", "onnxruntime")
     trained = True
 
     def __init__(self, settings: Settings):
         try:
             from rapidocr import RapidOCR
         except ImportError as error:
-            raise UnavailableError(f"pip install rapidocr onnxruntime ({error})") from error
+            raise UnavailableError(f"pip install {' '.join(self.packages)} ({error})") from error
+        self.versions = {package: version(package) for package in self.packages}
         self.note = (
-            f"rapidocr {version('rapidocr')} by onnxruntime {version('onnxruntime')}, trained weights; 48 pixels high and at least 320 "
+            f"{', '.join(f'{name} {of_it}' for name, of_it in self.versions.items())}, trained weights; 48 pixels high and at least 320 "
             "wide, as RapidOCR does"
         )
         self.engine = RapidOCR(

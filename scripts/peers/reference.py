@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The reference implementation, Topdu/OpenOCR."""
 
+import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
@@ -55,6 +56,16 @@ def reference_model(checkout: Path, config: SVTRv2Config) -> torch.nn.Module:
     ).eval()
 
 
+def commit_of(checkout: Path) -> str:
+    """The commit of a checkout, or that it is none."""
+    git = ["git", "-C", str(checkout), "rev-parse", "--show-toplevel", "HEAD"]
+    try:
+        top, commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.splitlines()
+    except (OSError, subprocess.CalledProcessError):
+        return "no git checkout"
+    return commit if Path(top) == checkout.resolve() else "no git checkout"  # but files in some other repository
+
+
 class Reference(Peer):
     """Images of one size at a time, since its model takes no others."""
 
@@ -65,6 +76,7 @@ class Reference(Peer):
         if settings.reference is None:
             raise UnavailableError("git clone https://github.com/Topdu/OpenOCR, and --reference PATH to the checkout")
         self.model = reference_model(settings.reference, settings.model.config)
+        self.versions = {"OpenOCR": commit_of(settings.reference)}
         self.image_processor = settings.processor.image_processor
         self.parameters = count_parameters(self.model)
 

@@ -25,6 +25,7 @@ class Tesseract(Peer):
         version = subprocess.run(
             ["tesseract", "--version"], capture_output=True, text=True, check=True
         ).stdout.split()[1]
+        self.versions = {"tesseract": version}
         self.note = (
             f"{version}, English, trained weights, --psm 8 (a single word); the start of its process is included"
         )
