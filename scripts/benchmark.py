@@ -122,10 +122,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def size_of(config: SVTRv2Config) -> str:
     """The name of a size, or what tells it from those that have one."""
-    for name, preset in PRESETS.items():
-        if all(getattr(config, key) == value for key, value in preset.items()):
-            return name
-    return f"with hidden sizes {', '.join(map(str, config.hidden_sizes))}"
+    return config.preset_name or f"with hidden sizes {', '.join(map(str, config.hidden_sizes))}"
 
 
 def forward_passes(config: SVTRv2Config, checkout: Path | None) -> dict[str, Callable[[torch.Tensor], torch.Tensor]]:

@@ -17,6 +17,12 @@ def test_round_trip(size, tmp_path):
     assert SVTRv2Config.from_pretrained(tmp_path).to_dict() == config.to_dict()
 
 
+@pytest.mark.parametrize("size", PRESETS)
+def test_a_size_is_known_by_its_layers(size):
+    assert SVTRv2Config.preset(size, vocab_size=37, drop_path_rate=0.3).preset_name == size
+    assert SVTRv2Config.preset(size, depths=[1, 1, 1], num_convolution_blocks=[1, 1, 0]).preset_name is None
+
+
 def test_unknown_preset():
     with pytest.raises(ValueError, match="no SVTRv2 size 'large'; the sizes are nano, tiny, small, base"):
         SVTRv2Config.preset("large")

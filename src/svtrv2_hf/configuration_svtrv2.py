@@ -15,13 +15,14 @@ from transformers.utils import logging
 logger = logging.get_logger(__name__)
 
 # T, S and B are the paper's; nano is this project's own, about a tenth of the multiply-adds of T, for CPUs.
-PRESETS: Mapping[str, Mapping[str, list[int]]] = MappingProxyType(
+PRESETS: Mapping[str, Mapping[str, list[int] | float]] = MappingProxyType(
     {
         "nano": {
             "hidden_sizes": [32, 64, 128],
             "depths": [2, 4, 2],
             "num_attention_heads": [2, 4, 4],
             "num_convolution_blocks": [2, 2, 0],
+            "drop_path_rate": 0.0,  # it underfits: model_cards/LOG.md
         },
         "tiny": {
             "hidden_sizes": [64, 128, 256],
@@ -89,7 +90,7 @@ class SVTRv2Config(PreTrainedConfig):
             Epsilon of the layer norms in the backbone's blocks. (The other layer norms keep torch's default, 1e-5, as
             the published weights were trained so.)
         drop_path_rate (`float`, *optional*, defaults to 0.1):
-            Stochastic depth of the last block; it grows from 0 linearly with the depth.
+            Stochastic depth of the last block; it grows from 0 linearly with the depth. The preset nano has none.
         initializer_range (`float`, *optional*, defaults to 0.02):
             Standard deviation of the initial linear weights of the backbone and of learned tokens.
         use_guidance (`bool`, *optional*, defaults to `False`):
@@ -147,6 +148,14 @@ class SVTRv2Config(PreTrainedConfig):
             setattr(self, name, list(getattr(self, name)))  # JSON has no tuples: the same after saving and loading
         self._warn_of_misspelt(kwargs)
         super().__post_init__(**kwargs)
+
+    @property
+    def preset_name(self) -> str | None:
+        """The size whose layers these are, or None; what is of training alone may differ."""
+        for name, preset in PRESETS.items():
+            if all(getattr(self, key) == value for key, value in preset.items() if key != "drop_path_rate"):
+                return name
+        return None
 
     @property
     def frame_size(self) -> int:

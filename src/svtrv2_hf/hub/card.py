@@ -10,7 +10,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from ..charsets import charset_of
-from ..configuration_svtrv2 import PRESETS, SVTRv2Config
+from ..configuration_svtrv2 import SVTRv2Config
 from ..evaluation.metrics import rounded
 from ..evaluation.tables import markdown
 from ..modeling_svtrv2 import SVTRv2ForCTC
@@ -140,10 +140,8 @@ read as others, or not at all. A score tells how sure the model is, which is not
 
 def _size(config: SVTRv2Config) -> str:
     parameters = SVTRv2ForCTC(config).drop_guidance().num_parameters() / 1e6
-    names = [
-        name for name, preset in PRESETS.items() if all(getattr(config, key) == value for key, value in preset.items())
-    ]
-    return f"size {names[0]}, {parameters:.2f} M parameters" if names else f"{parameters:.2f} M parameters"
+    size = f"size {config.preset_name}, " if config.preset_name else ""
+    return f"{size}{parameters:.2f} M parameters"
 
 
 def _charset(processor: SVTRv2Processor) -> str:
