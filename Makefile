@@ -7,6 +7,10 @@ DEMO := .venv-demo
 DOCS := .venv-docs
 PACKAGE := .venv-package
 
+# Most of the tests' time goes into starting programs, so they run beside each other, and each has one thread.
+TESTED := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
+PARALLEL := --numprocesses logical --maxprocesses 4
+
 .PHONY: help test test-slow test-oldest test-demo check format demo docs package clean
 
 help:  ## list the targets
@@ -18,10 +22,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 test: $(VENV)/.installed  ## run the tests
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+	$(TESTED) $(BIN)/python -m pytest $(PARALLEL)
 
 test-slow: $(VENV)/.installed  ## run also the tests that take minutes
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m 'not gpu and not pretrained'
+	$(TESTED) $(BIN)/python -m pytest $(PARALLEL) -m 'not gpu and not pretrained'
 
 $(OLDEST)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(OLDEST)
@@ -30,7 +34,7 @@ $(OLDEST)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 test-oldest: $(OLDEST)/.installed  ## run the tests with the oldest supported transformers
-	HF_HUB_OFFLINE=1 $(OLDEST)/bin/python -m pytest
+	$(TESTED) $(OLDEST)/bin/python -m pytest $(PARALLEL)
 
 # Gradio takes no newer ones of two packages.
 $(DEMO)/.installed: pyproject.toml constraints.txt
@@ -40,7 +44,7 @@ $(DEMO)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 test-demo: $(DEMO)/.installed  ## run the tests of svtrv2 demo and of pages in Chromium, if it is installed
-	HF_HUB_OFFLINE=1 $(DEMO)/bin/python -m pytest -m 'browser or not browser' tests/test_demo.py tests/test_demo_browser.py \
+	$(TESTED) $(DEMO)/bin/python -m pytest -m 'browser or not browser' tests/test_demo.py tests/test_demo_browser.py \
 		tests/test_error_page_browser.py
 
 check: $(VENV)/.installed  ## lint, formatting and types

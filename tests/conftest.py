@@ -28,9 +28,10 @@ CHARSET = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJ -"
 
 
 @pytest.fixture(autouse=True)
-def two_threads_and_a_seed():
+def one_thread_and_a_seed():
+    """Tests run beside each other: several threads of each would wait for those of the others, small models a hundredfold."""
     torch.manual_seed(0)
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
 
 
 @pytest.fixture

@@ -35,12 +35,6 @@ TEXTS = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def one_thread(two_threads_and_a_seed):
-    """On work this small, threads only wait for each other."""
-    torch.set_num_threads(1)
-
-
 @pytest.fixture(scope="module")
 def atlas():
     fonts = find_fonts(packages=False, system=False).fonts  # DejaVu, which comes with matplotlib

@@ -23,12 +23,6 @@ from svtrv2_hf.evaluation import speed
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.fixture(autouse=True)
-def one_thread(two_threads_and_a_seed):
-    """Two wait for each other where something else is running, and small models are then slowed down a hundredfold."""
-    torch.set_num_threads(1)
-
-
 def script_named(name):
     specification = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
     module = importlib.util.module_from_spec(specification)
