@@ -353,7 +353,7 @@ def fonts() -> str:
     for licence, packages in sorted(by_licence.items(), key=lambda item: -sum(map(len, item[1].values()))):
         number = sum(map(len, packages.values()))
         listed = "; ".join(f"{package}: {', '.join(names)}" for package, names in sorted(packages.items()))
-        parts.append(f"<details><summary>{licence}: {number} fonts</summary>\n\n{listed}\n\n</details>")
+        parts.append(f"<details><summary>{licence} ({number})</summary>\n\n{listed}\n\n</details>")
     return "\n\n".join(parts)
 
 
