@@ -7,18 +7,25 @@ DEMO := .venv-demo
 DOCS := .venv-docs
 PACKAGE := .venv-package
 
+# Bytecode of the modules that are used is written when they are; that of all others would take as long as the rest.
+INSTALL := pip install --quiet --disable-pip-version-check --no-compile
+
 # Most of the tests' time goes into starting programs, so they run beside each other, and each has one thread.
 TESTED := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
 PARALLEL := --numprocesses logical --maxprocesses 4
 
-.PHONY: help test test-slow test-oldest test-demo check format demo docs package clean
+# Tests of what is the same with every version of transformers.
+INDEPENDENT := atlas audit augmentation benchmarks demo docs drawn errors metrics publish readme renderer results sources speed \
+	synthetic_texts tables
+
+.PHONY: help test test-slow test-oldest test-demo environments check format demo docs package clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/$(INSTALL) -c constraints.txt -e '.[dev]'
 	touch $@
 
 test: $(VENV)/.installed  ## run the tests
@@ -30,22 +37,24 @@ test-slow: $(VENV)/.installed  ## run also the tests that take minutes
 $(OLDEST)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(OLDEST)
 	grep -v '^transformers==' constraints.txt > $(OLDEST)/constraints.txt
-	$(OLDEST)/bin/pip install --quiet --disable-pip-version-check -c $(OLDEST)/constraints.txt 'transformers==5.18.0' -e '.[dev]'
+	$(OLDEST)/bin/$(INSTALL) -c $(OLDEST)/constraints.txt 'transformers==5.18.0' -e '.[dev]'
 	touch $@
 
-test-oldest: $(OLDEST)/.installed  ## run the tests with the oldest supported transformers
-	$(TESTED) $(OLDEST)/bin/python -m pytest $(PARALLEL)
+test-oldest: $(OLDEST)/.installed  ## run the tests of what needs transformers with its oldest supported version
+	$(TESTED) $(OLDEST)/bin/python -m pytest $(PARALLEL) $(INDEPENDENT:%=--ignore=tests/test_%.py)
 
 # Gradio takes no newer ones of two packages.
 $(DEMO)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(DEMO)
 	grep -vE '^(pillow|tomlkit)==' constraints.txt > $(DEMO)/constraints.txt
-	$(DEMO)/bin/pip install --quiet --disable-pip-version-check -c $(DEMO)/constraints.txt -e '.[dev,demo]' playwright
+	$(DEMO)/bin/$(INSTALL) -c $(DEMO)/constraints.txt -e '.[dev,demo]' playwright
 	touch $@
 
 test-demo: $(DEMO)/.installed  ## run the tests of svtrv2 demo and of pages in Chromium, if it is installed
 	$(TESTED) $(DEMO)/bin/python -m pytest -m 'browser or not browser' tests/test_demo.py tests/test_demo_browser.py \
 		tests/test_error_page_browser.py
+
+environments: $(VENV)/.installed $(OLDEST)/.installed $(DEMO)/.installed  ## make the environments of the tests
 
 check: $(VENV)/.installed  ## lint, formatting and types
 	$(BIN)/ruff check .
@@ -61,8 +70,8 @@ demo: $(VENV)/.installed  ## read a handful of images with the recogniser that c
 
 $(DOCS)/.installed $(PACKAGE)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(@D)
-	$(@D)/bin/pip install --quiet --disable-pip-version-check 'pip>=25.1'  # older ones know no groups
-	$(@D)/bin/pip install --quiet -c constraints.txt --group $(patsubst .venv-%,%,$(@D))
+	$(@D)/bin/$(INSTALL) 'pip>=25.1'  # older ones know no groups
+	$(@D)/bin/$(INSTALL) -c constraints.txt --group $(patsubst .venv-%,%,$(@D))
 	touch $@
 
 docs: $(DOCS)/.installed  ## build the documentation site in site/
