@@ -7,11 +7,11 @@ DEMO := .venv-demo
 DOCS := .venv-docs
 PACKAGE := .venv-package
 
-# Bytecode of the modules that are used is written when they are; that of all others would take as long as the rest.
+# The tests write bytecode of the modules that they use; that of all others would take as long as the rest of installing.
 INSTALL := pip install --quiet --disable-pip-version-check --no-compile
 
 # Most of the tests' time goes into starting programs, so they run beside each other, and each has one thread.
-TESTED := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
+TESTED := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 PYTHONDONTWRITEBYTECODE=
 PARALLEL := --numprocesses logical --maxprocesses 4
 
 # Tests of what is the same with every version of transformers.
