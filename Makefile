@@ -12,7 +12,7 @@ INSTALL := pip install --quiet --disable-pip-version-check --no-compile
 
 # Most of the tests' time goes into starting programs, so they run beside each other, and each has one thread.
 TESTED := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 PYTHONDONTWRITEBYTECODE=
-PARALLEL := --numprocesses logical --maxprocesses 4
+PARALLEL := --numprocesses logical --maxprocesses 4 --dist worksteal
 
 # Tests of what is the same with every version of transformers.
 INDEPENDENT := atlas audit augmentation benchmarks demo docs drawn errors metrics publish readme renderer results sources speed \

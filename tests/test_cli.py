@@ -104,8 +104,13 @@ def test_as_a_program(saved, folder):
     done = subprocess.run([program, "read", str(folder), "--model", str(saved)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 3
-    help_text = subprocess.run([program, "--help"], capture_output=True, text=True).stdout
-    assert all(command in help_text for command in ("read", "convert", "train"))
+
+
+def test_help_names_the_commands(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    told = capsys.readouterr().out
+    assert all(command in told for command in ("read", "convert", "train"))
 
 
 def test_one_bad_place_does_not_keep_the_others_from_being_read(saved, folder, tmp_path, capsys):
@@ -133,18 +138,16 @@ def test_a_model_without_its_processor(saved, folder, tmp_path, capsys):
     assert "has no processor_config.json" in capsys.readouterr().err
 
 
-def test_what_the_terminal_cannot_show_ends_no_run(saved, folder):
+def test_what_the_terminal_cannot_show_ends_no_run(saved, folder, capsys):
     (folder / "one.png").rename(folder / "\u8f66\t.png")
     program = shutil.which("svtrv2", path=str(sys.prefix) + "/bin")
-    command, environment = (
-        [program, "read", str(folder), "--model", str(saved)],
-        {**os.environ, "PYTHONIOENCODING": "ascii"},
-    )
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    command = [program, "read", str(folder), "--model", str(saved)]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONIOENCODING": "ascii"})
     assert done.returncode == 0, done.stderr
     assert [line.count("\t") for line in done.stdout.splitlines()] == [2, 2, 2]
-    done = subprocess.run([*command, "--json"], capture_output=True, text=True, env=environment)
-    assert "\u8f66\t.png" in {json.loads(line)["path"].rsplit("/", 1)[-1] for line in done.stdout.splitlines()}
+    _, lines, _ = read(capsys, folder, "--model", saved, "--json")
+    assert all(line.isascii() for line in lines)
+    assert "\u8f66\t.png" in {json.loads(line)["path"].rsplit("/", 1)[-1] for line in lines}
 
 
 def test_the_reader_of_the_output_may_leave(saved, folder):
