@@ -39,11 +39,21 @@ def run(folder, *words):
     return main(["publish", str(folder), "--repo", "me/reader", *words])
 
 
+def read_nothing(patch):
+    """Leaves out that the folder is read in another process, which takes long."""
+    patch.setattr(check, "_faults_in_use", lambda folder, sample: [])
+
+
+@pytest.fixture
+def reads_nothing(monkeypatch):
+    read_nothing(monkeypatch)
+
+
 @pytest.fixture
 def with_card(saved, hub, monkeypatch):
-    """The folder after a dry run, which has written its card; it has not been read in another process, which takes long."""
-    with monkeypatch.context() as patched:
-        patched.setattr(check, "_faults_in_use", lambda folder, sample: [])
+    """The folder after a dry run, which has written its card."""
+    with monkeypatch.context() as patch:
+        read_nothing(patch)
         assert run(saved, "--license", "mit", "--dry_run") == 0
     return saved
 
@@ -81,6 +91,7 @@ def test_a_dry_run_uploads_nothing(saved, hub, capsys, monkeypatch):
     assert "is ready to be published as me/reader" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("reads_nothing")
 def test_a_card_that_is_there_is_kept(with_card, hub, capsys):
     card = (with_card / "README.md").read_text() + "\nMine.\n"
     (with_card / "README.md").write_text(card)
@@ -101,6 +112,7 @@ def evaluated(saved, folder, name="mine"):
     return path
 
 
+@pytest.mark.usefixtures("reads_nothing")
 def test_figures_of_other_weights_are_refused(saved, hub, tmp_path, capsys):
     path = evaluated(saved, tmp_path)
     content = json.loads(path.read_text())
@@ -126,6 +138,7 @@ def test_weights_in_parts_have_a_digest_and_those_that_are_not_here_have_none(mo
     assert weights_digest("nobody/nothing") is None
 
 
+@pytest.mark.usefixtures("reads_nothing")
 def test_a_part_of_a_benchmark_is_no_result_of_the_benchmark(saved, hub, tmp_path, capsys):
     path = evaluated(saved, tmp_path, "SVT")
     assert run(saved, "--license", "mit", "--results", str(path), "--dry_run") == 0
@@ -185,6 +198,7 @@ def test_what_it_is_called_with(saved, hub, tmp_path, capsys):
     assert "needs the licence" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("reads_nothing")
 def test_the_token_is_never_told(saved, capsys, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     assert run(saved, "--license", "mit") == 1  # there is no network
