@@ -14,7 +14,7 @@ INSTALL := pip install --quiet --disable-pip-version-check --no-compile
 TESTED := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 PYTHONDONTWRITEBYTECODE=
 PARALLEL := --numprocesses logical --maxprocesses 4 --dist worksteal
 
-# Tests of what is the same with every version of transformers.
+# Tests that say nothing of a version of transformers that the others would not.
 INDEPENDENT := atlas audit augmentation benchmarks cli demo docs drawn errors metrics publish readme renderer results sources speed \
 	synthetic_texts tables
 

@@ -740,7 +740,7 @@ def test_a_mistake_is_told_in_one_line(tmp_path):
 
 
 def test_killed_at_any_moment_it_leaves_a_checkpoint(folder, digits, tmp_path):
-    """Saving and evaluating after each step; some kills are aimed at its saving, some are not aimed."""
+    """Saving and evaluating after each step; two kills are aimed at its saving, one is not."""
     rng = random.Random(0)
     output = tmp_path / "out"
     words = ("--output_dir", output, "--train_data", folder, "--charset", digits, "--save_steps", "1", *LONG_RUN)
