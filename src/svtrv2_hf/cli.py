@@ -22,6 +22,7 @@ from .charsets import ENGLISH_94, read_charset
 from .checkpoint import checkpoint_folder
 from .configuration_svtrv2 import PRESETS
 from .conversion import convert, local_file
+from .redaction import redact
 
 
 _NO_PICTURES = {".bufr", ".grib", ".h5", ".hdf", ".mpg", ".mpeg"}
@@ -61,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain on its way out
         return 1
     except (ValueError, OSError) as error:
-        print(f"svtrv2: {error}", file=sys.stderr)
+        print(f"svtrv2: {redact(str(error))}", file=sys.stderr)
         return 1
 
 

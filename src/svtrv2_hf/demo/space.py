@@ -9,7 +9,7 @@ from pathlib import Path
 
 from huggingface_hub import snapshot_download
 
-from ..hub.check import PUBLISHED_FILES
+from ..hub.check import CODE, PUBLISHED_FILES, published, secrets_in
 
 
 PACKAGE = Path(__file__).parents[1]
@@ -94,4 +94,8 @@ def _files_of(model: str) -> list[Path]:
         folder = Path(snapshot_download(model, allow_patterns=list(PUBLISHED_FILES)))
     if not (folder / "config.json").is_file():
         raise ValueError(f"{model} is no saved recogniser: it has no config.json.")
-    return [path for path in folder.iterdir() if any(path.match(pattern) for pattern in PUBLISHED_FILES)]
+    # The page reads with this package's code, so that of the folder stays behind.
+    files = [folder / name for name in published(folder) if name not in CODE]
+    if faults := secrets_in(files):
+        raise ValueError(f"{model} is not ready to be exported:\n  " + "\n  ".join(faults))
+    return files

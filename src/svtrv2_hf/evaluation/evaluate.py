@@ -23,6 +23,7 @@ from ..data.buckets import EvaluationBatches
 from ..data.sources import Source, open_source, short_name, split_spec
 from ..modeling_svtrv2 import SVTRv2ForCTC
 from ..processing_svtrv2 import SVTRv2Processor
+from ..redaction import redact
 from .benchmarks import BENCHMARKS, Benchmark, averages, benchmark_at, find_sets
 from .error_page import write_page
 from .error_picture import write_picture
@@ -105,7 +106,7 @@ def run(
                 )
             except Exception as error:  # whatever is wrong with one set, the others are read
                 found = before
-                results["unfinished"][name] = f"{type(error).__name__}: {error}"
+                results["unfinished"][name] = redact(f"{type(error).__name__}: {error}")
             else:
                 if labels is not None and name not in without_list:
                     one["labels"] = labels

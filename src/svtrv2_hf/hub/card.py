@@ -15,6 +15,7 @@ from ..evaluation.metrics import rounded
 from ..evaluation.tables import markdown
 from ..modeling_svtrv2 import SVTRv2ForCTC
 from ..processing_svtrv2 import SVTRv2Processor
+from ..redaction import redact, redact_values
 
 
 METRIC = {
@@ -157,11 +158,12 @@ def _training(run: Mapping[str, Any], folder: Path) -> str:
     hours = "" if run["hours"] is None else f", {run['hours']:.1f} hours"
     lines = [
         "## Training",
-        f"    {run['command']}",
+        f"    {redact(run['command'])}",  # earlier versions recorded it as it was
         f"{run['steps']:,} steps{samples}{hours} on {run['machine']}; seed {run['seed']}, {run['date']}.",
     ]
     if (folder / "learning_curve.png").is_file():
         lines.append("![Learning curve](learning_curve.png)")
     if run["recipe"]:
-        lines.append(f"The recipe:\n\n```json\n{json.dumps(run['recipe'], indent=1, ensure_ascii=False)}\n```")
+        recipe = json.dumps(redact_values(run["recipe"]), indent=1, ensure_ascii=False)
+        lines.append(f"The recipe:\n\n```json\n{recipe}\n```")
     return "\n\n".join(lines)

@@ -2,6 +2,7 @@
 """The arguments of a training run, from a recipe and the command line."""
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
@@ -163,6 +164,10 @@ class SVTRv2TrainingArguments(TrainingArguments):
     )
 
     def __post_init__(self) -> None:
+        if self.hub_token:
+            # Where huggingface_hub looks for it. Kept among the arguments, it would be pickled into each checkpoint and
+            # uploaded with it.
+            os.environ["HF_TOKEN"], self.hub_token = self.hub_token, None
         for one in fields(TrainingArguments):
             if one.name in NOT_SUPPORTED:
                 default = one.default if one.default_factory is MISSING else one.default_factory()

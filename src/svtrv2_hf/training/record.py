@@ -10,13 +10,14 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ..evaluation.provenance import provenance
+from ..redaction import redact, redact_values
 from .arguments import read_recipe
 
 
 class RunRecord(TrainerCallback):
     """Writes `run.json` into the output folder after each evaluation and at the end.
 
-    It holds the command and the recipe as they were; commit, date, versions and machine of the last part of the run; the
+    It holds the command and the recipe as they were, without secrets; commit, date, versions and machine of the last part of the run; the
     seed; steps, samples read, and hours of training and evaluating over all its parts; and the learning curve.
 
     Args:
@@ -24,8 +25,8 @@ class RunRecord(TrainerCallback):
     """
 
     def __init__(self, argv: Sequence[str]):
-        self.command = shlex.join(["python", "scripts/train.py", *argv])
-        self.recipe = read_recipe(argv[0]) if argv and argv[0].endswith((".yaml", ".yml")) else None
+        self.command = redact(shlex.join(["python", "scripts/train.py", *argv]))
+        self.recipe = redact_values(read_recipe(argv[0])) if argv and argv[0].endswith((".yaml", ".yml")) else None
         self.provenance = provenance()
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any):
