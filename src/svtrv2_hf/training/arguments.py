@@ -138,6 +138,10 @@ class SVTRv2TrainingArguments(TrainingArguments):
         default=None, metadata={"help": "Whether more of it is better. Default: yes, but of a loss."}
     )
     ignore_data_skip: bool = field(default=True, metadata={"help": "Keep: SVTRv2Trainer finds its place by itself."})
+    hub_token: str | None = field(
+        default=None,
+        metadata={"help": "Token for the Hub. Kept in this process's environment only; `hf auth login` is safer."},
+    )
     ddp_find_unused_parameters: bool | None = field(default=False, metadata={"help": "Keep: all are used."})
     save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints to keep."})
     report_to: str = field(
@@ -167,7 +171,8 @@ class SVTRv2TrainingArguments(TrainingArguments):
         if self.hub_token:
             # Where huggingface_hub looks for it. Kept among the arguments, it would be pickled into each checkpoint and
             # uploaded with it.
-            os.environ["HF_TOKEN"], self.hub_token = self.hub_token, None
+            os.environ["HF_TOKEN"] = self.hub_token
+            self.hub_token = None
         for one in fields(TrainingArguments):
             if one.name in NOT_SUPPORTED:
                 default = one.default if one.default_factory is MISSING else one.default_factory()
