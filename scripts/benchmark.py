@@ -1,17 +1,17 @@
 #!/usr/bin/env python
 # SPDX-License-Identifier: Apache-2.0
-"""Measures our model beside the reference implementation and beside other recognisers, in one process.
+"""Compares the speed and accuracy of this model with the reference implementation and with other models, in one process.
 
     python scripts/benchmark.py [--size tiny | --model DIR|default] [--reference PATH/TO/OpenOCR] \
         [--images SOURCE] [--accuracy SOURCE ...] [--output results.json]
 
-First the forward pass alone, beside the reference's (--reference): same weights, images and threads. Both get the reference's
-own fresh weights, in eval mode. Then, with --images, other recognisers, from PIL images in memory to texts: one image at a
-time, and 32 together where a recogniser can. A round times each once, in turn, so that whatever else the machine does
-falls on all of them; ratios are medians over rounds of the paired times. With --accuracy, those with trained weights also
-read whole data sets, one image at a time.
+First, the forward pass is compared with the reference (--reference): same random weights, images and threads, in eval mode.
+Then, with --images, other models are timed from PIL images in memory to texts: one image at a time, and 32 together if a
+model supports batches. Each round times every case once, in turn, so that other load on the machine affects all of them;
+ratios are medians over rounds of the paired times. With --accuracy, models with trained weights are also evaluated on whole
+datasets, one image at a time.
 
-Other recognisers need packages of their own; those that cannot run are named with how to get them.
+Other models need additional packages; the report lists those that cannot run and how to install them.
 """
 
 import argparse
@@ -39,44 +39,39 @@ from svtrv2_hf.configuration_svtrv2 import PRESETS
 from svtrv2_hf.conversion import convert_state_dict, infer_config
 from svtrv2_hf.data.sources import open_source
 from svtrv2_hf.evaluation.provenance import check_output, provenance
-from svtrv2_hf.evaluation.speed import (
-    compile_for_reading,
-    fresh,
-    image_files,
-    paired_ratio,
-    summary,
-    time_in_turn,
-)
+from svtrv2_hf.evaluation.speed import fresh, image_files, summary, time_in_turn
+from svtrv2_hf.reporting import markdown_table
 
 
-sys.path.insert(0, str(Path(__file__).parent))  # also where the script is imported
+sys.path.insert(0, str(Path(__file__).parent))  # needed if the script is imported
 
 from peers import PEERS, Ours, Peer, Settings, UnavailableError
 from peers.reference import reference_model
+from timing import paired_ratio
 
 
-BATCH = 32  # images read together
-SINGLE = 8  # images read one at a time in a round
+BATCH = 32  # images in a batch
+SINGLE = 8  # images that are processed one at a time in each round
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", choices=list(PRESETS), default="tiny", help="ours, with random weights")
-    parser.add_argument(
-        "--model", metavar="DIR", help="ours, a saved recogniser instead; default is the package's own"
-    )
-    parser.add_argument("--reference", type=Path, help="a checkout of Topdu/OpenOCR")
+    parser.add_argument("--size", choices=list(PRESETS), default="tiny", help="model size, with random weights")
+    parser.add_argument("--model", metavar="DIR", help="a checkpoint instead of a size; 'default' is the bundled one")
+    parser.add_argument("--reference", type=Path, help="checkout of Topdu/OpenOCR")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=30, help="of the forward pass")
-    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 32], help="of the forward pass")
+    parser.add_argument("--rounds", type=int, default=30, help="timing rounds of the forward pass")
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 32], help="batch sizes of the forward pass")
     parser.add_argument("--image-size", type=int, nargs=2, default=[32, 128], metavar=("HEIGHT", "WIDTH"))
-    parser.add_argument("--images", metavar="SOURCE", help="labelled images to time other recognisers on")
-    parser.add_argument("--peer-rounds", type=int, default=12, help="of other recognisers")
+    parser.add_argument("--images", metavar="SOURCE", help="labeled images for timing other models")
+    parser.add_argument("--peer-rounds", type=int, default=12, help="timing rounds of other models")
     names = [peer.name for peer in PEERS]
-    parser.add_argument("--peers", nargs="+", choices=names, default=names, metavar="NAME", help=f"of {names}")
-    parser.add_argument("--accuracy", metavar="SOURCE", nargs="+", default=[], help="labelled images to read")
-    parser.add_argument("--limit", type=int, help="images to read of each source, its first ones")
-    parser.add_argument("--output", type=Path, help="write the figures to this JSON file, too")
+    parser.add_argument(
+        "--peers", nargs="+", choices=names, default=names, metavar="NAME", help=f"models to compare, from {names}"
+    )
+    parser.add_argument("--accuracy", metavar="SOURCE", nargs="+", default=[], help="labeled datasets to evaluate")
+    parser.add_argument("--limit", type=int, help="maximum number of images of each dataset")
+    parser.add_argument("--output", type=Path, help="JSON file to write the results to")
     arguments = parser.parse_args(argv)
     if arguments.output:
         check_output(arguments.output)
@@ -121,37 +116,36 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def size_of(config: SVTRv2Config) -> str:
-    """The name of a size, or what tells it from those that have one."""
+    """The name of a preset size, or a description of another one."""
     return config.preset_name or f"with hidden sizes {', '.join(map(str, config.hidden_sizes))}"
 
 
 def forward_passes(config: SVTRv2Config, checkout: Path | None) -> dict[str, Callable[[torch.Tensor], torch.Tensor]]:
-    """What takes pixel values to logits: the reference with weights of its own, ours with the same, ours compiled."""
+    """Functions from pixel values to logits: the reference with random weights, and this model with the same weights."""
     implementations: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {}
     if checkout is None:
-        ours = SVTRv2ForCTC(config).eval()
+        model = SVTRv2ForCTC(config).eval()
     else:
         reference = reference_model(checkout, config)
         implementations["reference"] = reference
         state_dict = reference.state_dict()
         config = infer_config(state_dict)
-        ours = SVTRv2ForCTC(config).eval()
-        ours.load_state_dict(convert_state_dict(state_dict, config))
-    compiled = compile_for_reading(ours)
-    implementations["ours"] = lambda pixel_values: ours(pixel_values).logits
-    implementations["ours compiled"] = lambda pixel_values: compiled(pixel_values).logits
+        model = SVTRv2ForCTC(config).eval()
+        model.load_state_dict(convert_state_dict(state_dict, config))
+    implementations[Ours.name] = lambda pixel_values: model(pixel_values).logits
     return implementations
 
 
 @torch.no_grad()
 def forward(implementations: Mapping[str, Callable], pixel_values: torch.Tensor, rounds: int) -> dict[str, Any]:
-    """Milliseconds of each implementation, and how many times the reference's speed it has."""
-    outputs = {name: run(pixel_values) for name, run in implementations.items()}  # also compiles and warms up
+    """Milliseconds of each implementation, and its speedup over the reference."""
+    outputs = {name: run(pixel_values) for name, run in implementations.items()}  # warm-up
     for name, logits in outputs.items():
-        expected = outputs["ours"].softmax(-1)
-        found = logits if name == "reference" else logits.softmax(-1)  # its eval mode returns probabilities
+        expected = outputs[Ours.name].softmax(-1)
+        found = logits if name == "reference" else logits.softmax(-1)  # in eval mode, it returns probabilities
         if not torch.allclose(found, expected, atol=1e-4):
-            raise RuntimeError(f"{name} and ours disagree by {float((found - expected).abs().max()):.2g}.")
+            difference = float((found - expected).abs().max())
+            raise RuntimeError(f"{name} and {Ours.name} differ by {difference:.2g} in probability.")
     runs = {name: (lambda run=run: run(pixel_values)) for name, run in implementations.items()}
     time_in_turn(runs, 3, dict.fromkeys(runs, 1), title="warm-up")
     times = time_in_turn(runs, rounds, dict.fromkeys(runs, 1), title=f"batch {len(pixel_values)}")
@@ -167,7 +161,7 @@ def forward(implementations: Mapping[str, Callable], pixel_values: torch.Tensor,
 
 
 def preprocessing(rounds: int = 20) -> dict[str, float]:
-    """Milliseconds to prepare a PNG crop of 100 x 40 pixels, and to decode it alone; one thread."""
+    """Milliseconds to decode a PNG crop of 100 x 40 pixels, and to prepare it beyond decoding; one thread."""
     rng = np.random.default_rng(0)
     noise = Image.fromarray(rng.integers(0, 256, (10, 25, 3), dtype=np.uint8)).resize(
         (100, 40), Image.Resampling.BICUBIC
@@ -189,7 +183,7 @@ def preprocessing(rounds: int = 20) -> dict[str, float]:
 
 
 def gather(classes: Sequence[type[Peer]], settings: Settings) -> tuple[list[Peer], list[dict[str, str]]]:
-    """The peers that can run here, and of the others name and reason."""
+    """The models that can run on this machine, and the name and reason of the others."""
     peers, unavailable = [], []
     for peer in classes:
         try:
@@ -205,10 +199,10 @@ def peer_speed(
     rounds: int,
     clock: Callable[[], float] = time.perf_counter,
 ) -> list[dict[str, Any]]:
-    """A row for each peer and number of images read together, with the time it takes an image and times that of ours."""
+    """A row for each model and batch size, with its times and their ratio to those of this model."""
     cases: dict[tuple[str, int], Callable[[], object]] = {}
     for peer in tqdm(peers, desc="warm-up", disable=None):
-        turns = cycle(images)  # every peer reads the same image in the same turn
+        turns = cycle(images)  # all models get the same image in the same turn
         cases[peer.name, 1] = lambda peer=peer, turns=turns: peer.read([next(turns)])
         if peer.batches and len(images) > 1:
             cases[peer.name, len(images)] = lambda peer=peer: peer.read(images)
@@ -222,33 +216,33 @@ def peer_speed(
         rounds,
         {case: SINGLE if case[1] == 1 else 1 for case in cases},
         clock=clock,
-        title="other recognisers",
+        title="other models",
     )
     rows = []
     for (name, count), seconds in times.items():
-        of_ours = times.get((Ours.name, count))
+        baseline = times.get((Ours.name, count))
         rows.append(
             {
                 "name": name,
                 "images": count,
                 **summary(seconds, count),
-                "times_the_time_of_ours": None if of_ours is None else paired_ratio(seconds, of_ours),
+                "times_the_time_of_ours": None if baseline is None else paired_ratio(seconds, baseline),
             }
         )
     return rows
 
 
 def accuracy(peers: Sequence[Peer], place: str, limit: int | None = None) -> list[dict[str, Any]]:
-    """Word accuracy in letters and digits, case ignored, of the peers that have trained weights; an image at a time."""
-    from svtrv2_hf.evaluation.metrics import compare  # which speed does without: it needs the train extra
+    """Word accuracy in letters and digits, case ignored, of models with trained weights, one image at a time."""
+    from svtrv2_hf.evaluation.metrics import compare  # needs the train extra, which speed does not
 
     source = open_source(place)
     samples = list(islice(source.read(), limit))
     rows = []
     for peer in [peer for peer in peers if peer.trained]:
         progress = tqdm(samples, desc=f"{peer.name} on {source.name}", unit="image", disable=None)
-        readings = [peer.read([load_rgb(sample.image, name=sample.name)])[0] for sample in progress]
-        score = compare(readings, [sample.text for sample in samples], "english")
+        predictions = [peer.read([load_rgb(sample.image, name=sample.name)])[0] for sample in progress]
+        score = compare(predictions, [sample.text for sample in samples], "english")
         rows.append(
             {
                 "name": peer.name,
@@ -262,65 +256,55 @@ def accuracy(peers: Sequence[Peer], place: str, limit: int | None = None) -> lis
 
 
 def table(results: Mapping[str, Any]) -> str:
-    """The figures as Markdown."""
+    """The results as Markdown."""
     height, width = results["image_size"]
-    lines = [
-        f"SVTRv2 {results['size']}, {height} x {width} pixels, {results['threads']} threads, {results['machine']}, "
-        f"torch {results['versions']['torch']}; medians of {results['rounds']} rounds.",
-        "",
-        "| batch | implementation | ms | times the reference |",
-        "|---|---|---|---|",
-    ]
+    rows = []
     for row in results["forward"]:
         for name, milliseconds in row["milliseconds"].items():
-            ratio = row.get("times_the_reference", {}).get(name)
-            lines.append(
-                f"| {row['batch_size']} | {name} | {milliseconds:.2f} | {'' if ratio is None else f'{ratio:.2f}'} |"
+            speedup = row.get("times_the_reference", {}).get(name)
+            rows.append(
+                [row["batch_size"], name, f"{milliseconds:.2f}", None if speedup is None else f"{speedup:.2f}"]
             )
     timing = results["preprocessing"]
-    lines += [
-        "",
-        f"Preparing a PNG crop of 100 x 40: {timing['beyond_decoding_ms']:.3f} ms beyond {timing['decode_ms']:.3f} ms of decoding.",
+    parts = [
+        f"SVTRv2 {results['size']}, {height} x {width} pixels, {results['threads']} threads, {results['machine']}, "
+        f"torch {results['versions']['torch']}; medians of {results['rounds']} rounds.",
+        markdown_table(["batch", "implementation", "ms", "speedup over the reference"], rows, align="rlr"),
+        f"Preparing a PNG crop of 100 x 40 pixels takes {timing['beyond_decoding_ms']:.3f} ms in addition to "
+        f"{timing['decode_ms']:.3f} ms of decoding.",
     ]
-    if "peers" in results:
-        lines += ["", peer_table(results)]
-    return "\n".join(lines)
+    return "\n\n".join([*parts, peer_table(results)] if "peers" in results else parts)
 
 
 def peer_table(results: Mapping[str, Any]) -> str:
-    """What other recognisers were measured to do, as Markdown; and which were not, and why."""
+    """The results of all models as Markdown, and why others were not measured."""
     speed = {(row["name"], row["images"] > 1): row for row in results.get("peer_speed", [])}
-    right = {(row["name"], row["set"]): row["word_accuracy"] for row in results.get("accuracy", [])}
+    accuracies = {(row["name"], row["set"]): row["word_accuracy"] for row in results.get("accuracy", [])}
     sets = list(dict.fromkeys(row["set"] for row in results.get("accuracy", [])))
-    lines = []
+    parts = []
+    batch = BATCH
     if speed:
-        together = max(row["images"] for row in results["peer_speed"])
-        lines += [
+        batch = max(row["images"] for row in results["peer_speed"])
+        parts.append(
             f"From images in memory to texts: {results['peer_images']['images']} images of {results['peer_images']['source']}, "
             f"{results['threads']} threads, {results['machine']}, torch {results['versions']['torch']}, transformers "
-            f"{results['versions']['transformers']}; medians of {results['peer_rounds']} rounds.",
-            "",
-        ]
-    else:
-        together = BATCH
-    lines += [
-        "| recogniser | M parameters | ms, one at a time | times ours | "
-        f"ms an image, {together} together | times ours |" + "".join(f" {name} |" for name in sets),
-        "|---" * (6 + len(sets)) + "|",
-    ]
+            f"{results['versions']['transformers']}; medians of {results['peer_rounds']} rounds."
+        )
+    rows = []
     for peer in results["peers"]:
-        cells = [peer["name"], "" if peer["parameters"] is None else f"{peer['parameters'] / 1e6:.1f}"]
+        cells = [peer["name"], None if peer["parameters"] is None else f"{peer['parameters'] / 1e6:.1f}"]
         for batched in (False, True):
             row = speed.get((peer["name"], batched))
             ratio = None if row is None else row["times_the_time_of_ours"]
-            cells.append("" if row is None else f"{row['median_ms'] / row['images']:.1f}")
-            cells.append("" if ratio is None else f"{ratio:.2f}")
-        found = [right.get((peer["name"], name)) for name in sets]
-        cells += ["" if share is None else f"{100 * share:.1f}" for share in found]
-        lines.append(f"| {' | '.join(cells)} |")
-    lines += ["", *(f"- {peer['name']}: {peer['note']}." for peer in results["peers"])]
-    lines += [f"- {peer['name']} was not measured: {peer['reason']}." for peer in results["unavailable"]]
-    return "\n".join(lines)
+            cells.append(None if row is None else f"{row['median_ms'] / row['images']:.1f}")
+            cells.append(None if ratio is None else f"{ratio:.2f}")
+        shares = [accuracies.get((peer["name"], name)) for name in sets]
+        rows.append([*cells, *(None if share is None else f"{100 * share:.1f}" for share in shares)])
+    header = ["model", "M parameters", "ms, single image", "relative time"]
+    header += [f"ms per image, batch of {batch}", "relative time", *sets]
+    notes = [f"- {peer['name']}: {peer['note']}." for peer in results["peers"]]
+    notes += [f"- {peer['name']} was not measured: {peer['reason']}." for peer in results["unavailable"]]
+    return "\n\n".join([*parts, markdown_table(header, rows), "\n".join(notes)])
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
 #!/usr/bin/env python
 # SPDX-License-Identifier: Apache-2.0
-"""Measures the input side of training: sources, augmentation, MSR buckets, and how long a training step waits for data.
+"""Measures the data loading of training: sources, augmentation, MSR buckets, and how long training steps wait for data.
 
     python scripts/benchmark_data.py [--folder DATA] [--output results.json]
 
-Without --folder it draws words, of the sizes that crops usually have. The images are written into files of each kind, and
-read back through the trainer's own loader: decoded, augmented, resized, in batches. "plain" is the least that a loader can
-do with the same images, all of one size: no buckets, no label rules, no counts. One thread for each process; medians.
+Without --folder, it renders words in usual crop sizes. The images are written in each file format and loaded with the
+trainer's data loader: decoded, augmented, resized, in batches. "plain" is a minimal loader for the same images in one size:
+no buckets, no label rules, no counts. One thread per process; medians.
 """
 
 import argparse
@@ -40,6 +40,7 @@ from svtrv2_hf.data.sources import open_source
 from svtrv2_hf.evaluation.provenance import check_output, provenance
 from svtrv2_hf.image_processing_svtrv2 import resize
 from svtrv2_hf.processing_svtrv2 import pad_labels
+from svtrv2_hf.reporting import markdown_table, plural
 from svtrv2_hf.synthetic.atlas import build_atlas
 from svtrv2_hf.synthetic.fonts import find_fonts
 from svtrv2_hf.synthetic.source import DrawnBatches, DrawnSource
@@ -54,11 +55,11 @@ CHARSET = ENGLISH_94 + " "
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, help="a folder with labels.tsv to take crops from")
+    parser.add_argument("--folder", type=Path, help="folder with labels.tsv to take crops from")
     parser.add_argument("--images", type=int, default=4000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--output", type=Path, help="write the figures to this JSON file, too")
+    parser.add_argument("--output", type=Path, help="JSON file to write the results to")
     arguments = parser.parse_args()
     if arguments.output:
         check_output(arguments.output)
@@ -66,13 +67,13 @@ def main() -> None:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     crops = list(
-        itertools.islice(real_crops(arguments.folder) if arguments.folder else drawn_crops(), arguments.images)
+        itertools.islice(real_crops(arguments.folder) if arguments.folder else rendered_crops(), arguments.images)
     )
     with tempfile.TemporaryDirectory() as temporary:
         places = write_all(Path(temporary), crops)
         results = {
             **provenance(),
-            "crops": "drawn" if arguments.folder is None else arguments.folder.name,
+            "crops": "rendered" if arguments.folder is None else arguments.folder.name,
             "images": len(crops),
             "median_size": [
                 statistics.median(Image.open(io.BytesIO(data)).size[axis] for data, _ in crops) for axis in (0, 1)
@@ -80,7 +81,7 @@ def main() -> None:
             "rounds": arguments.rounds,
             "augmentation": augmentation(crops[:500], arguments.rounds),
             "sources": sources(places, arguments.workers, arguments.rounds),
-            "drawing_images_per_second": drawing(places["drawn text"], arguments.rounds),
+            "drawing_images_per_second": rendering(places["synthetic text"], arguments.rounds),
             "replay_images_per_second": replay(places["LMDB"], len(crops)),
             "buckets": buckets(places["one size"], arguments.rounds),
             "training": training(places["one size"], arguments.rounds),
@@ -93,8 +94,8 @@ def main() -> None:
 # Data
 
 
-def drawn_crops() -> Iterator[tuple[bytes, str]]:
-    """Words on noise, three of four as JPEG, the others as PNG."""
+def rendered_crops() -> Iterator[tuple[bytes, str]]:
+    """Words on noise, three quarters as JPEG, the others as PNG."""
     rng = random.Random(0)
     noise = np.random.default_rng(0)
     while True:
@@ -114,7 +115,7 @@ def word(text: str, font: Any, size: tuple[int, int], noise: np.random.Generator
 
 
 def real_crops(folder: Path) -> Iterator[tuple[bytes, str]]:
-    """The files of a folder, again and again."""
+    """The images of a folder, repeatedly."""
     while True:
         for sample in open_source(str(folder)).read():
             yield sample.image, sample.text
@@ -127,7 +128,7 @@ def encode(image: Image.Image, format: str) -> bytes:
 
 
 def write_all(root: Path, crops: list[tuple[bytes, str]]) -> dict[str, str]:
-    """The crops in each kind of file, and words of one size; where they lie, by kind."""
+    """Writes the crops in each format, and words of one size; returns the paths by format."""
     places = {
         kind: root / kind.replace(" ", "_") for kind in ("labels.tsv", "LMDB", "parquet", "webdataset tar", "one size")
     }
@@ -154,10 +155,12 @@ def write_all(root: Path, crops: list[tuple[bytes, str]]) -> dict[str, str]:
     noise, font = np.random.default_rng(1), ImageFont.load_default(26)
     words = [(encode(word(text[:8], font, (138, 36), noise), "JPEG"), text[:8]) for _, text in crops[:2000]]
     write_folder(places["one size"], words)
-    fonts = find_fonts(packages=False, system=False).fonts  # those that are everywhere; their number costs no time
+    fonts = find_fonts(
+        packages=False, system=False
+    ).fonts  # fonts that are always available; their number does not affect the speed
     atlas = root / "atlas.safetensors"
     build_atlas(fonts, CHARSET, progress=False).save(atlas)
-    return {kind: str(place) for kind, place in places.items()} | {"drawn text": f"drawn:{atlas}?lines=0"}
+    return {kind: str(place) for kind, place in places.items()} | {"synthetic text": f"drawn:{atlas}?lines=0"}
 
 
 def write_folder(folder: Path, crops: list[tuple[bytes, str]]) -> None:
@@ -172,7 +175,7 @@ def write_folder(folder: Path, crops: list[tuple[bytes, str]]) -> None:
 
 
 def augmentation(crops: list[tuple[bytes, str]], rounds: int) -> dict[str, Any]:
-    """Microseconds an image: each operation alone; and decoding with resizing, without and with chains."""
+    """Microseconds per image of each operation, and of decoding and resizing without and with augmentation."""
     images = [load_rgb(data) for data, _ in crops]
     keys = [crc32(data) for data, _ in crops]
     rng = random.Random(0)
@@ -212,7 +215,7 @@ def stream(place: str, batch_size: int = 64) -> BucketBatches | DrawnBatches:
 
 
 def sources(places: dict[str, str], workers: list[int], rounds: int) -> list[dict[str, Any]]:
-    """Images a second out of the loader, for each kind of file and number of workers."""
+    """Images per second of the data loader, for each format and number of workers."""
     rows = []
     cases = [(kind, number) for kind in places if kind != "one size" for number in workers]
     for kind, number in tqdm(cases, desc="sources", disable=None):
@@ -221,8 +224,8 @@ def sources(places: dict[str, str], workers: list[int], rounds: int) -> list[dic
     return rows
 
 
-def drawing(place: str, rounds: int) -> int:
-    """Finished 32 x 128 images a second out of the renderer, in batches of 128."""
+def rendering(place: str, rounds: int) -> int:
+    """Rendered images of 32 x 128 pixels per second, in batches of 128."""
     source = open_source(place)
     texts = [text for text in source.text_source.texts(0, 0, 1024) if 5 <= len(text) <= 8][:128]
     renderer = source.renderer()
@@ -237,7 +240,7 @@ def drawing(place: str, rounds: int) -> int:
 
 def rate(batches: Any, workers: int, images: int, warm_up: int = 4) -> float:
     loader = iter(make_loader(batches, SVTRv2TrainingArguments(use_cpu=True, dataloader_num_workers=workers)))
-    for _ in range(warm_up):  # starting workers, opening files
+    for _ in range(warm_up):  # start workers, open files
         next(loader)
     start, done = time.perf_counter(), 0
     while done < images:
@@ -246,7 +249,7 @@ def rate(batches: Any, workers: int, images: int, warm_up: int = 4) -> float:
 
 
 def replay(place: str, images: int) -> int:
-    """Images a second that a resumed run passes over."""
+    """Images per second that a resumed run skips."""
     batches = stream(place)
     batches.start = Position(images // 64 - 10, [images // 64 - 10])
     start = time.perf_counter()
@@ -255,7 +258,7 @@ def replay(place: str, images: int) -> int:
 
 
 class PlainBatches(BucketBatches):
-    """The same work on images of one size, without buckets, rules and counts."""
+    """The same work on images of one size, without buckets, label rules and counts."""
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         formed = 0
@@ -281,7 +284,7 @@ def plain(place: str, batch_size: int = 64) -> PlainBatches:
 
 
 def buckets(place: str, rounds: int) -> dict[str, float]:
-    """Images a second out of the loader, through buckets and plain, in turn."""
+    """Images per second of the data loader, with buckets and plain, in turn."""
     pairs = [
         (rate(stream(place), 0, 2000), rate(plain(place), 0, 2000))
         for _ in tqdm(range(rounds), "buckets", disable=None)
@@ -294,7 +297,7 @@ def buckets(place: str, rounds: int) -> dict[str, float]:
 
 
 def training(place: str, rounds: int, steps: int = 40) -> dict[str, float]:
-    """Nano by the trainer with one worker: images a second through buckets and plain, and the share spent on waiting."""
+    """Training nano with one worker: images per second with buckets and plain, and the share of time spent waiting."""
     rates: dict[str, list[float]] = {"buckets": [], "plain": []}
     waiting = []
     for _ in tqdm(range(max(3, rounds // 2)), "training", disable=None):
@@ -323,34 +326,34 @@ def training(place: str, rounds: int, steps: int = 40) -> dict[str, float]:
 
 
 def table(results: dict[str, Any]) -> str:
-    """The figures as Markdown."""
+    """The results as Markdown."""
     workers = sorted({row["workers"] for row in results["sources"]})
+    rates = {(row["source"], row["workers"]): row["images_per_second"] for row in results["sources"]}
     width, height = results["median_size"]
-    lines = [
-        f"Images a second out of the loader (decoded, augmented, resized), crops of {width:.0f} x {height:.0f} pixels in the "
-        f"median, {results['machine']}:",
-        "",
-        "| source | " + " | ".join(f"{n} workers" if n != 1 else "1 worker" for n in workers) + " |",
-        "|---" * (len(workers) + 1) + "|",
-    ]
-    for kind in dict.fromkeys(row["source"] for row in results["sources"]):
-        rates = {row["workers"]: row["images_per_second"] for row in results["sources"] if row["source"] == kind}
-        lines.append(f"| {kind} | " + " | ".join(f"{rates[n]:,}" for n in workers) + " |")
     chains = results["augmentation"]["decode_augment_resize_us"]
     training = results["training"]
-    lines += [
-        "",
-        "Decoding, augmenting and resizing, milliseconds an image and core: "
-        + ", ".join(f"{time / 1000:.2f} ({name})" for name, time in chains.items())
-        + ".",
-        "",
-        f"Against plain batches of one size, the buckets pass {100 * results['buckets']['of_plain']:.1f} % of the images, and "
-        f"nano trains at {100 * training['of_plain']:.1f} % of the rate ({training['images_per_second']:.0f} images a second on one "
-        f"core, waiting for data {100 * training['waiting']:.1f} % of the time). A resumed run passes over "
-        f"{results['replay_images_per_second']:,} images a second and worker. The renderer alone draws "
-        f"{results['drawing_images_per_second']:,} words a second and core at 32 x 128 pixels.",
-    ]
-    return "\n".join(lines)
+    return "\n\n".join(
+        [
+            f"Images per second of the data loader (decoded, augmented, resized), crops of {width:.0f} x {height:.0f} pixels "
+            f"(median), {results['machine']}:",
+            markdown_table(
+                ["source", *(plural(number, "worker") for number in workers)],
+                [
+                    [source, *(f"{rates[source, number]:,}" for number in workers)]
+                    for source in dict.fromkeys(source for source, _ in rates)
+                ],
+            ),
+            "Decoding, augmenting and resizing, milliseconds per image and core: "
+            + ", ".join(f"{time / 1000:.2f} ({name})" for name, time in chains.items())
+            + ".",
+            f"Compared with plain batches of one size, the buckets reach {100 * results['buckets']['of_plain']:.1f} % of the "
+            f"data loading rate, and nano trains at {100 * training['of_plain']:.1f} % of the rate "
+            f"({training['images_per_second']:.0f} images per second on one core, waiting for data "
+            f"{100 * training['waiting']:.1f} % of the time). A resumed run skips {results['replay_images_per_second']:,} images "
+            f"per second and worker. The renderer alone reaches {results['drawing_images_per_second']:,} words per second and "
+            "core at 32 x 128 pixels.",
+        ]
+    )
 
 
 if __name__ == "__main__":

@@ -1,16 +1,16 @@
 #!/usr/bin/env python
 # SPDX-License-Identifier: Apache-2.0
-"""Measures training: images a second, and the share of what the device can do at best, beside the reference implementation.
+"""Measures training: images per second, utilization of the device, and the speedup over the reference implementation.
 
     python scripts/benchmark_training.py [--sizes tiny base] [--device cuda] [--dtype bfloat16] [--batch-size 256] \
         [--reference PATH/TO/OpenOCR] [--output results.json]
 
-A step is forward pass, CTC loss, backward pass and AdamW on one batch that lies on the device: ours; ours compiled, with
---compile; and the reference's (--reference) with its own loss. A round times a few steps of each in turn, so that whatever
-else the machine does falls on all of them; ratios are medians over rounds of the paired times. Then SVTRv2Trainer trains
-on batches in memory, which adds what a trainer does around the steps and the way to the device. What the device can do is
-the rate of a large matrix product in the same precision; the share counts the products of the model, three times those of
-its forward pass, and nothing else.
+A step is forward pass, CTC loss, backward pass and AdamW on one batch that is already on the device: with this model, with
+the compiled model (--compile), and with the reference (--reference) and its loss. Each round times a few steps of each in
+turn, so that other load on the machine affects all of them; ratios are medians over rounds of the paired times. Then
+SVTRv2Trainer trains on batches in memory, which adds the overhead of the trainer and the transfer to the device. Utilization
+compares the matrix products of the model, three times those of its forward pass, with the rate of a large matrix product in
+the same precision.
 """
 
 import argparse
@@ -35,32 +35,36 @@ from svtrv2_hf.configuration_svtrv2 import PRESETS
 from svtrv2_hf.data.buckets import TrainingBatches
 from svtrv2_hf.data.labels import LabelEncoder
 from svtrv2_hf.evaluation.provenance import check_output, provenance
-from svtrv2_hf.evaluation.speed import multiply_adds, paired_ratio, synchronizer, time_in_turn
+from svtrv2_hf.evaluation.speed import multiply_adds, synchronizer, time_in_turn
 from svtrv2_hf.training.arguments import SVTRv2TrainingArguments
 from svtrv2_hf.training.trainer import SVTRv2Trainer
 
 
-sys.path.insert(0, str(Path(__file__).parent))  # also where the script is imported
+sys.path.insert(0, str(Path(__file__).parent))  # needed if the script is imported
 
+from peers import Ours
 from peers.reference import reference_model
+from timing import paired_ratio
 
 
-LETTERS = 8  # in each label
-WARM_UP = 3  # steps that are not counted
+LETTERS = 8  # length of each label
+WARM_UP = 3  # steps that are not timed
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", nargs="+", choices=list(PRESETS), default=["tiny", "base"])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="bfloat16", help="of autocast")
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16", "float16"), default="bfloat16", help="dtype of autocast"
+    )
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--image-size", type=int, nargs=2, default=[32, 128], metavar=("HEIGHT", "WIDTH"))
-    parser.add_argument("--steps", type=int, default=10, help="of each in a round")
+    parser.add_argument("--steps", type=int, default=10, help="steps of each case in a round")
     parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--compile", action="store_true", help="time the compiled model, too")
-    parser.add_argument("--reference", type=Path, help="a checkout of Topdu/OpenOCR")
-    parser.add_argument("--output", type=Path, help="write the figures to this JSON file, too")
+    parser.add_argument("--compile", action="store_true", help="also time the compiled model")
+    parser.add_argument("--reference", type=Path, help="checkout of Topdu/OpenOCR")
+    parser.add_argument("--output", type=Path, help="JSON file to write the results to")
     arguments = parser.parse_args(argv)
     if arguments.output:
         check_output(arguments.output)
@@ -80,15 +84,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         shares = {case: 2 * 3 * rows["multiply_adds"] * rate for case, rate in rows["images_per_second"].items()}
         rows["share_of_peak"] = {case: flops / 1e12 / results["peak_tflops"] for case, flops in shares.items()}
         for case, rate in rows["images_per_second"].items():
-            times = rows["times_the_reference"].get(case)
-            beside = "" if times is None else f", {times:.2f} x the reference"
-            print(f"{name:6} {case:14} {rate:10,.0f} images/s, {rows['share_of_peak'][case]:6.1%} of the peak{beside}")
+            speedup = rows["times_the_reference"].get(case)
+            compared = "" if speedup is None else f", {speedup:.2f} x the reference"
+            print(
+                f"{name:6} {case:18} {rate:10,.0f} images/s, {rows['share_of_peak'][case]:6.1%} of the peak{compared}"
+            )
     if arguments.output:
         arguments.output.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 
 
 def peak(device: torch.device, dtype: torch.dtype, seconds: float = 1.0) -> float:
-    """Floating-point operations a second of a large matrix product of random numbers, the best of those in `seconds`."""
+    """Floating-point operations per second of a large matrix product, the best result within `seconds`."""
     size = 8192 if device.type == "cuda" else 1024
     left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     synchronize = synchronizer(device)
@@ -103,25 +109,25 @@ def peak(device: torch.device, dtype: torch.dtype, seconds: float = 1.0) -> floa
 
 
 def measure(name: str, arguments: argparse.Namespace, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
-    """The rates of a size, by case."""
+    """Images per second of a model size, by case."""
     config = SVTRv2Config.preset(name, vocab_size=len(ENGLISH_94) + 1)
     torch.manual_seed(0)
     pixel_values = torch.rand(arguments.batch_size, 3, *arguments.image_size, device=device) * 2 - 1
     labels = torch.randint(1, config.vocab_size, (arguments.batch_size, LETTERS), device=device)
-    ours = SVTRv2ForCTC(config)
-    flops = multiply_adds(ours.eval(), tuple(arguments.image_size))
-    ours = ours.to(device, memory_format=torch.channels_last).train()
+    model = SVTRv2ForCTC(config)
+    flops = multiply_adds(model.eval(), tuple(arguments.image_size))
+    model = model.to(device, memory_format=torch.channels_last).train()
     losses: dict[str, tuple[torch.nn.Module, Callable[[], torch.Tensor]]] = {
-        "ours": (ours, lambda: ours(pixel_values, labels=labels).loss)
+        Ours.name: (model, lambda: model(pixel_values, labels=labels).loss)
     }
     if arguments.compile:
-        compiled = torch.compile(ours)
-        losses["ours compiled"] = (ours, lambda: compiled(pixel_values, labels=labels).loss)
+        compiled = torch.compile(model)
+        losses[f"{Ours.name} compiled"] = (model, lambda: compiled(pixel_values, labels=labels).loss)
     if arguments.reference:
         reference = reference_model(arguments.reference, config).to(device).train()
         lengths = torch.full((arguments.batch_size,), LETTERS)
         losses["reference"] = (reference, lambda: reference_loss(reference(pixel_values), labels, lengths))
-    steps = {case: step(model, loss, device, dtype) for case, (model, loss) in losses.items()}
+    steps = {case: step(module, loss, device, dtype) for case, (module, loss) in losses.items()}
     for run in steps.values():
         for _ in range(WARM_UP):
             run()
@@ -138,7 +144,7 @@ def measure(name: str, arguments: argparse.Namespace, device: torch.device, dtyp
 def step(
     model: torch.nn.Module, loss: Callable[[], torch.Tensor], device: torch.device, dtype: torch.dtype
 ) -> Callable[[], None]:
-    """A training step; in float16 with a scaled loss, as both trainers do it there."""
+    """A training step; in float16 with loss scaling, as in both trainers."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.05)
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
 
@@ -154,14 +160,14 @@ def step(
 
 
 def reference_loss(logits: torch.Tensor, labels: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-    """CTC as the reference has it (openrec/losses/ctc_loss.py at ae934e5)."""
+    """The CTC loss of the reference (openrec/losses/ctc_loss.py at ae934e5)."""
     frames = torch.full((len(logits),), logits.shape[1], dtype=torch.long)
     log_probabilities = logits.float().log_softmax(2).transpose(0, 1)
     return F.ctc_loss(log_probabilities, labels, frames, lengths, reduction="none").mean()
 
 
 class InMemory(TrainingBatches):
-    """The same batch of noise over and over."""
+    """The same batch of noise again and again."""
 
     def __init__(self, batch_size: int, image_size: Sequence[int]):
         super().__init__(["noise"], LabelEncoder(ENGLISH_94), SVTRv2ImageProcessor(), batch_size)
@@ -187,7 +193,7 @@ class InMemory(TrainingBatches):
 
 
 class Clock(TrainerCallback):
-    """When the steps after the first ones began, and how many there were."""
+    """Measures the seconds of all steps after the warm-up."""
 
     def __init__(self, synchronize: Callable[[], object]):
         self.synchronize = synchronize
@@ -203,7 +209,7 @@ class Clock(TrainerCallback):
 
 
 def by_trainer(config: SVTRv2Config, arguments: argparse.Namespace, device: torch.device, dtype: torch.dtype) -> float:
-    """Images a second of the whole trainer."""
+    """Images per second of the whole trainer."""
     steps = arguments.steps * arguments.rounds
     clock = Clock(synchronizer(device))
     with tempfile.TemporaryDirectory() as output, contextlib.redirect_stdout(io.StringIO()):

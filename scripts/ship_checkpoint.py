@@ -1,11 +1,10 @@
 #!/usr/bin/env python
 # SPDX-License-Identifier: Apache-2.0
-"""Puts a trained recogniser into the package as its default checkpoint.
+"""Copies a trained checkpoint into the package as its default checkpoint.
 
     python scripts/ship_checkpoint.py output/drawn_nano
 
-Weights are stored in float16 and loaded as float32; the guidance branch stays behind, and so does the code, which the package
-has.
+Weights are stored in float16 and loaded as float32; the guidance branch and the code, which is in the package, are not copied.
 """
 
 import argparse
@@ -17,23 +16,23 @@ from pathlib import Path
 from svtrv2_hf import SVTRv2ForCTC, SVTRv2Processor, default_checkpoint
 
 
-LARGEST = 12e6  # bytes of all files together
+LARGEST = 12e6  # bytes of all files
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("recogniser", help="the folder that a training run has left")
-    ship(parser.parse_args().recogniser, Path(default_checkpoint()))
+    parser.add_argument("checkpoint", help="output folder of a training run")
+    ship(parser.parse_args().checkpoint, Path(default_checkpoint()))
 
 
-def ship(recogniser: str, folder: Path) -> None:
-    """Writes `folder` anew, but for its card, and says how large it is.
+def ship(checkpoint: str, folder: Path) -> None:
+    """Replaces the contents of `folder`, except its card, and prints its size.
 
     Raises:
-        ValueError: it would be larger than a package should be.
+        ValueError: the checkpoint is too large for the package.
     """
-    model = SVTRv2ForCTC.from_pretrained(recogniser, use_guidance=False).half()
-    processor = SVTRv2Processor.from_pretrained(recogniser)
+    model = SVTRv2ForCTC.from_pretrained(checkpoint, use_guidance=False).half()
+    processor = SVTRv2Processor.from_pretrained(checkpoint)
     with tempfile.TemporaryDirectory() as temporary:
         staging = Path(temporary)
         model.save_pretrained(staging)
@@ -43,15 +42,15 @@ def ship(recogniser: str, folder: Path) -> None:
         for name in ("config.json", "processor_config.json", "tokenizer_config.json"):
             content = json.loads((staging / name).read_text(encoding="utf-8"))
             for part in (content, content.get("image_processor", {})):
-                for key in ("auto_map", "custom_pipelines"):  # which name the code
+                for key in ("auto_map", "custom_pipelines"):  # they refer to the code
                     part.pop(key, None)
             if name == "config.json":
-                content["dtype"] = "float32"  # to compute in
+                content["dtype"] = "float32"  # dtype of the computation
             (staging / name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         size = sum(path.stat().st_size for path in staging.iterdir())
         if size > LARGEST:
             raise ValueError(
-                f"{recogniser} takes {size / 1e6:.1f} MB in float16, and the package takes {LARGEST / 1e6:.0f}."
+                f"{checkpoint} takes {size / 1e6:.1f} MB in float16; the limit of the package is {LARGEST / 1e6:.0f} MB."
             )
         folder.mkdir(exist_ok=True)
         for path in folder.iterdir():
@@ -60,7 +59,7 @@ def ship(recogniser: str, folder: Path) -> None:
         for path in sorted(staging.iterdir()):
             shutil.copyfile(path, folder / path.name)
     print(
-        f"{folder}: {model.num_parameters() / 1e6:.2f} M parameters, {size / 1e6:.2f} MB. Now evaluate it, and render its card."
+        f"{folder}: {model.num_parameters() / 1e6:.2f} M parameters, {size / 1e6:.2f} MB. Next, evaluate it and render its card."
     )
 
 

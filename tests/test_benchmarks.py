@@ -69,30 +69,30 @@ def test_only_the_sets_that_are_named_are_found(tmp_path):
     make_sets(tmp_path, "test/SVT", "OST/weak", "OST/heavy", "plates")
     assert list(find_sets(tmp_path, ["plates", "ost-weak", "svt"])) == ["SVT", "OST-Weak", "plates"]
     with pytest.raises(
-        FileNotFoundError, match=r"does not hold LTB, curve. It holds SVT, OST-Weak, OST-Heavy, plates\."
+        FileNotFoundError, match=r"LTB, curve not found in \S+ \(found: SVT, OST-Weak, OST-Heavy, plates\)\."
     ):
         find_sets(tmp_path, ["SVT", "LTB", "curve"])
 
 
 def test_a_set_at_two_places_is_an_error_unless_others_are_named(tmp_path):
     make_sets(tmp_path, "test/SVT", "evaluation/SVT", "test/CUTE80")
-    with pytest.raises(ValueError, match=r"SVT lies at .*evaluation/SVT and at .*test/SVT"):
+    with pytest.raises(ValueError, match=r"SVT was found more than once: .*evaluation/SVT, .*test/SVT"):
         find_sets(tmp_path)
     assert list(find_sets(tmp_path, ["CUTE80"])) == ["CUTE80"]
 
 
 def test_a_root_without_sets_is_an_error(tmp_path):
     make_sets(tmp_path, "one/two/three/SVT")
-    with pytest.raises(FileNotFoundError, match="There is no test set in"):
+    with pytest.raises(FileNotFoundError, match="No test set found in"):
         find_sets(tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"There is no folder .*nowhere"):
+    with pytest.raises(FileNotFoundError, match=r"Folder .*nowhere not found"):
         find_sets(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("names", [None, ["own"]])
 def test_a_root_that_is_itself_a_set_is_told_how_to_be_read(tmp_path, names):
     make_folder(tmp_path / "own", ["one"])
-    with pytest.raises(FileNotFoundError, match=r"own is a set itself: --sets NAME=\S*own reads it\."):
+    with pytest.raises(FileNotFoundError, match=r"own is itself a dataset; evaluate it with --sets NAME=\S*own\."):
         find_sets(tmp_path / "own", names)
 
 
@@ -102,11 +102,11 @@ def test_a_folder_with_two_kinds_of_data_is_an_error(tmp_path):
         find_sets(tmp_path)
 
 
-def test_every_benchmark_says_where_it_is_described_and_to_be_had():
+def test_every_benchmark_has_addresses_of_its_paper_and_data():
     """The guide has these addresses in a table, which scripts/render_cards.py --check compares."""
     guide = (Path(__file__).parents[1] / "docs" / "evaluation.md").read_text(encoding="utf-8")
     for benchmark in BENCHMARKS.values():
-        for address in (benchmark.described, benchmark.data):
+        for address in (benchmark.paper, benchmark.data):
             assert address.startswith("https://") and f"({address})" in guide
 
 
@@ -125,9 +125,9 @@ def test_averages_are_complete_only_with_all_samples_of_all_sets():
 
 @pytest.mark.parametrize(("samples", "correct"), [(0, 0), (10, 11), (10, -1)])
 def test_numbers_that_make_no_share_are_refused(samples, correct):
-    with pytest.raises(ValueError, match="is not a share"):
+    with pytest.raises(ValueError, match="is not a valid share"):
         averages({"SVT": (samples, correct)})
-    with pytest.raises(ValueError, match="is not a share"):
+    with pytest.raises(ValueError, match="is not a valid share"):
         wilson_interval(correct, samples)
 
 

@@ -6,7 +6,7 @@ from conftest import draw, encoded
 from svtrv2_hf.data.sources import Sample
 from svtrv2_hf.evaluation.error_page import write_page
 from svtrv2_hf.evaluation.errors import Errors
-from svtrv2_hf.evaluation.evaluator import Reading
+from svtrv2_hf.evaluation.evaluator import Prediction
 
 
 pytestmark = pytest.mark.browser
@@ -16,12 +16,12 @@ IMAGE = draw("word")
 def add(errors, set_name, label, text, score, protocol="english"):
     characters = [{"text": c, "score": score, "start": 0.0, "end": 1.0} for c in text]
     sample = Sample(encoded(IMAGE), label, f"folder/{label}_{score}.png")
-    errors.add(set_name, Reading(sample, text, score, characters, IMAGE.size), protocol)
+    errors.add(set_name, Prediction(sample, text, score, characters, IMAGE.size), protocol)
 
 
 @pytest.fixture(scope="module")
 def errors():
-    """Two sets with errors, more than the page shows at once."""
+    """Two sets with more errors than the page shows at once."""
     errors = Errors(kept=40)
     for number in range(200):
         add(errors, "words", f"word{number}", f"ward{number}", (number + 1) / 250)
@@ -32,17 +32,17 @@ def errors():
 
 @pytest.fixture(params=[390, 1240], ids=["phone", "desk"])
 def page(request, chromium, errors, tmp_path):
-    """The page, opened as a file; it must ask for nothing else, and have no error."""
-    write_page(errors, tmp_path / "errors.html", "What it misreads")
+    """The page, opened as a file; it must not request anything else, and must not raise errors."""
+    write_page(errors, tmp_path / "errors.html", "Errors of a model")
     page = chromium.new_page(viewport={"width": request.param, "height": 844})
-    asked, faults = [], []
-    page.on("request", lambda one: asked.append(one.url))
-    page.on("pageerror", lambda error: faults.append(str(error)))
+    requests, failures = [], []
+    page.on("request", lambda one: requests.append(one.url))
+    page.on("pageerror", lambda error: failures.append(str(error)))
     page.goto((tmp_path / "errors.html").as_uri())
     yield page
     page.close()
-    assert [url for url in asked if not url.startswith("data:")] == [(tmp_path / "errors.html").as_uri()]
-    assert not faults
+    assert [url for url in requests if not url.startswith("data:")] == [(tmp_path / "errors.html").as_uri()]
+    assert not failures
 
 
 def cards(page):
@@ -63,7 +63,7 @@ def test_errors_are_shown_page_by_page_with_their_images(page, errors):
     assert widths == [IMAGE.width] * kept
 
 
-def test_errors_are_chosen_and_ordered(page, errors):
+def test_errors_can_be_filtered_and_sorted(page, errors):
     page.select_option("select[name=choice]", "typical")
     assert cards(page).count() == len(errors.sets["words"].typical) + 1
     page.select_option("select[name=order]", "score")
@@ -74,11 +74,11 @@ def test_errors_are_chosen_and_ordered(page, errors):
     assert page.locator(".card .wrong").count() == 1
     assert page.locator(".card .wrong").inner_text().split() == ["A", "B"]
     page.select_option("select[name=set]", label=f"words ({len(errors.sets['words'].shown)})")
-    worst = max(one.reading.score for one in errors.sets["words"].worst)
+    worst = max(one.prediction.score for one in errors.sets["words"].worst)
     assert page.locator(".card strong").first.inner_text() == f"{worst:.3f}"
 
 
-def test_nothing_is_wider_than_the_screen(page):
+def test_the_page_fits_the_width_of_the_screen(page):
     assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]
     box = page.locator("figure svg").bounding_box()
     assert 200 < box["width"] <= page.viewport_size["width"] and box["height"] > 200

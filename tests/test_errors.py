@@ -1,10 +1,9 @@
-"""What is misread: kinds, confusions, calibration, and how they are shown."""
+"""Error analysis: kinds of errors, confusions, calibration, the page and the figure."""
 
 import json
 import random
 from html.parser import HTMLParser
 
-import numpy as np
 import pytest
 from conftest import draw, encoded
 from hypothesis import given, settings
@@ -13,32 +12,31 @@ from PIL import Image
 from rapidfuzz.distance import Levenshtein
 
 from svtrv2_hf.data.sources import Sample
+from svtrv2_hf.evaluation.error_figure import COLUMNS, SHOWN, write_figure
 from svtrv2_hf.evaluation.error_page import LARGEST_IMAGE, write_page
-from svtrv2_hf.evaluation.error_picture import SHOWN, WIDTH, write_picture
 from svtrv2_hf.evaluation.errors import UNREADABLE_NAMED, ErrorKind, Errors, align, kind_of, visible
-from svtrv2_hf.evaluation.evaluator import Reading
+from svtrv2_hf.evaluation.evaluator import Prediction
 from svtrv2_hf.evaluation.metrics import normalize_text
 
 
 IMAGE = encoded(draw("word"))
 
 
-def reading(label, text, score=0.9, name="one.png", image=IMAGE):
+def prediction(label, text, score=0.9, name="one.png", image=IMAGE):
     characters = [
         {"text": character, "score": score, "start": 10.0 * place, "end": 10.0 * place + 10}
         for place, character in enumerate(text)
     ]
-    with_size = draw("word").size
-    return Reading(Sample(image, label, name), text, score if text else 0.0, characters, with_size)
+    return Prediction(Sample(image, label, name), text, score if text else 0.0, characters, draw("word").size)
 
 
 def unreadable(name, error="it is in no image format that Pillow knows"):
-    return Reading(Sample(b"junk", "lost", name), "", error=error)
+    return Prediction(Sample(b"junk", "lost", name), "", error=error)
 
 
-def collect(readings, protocol="english", set_name="words", **options):
+def collect(predictions, protocol="english", set_name="words", **options):
     errors = Errors(**options)
-    for one in readings:
+    for one in predictions:
         errors.add(set_name, one, protocol)
     return errors
 
@@ -64,38 +62,38 @@ def collect(readings, protocol="english", set_name="words", **options):
         ("!", "a", "english", ErrorKind.ONE_TOO_MANY),
     ],
 )
-def test_the_kind_of_an_error_is_the_first_that_fits(label, text, protocol, kind):
-    assert kind_of(reading(label, text), protocol) is kind
+def test_an_error_is_of_the_first_kind_that_fits(label, text, protocol, kind):
+    assert kind_of(prediction(label, text), protocol) is kind
 
 
 def test_an_unreadable_image_is_an_error_whatever_its_label():
-    lost = Reading(Sample(b"", "", "one.png"), "", error="empty file")
+    lost = Prediction(Sample(b"", "", "one.png"), "", error="empty file")
     assert kind_of(lost, "english") is ErrorKind.UNREADABLE
 
 
 def test_counts_by_set_and_case():
-    errors = collect([reading("Hello", "hello"), reading("Hello", "Hello!"), reading("Hello", "Hallo")])
-    errors.add("others", reading("京A", "京a"), "chinese")
+    errors = collect([prediction("Hello", "hello"), prediction("Hello", "Hello!"), prediction("Hello", "Hallo")])
+    errors.add("others", prediction("京A", "京a"), "chinese")
     errors.add("others", unreadable("bad.png"), "chinese")
     summary = errors.summary()
     assert (summary["samples"], summary["errors"]) == (5, 2)
     assert {kind: n for kind, n in summary["kinds"]["words"].items() if n} == {"one_wrong": 1}
     assert {kind: n for kind, n in summary["kinds"]["others"].items() if n} == {"unreadable": 1}
     assert summary["right_but_for_case"] == {"words": 1, "others": 1}
-    assert (errors.sets["words"].right, errors.sets["words"].wrong) == (2, 1)
+    assert (errors.sets["words"].correct, errors.sets["words"].wrong) == (2, 1)
 
 
-def test_confusions_are_those_of_the_edit_operations():
+def test_confusions_are_counted_from_edit_operations():
     errors = collect(
         [
-            reading("Boot", "b0ot"),  # o -> 0
-            reading("book", "bo0k"),  # o -> 0
-            reading("clock", "ciock"),  # l -> i
-            reading("hello", "helo"),  # an l is missing
-            reading("word", "words"),  # an s too many
-            reading("right", "right"),
-            reading("lost", ""),  # says nothing on characters
-            reading("apple", "grunt"),  # nor does this
+            prediction("Boot", "b0ot"),  # o -> 0
+            prediction("book", "bo0k"),  # o -> 0
+            prediction("clock", "ciock"),  # l -> i
+            prediction("hello", "helo"),  # missing l
+            prediction("word", "words"),  # extra s
+            prediction("right", "right"),
+            prediction("lost", ""),  # not counted: nothing was recognized
+            prediction("apple", "grunt"),  # not counted: another text
             unreadable("bad.png"),
         ]
     )
@@ -105,15 +103,15 @@ def test_confusions_are_those_of_the_edit_operations():
     assert errors.summary()["confusions"] == [["o", "0", 2], [None, "s", 1], ["l", None, 1], ["l", "i", 1]]
 
 
-def test_calibration_is_that_of_the_bins():
-    """Two readings at 0.92 of which one is right, one right at 1, one wrong at 0.5, and nothing read."""
+def test_calibration_by_bins():
+    """Two predictions at 0.92, one of them correct; one correct at 1, one wrong at 0.5, and an empty one."""
     errors = collect(
         [
-            reading("a", "a", 0.92),
-            reading("a", "b", 0.92),
-            reading("a", "a", 1.0),
-            reading("a", "b", 0.5),
-            reading("a", ""),
+            prediction("a", "a", 0.92),
+            prediction("a", "b", 0.92),
+            prediction("a", "a", 1.0),
+            prediction("a", "b", 0.5),
+            prediction("a", ""),
             unreadable("bad.png"),  # has no score
         ]
     )
@@ -124,64 +122,64 @@ def test_calibration_is_that_of_the_bins():
     assert calibration["expected_calibration_error"] == pytest.approx((0 + 0.5 + 2 * (0.92 - 0.5) + 0) / 5)
 
 
-def test_scores_that_are_no_confidences_are_refused():
+def test_scores_outside_0_to_1_raise():
     with pytest.raises(ValueError, match=r"words, one\.png: the score nan"):
-        collect([reading("a", "b", float("nan"))])
+        collect([prediction("a", "b", float("nan"))])
 
 
 def test_a_set_has_one_protocol():
-    errors = collect([reading("a", "b")])
-    with pytest.raises(ValueError, match="words was begun under"):
-        errors.add("words", reading("a", "b"), "chinese")
+    errors = collect([prediction("a", "b")])
+    with pytest.raises(ValueError, match="words already has predictions under"):
+        errors.add("words", prediction("a", "b"), "chinese")
 
 
-def wrong_readings(number):
-    """Errors that differ in nothing but their images, some equally confident."""
-    return [reading("word", "wart", (n % 40) / 40, image=b"%d" % n) for n in range(number)]
+def wrong_predictions(number):
+    """Errors that differ only in their images; some are equally confident."""
+    return [prediction("word", "wart", (n % 40) / 40, image=b"%d" % n) for n in range(number)]
 
 
 def test_only_the_mistakes_to_be_shown_are_kept():
-    errors = collect([*wrong_readings(500), reading("word", "word", 0.99)], kept=5)
+    errors = collect([*wrong_predictions(500), prediction("word", "word", 0.99)], kept=5)
     kept = errors.sets["words"]
     assert len(kept.worst) == len(kept.typical) == 5
-    assert [one.reading.score for one in kept.worst] == [39 / 40] * 5
-    assert len({one.reading.sample.image for one in kept.typical}) == 5
+    assert [one.prediction.score for one in kept.worst] == [39 / 40] * 5
+    assert len({one.prediction.sample.image for one in kept.typical}) == 5
     assert len(kept.shown) <= 10
     assert set(kept.shown) == {*kept.worst, *kept.typical}
 
 
-def test_what_is_kept_depends_on_the_seed_but_not_on_the_order():
-    def images(readings, seed):
-        kept = collect(readings, kept=5, seed=seed).sets["words"]
-        return [[one.reading.sample.image for one in mistakes] for mistakes in (kept.worst, kept.typical)]
+def test_kept_mistakes_depend_on_the_seed_but_not_on_the_order():
+    def images(predictions, seed):
+        kept = collect(predictions, kept=5, seed=seed).sets["words"]
+        return [[one.prediction.sample.image for one in mistakes] for mistakes in (kept.worst, kept.typical)]
 
-    readings = wrong_readings(300)
-    mixed = random.Random(0).sample(readings, len(readings))
-    assert images(readings, 1) == images(mixed, 1) == images(readings[::-1], 1)
-    assert images(readings, 1) != images(readings, 2)
-    assert collect(readings).summary() == collect(mixed).summary()
+    predictions = wrong_predictions(300)
+    mixed = random.Random(0).sample(predictions, len(predictions))
+    assert images(predictions, 1) == images(mixed, 1) == images(predictions[::-1], 1)
+    assert images(predictions, 1) != images(predictions, 2)
+    assert collect(predictions).summary() == collect(mixed).summary()
 
 
-def test_the_typical_mistakes_are_drawn_evenly():
-    """Over many seeds every mistake is drawn about as often: 10 of 40, 100 times."""
-    drawn = [0] * 40
+def test_typical_mistakes_are_sampled_uniformly():
+    """Over many seeds every mistake is sampled about as often: 10 of 40, 100 times."""
+    times = [0] * 40
     for seed in range(100):
-        for one in collect(wrong_readings(40), kept=10, seed=seed).sets["words"].typical:
-            drawn[int(one.reading.sample.image)] += 1
-    assert sum(drawn) == 1000
-    assert 25 - 4 * 4.3 < min(drawn) <= max(drawn) < 25 + 4 * 4.3  # four standard deviations
+        for one in collect(wrong_predictions(40), kept=10, seed=seed).sets["words"].typical:
+            times[int(one.prediction.sample.image)] += 1
+    assert sum(times) == 1000
+    assert 25 - 4 * 4.3 < min(times) <= max(times) < 25 + 4 * 4.3  # four standard deviations
 
 
-def test_the_same_mistake_twice_is_no_hindrance():
-    errors = collect([reading("word", "ward")] * 3, kept=2)
+def test_equal_mistakes_are_all_kept():
+    errors = collect([prediction("word", "ward")] * 3, kept=2)
     assert len(errors.sets["words"].worst) == 2
 
 
 def aligned(label, text, protocol="english"):
-    columns = align(reading(label, text), protocol)
+    columns = align(prediction(label, text), protocol)
     return (
         "".join(column.true or "_" for column in columns),
-        "".join(column.read or "_" for column in columns),
+        "".join(column.predicted or "_" for column in columns),
         "".join("x" if column.wrong else " " if column.compared else "." for column in columns),
     )
 
@@ -198,11 +196,11 @@ def aligned(label, text, protocol="english"):
         ("--", "", ("--", "__", "..")),
     ],
 )
-def test_labels_and_readings_are_aligned(label, text, expected):
+def test_labels_and_predictions_are_aligned(label, text, expected):
     assert aligned(label, text) == expected
 
 
-def test_a_letter_that_is_two_in_lower_case_is_aligned_as_one():
+def test_a_letter_with_two_lower_case_characters_is_aligned_as_one():
     assert aligned("\u0130x", "\u0130y", "chinese") == ("\u0130x", "\u0130y", " x")
 
 
@@ -212,25 +210,25 @@ def test_a_letter_that_is_two_in_lower_case_is_aligned_as_one():
     st.text(st.sampled_from("abAB1-' \u00e9\u4eac"), max_size=8),
     st.sampled_from(["english", "chinese"]),
 )
-def test_an_alignment_holds_all_characters_and_as_many_errors_as_edits(label, text, protocol):
-    columns = align(reading(label, text, 0.25), protocol)
+def test_an_alignment_has_all_characters_and_as_many_errors_as_edits(label, text, protocol):
+    columns = align(prediction(label, text, 0.25), protocol)
     assert "".join(column.true or "" for column in columns) == label
-    assert "".join(column.read or "" for column in columns) == text
+    assert "".join(column.predicted or "" for column in columns) == text
     edits = Levenshtein.distance(normalize_text(label, protocol), normalize_text(text, protocol))
     assert sum(column.wrong for column in columns) == edits
-    assert all((column.score == 0.25) == (column.read is not None) for column in columns)
+    assert all((column.score == 0.25) == (column.predicted is not None) for column in columns)
 
 
 @pytest.mark.parametrize(
     ("character", "shown"),
     [("a", "a"), (" ", "\u2423"), ("\u00a0", "\u2423"), ("\u0301", "\u25cc\u0301"), ("\x00", "U+0000")],
 )
-def test_every_character_can_be_seen(character, shown):
+def test_every_character_has_a_visible_form(character, shown):
     assert visible(character) == shown
 
 
 class Walk(HTMLParser):
-    """Elements that are open, and what was met."""
+    """Records the elements, images, addresses and text of a page, and checks that elements are closed in order."""
 
     VOID = {"meta", "img", "wbr"}
 
@@ -258,7 +256,7 @@ class Walk(HTMLParser):
         self.text += data if not {"script", "style"} & set(self.open) else ""
 
 
-def walk(errors, tmp_path, title="What it misreads"):
+def walk(errors, tmp_path, title="Errors of a model"):
     path = tmp_path / "errors.html"
     write_page(errors, path, title)
     page = Walk()
@@ -271,9 +269,11 @@ def walk(errors, tmp_path, title="What it misreads"):
 NASTY = "</script><script>alert('1 & \"2\"')"
 
 
-def test_the_page_is_whole_and_needs_nothing_else(tmp_path):
-    errors = collect([*(reading("word", "ward", n / 50, f"{n}.png") for n in range(50)), reading("word", "word")])
-    errors.add("lines & <b>", reading("京A 12", "京B  1"), "chinese")
+def test_the_page_is_complete_and_self_contained(tmp_path):
+    errors = collect(
+        [*(prediction("word", "ward", n / 50, f"{n}.png") for n in range(50)), prediction("word", "word")]
+    )
+    errors.add("lines & <b>", prediction("京A 12", "京B  1"), "chinese")
     page = walk(errors, tmp_path)
     content = (tmp_path / "errors.html").read_text(encoding="utf-8")
     assert "http://" not in content and "https://" not in content and "@import" not in content
@@ -286,8 +286,17 @@ def test_the_page_is_whole_and_needs_nothing_else(tmp_path):
     assert len(content) < 5000 * len(kept) + 30_000
 
 
-def test_nothing_in_labels_or_names_is_taken_for_html(tmp_path):
-    errors = collect([reading(NASTY, f"{NASTY}1", name=NASTY), unreadable(NASTY, NASTY)], set_name=NASTY)
+def test_the_page_lists_replaced_missing_and_extra_characters(tmp_path):
+    pairs = [("boot", "b0ot"), ("boot", "b0ot"), ("hello", "helo"), ("word", "words"), ("ooo", "ooo o")]
+    walk(collect([prediction(label, text, name=str(n)) for n, (label, text) in enumerate(pairs)]), tmp_path)
+    content = (tmp_path / "errors.html").read_text(encoding="utf-8")
+    assert 'title="o read as 0: 2">2<' in content
+    assert 'title="nothing read as o: 1">1<' in content
+    assert all(f"<caption>{heading}</caption>" in content for heading in ("Replaced", "Missing", "Extra"))
+
+
+def test_labels_and_names_are_escaped(tmp_path):
+    errors = collect([prediction(NASTY, f"{NASTY}1", name=NASTY), unreadable(NASTY, NASTY)], set_name=NASTY)
     page = walk(errors, tmp_path, NASTY)
     assert page.met.count("script") == 1  # the page's own
     assert "b" in page.met and "alert" not in page.met
@@ -295,7 +304,7 @@ def test_nothing_in_labels_or_names_is_taken_for_html(tmp_path):
     assert NASTY in page.alternatives[0]
 
 
-def test_texts_of_any_kind_can_be_shown(tmp_path):
+def test_texts_in_any_characters_can_be_shown(tmp_path):
     texts = [
         "\x00\x07\n",
         "\udc80\ud800",
@@ -305,17 +314,17 @@ def test_texts_of_any_kind_can_be_shown(tmp_path):
         "\u200b\ufeff\u202e",
         "$x^$",
     ]
-    errors = collect([reading(text, f"{text}a\u4eac", name=text) for text in texts], "chinese")
+    errors = collect([prediction(text, f"{text}a\u4eac", name=text) for text in texts], "chinese")
     assert len(walk(errors, tmp_path, "".join(texts)).images) == len(texts)
-    write_picture(errors, tmp_path / "errors.png", "".join(texts))
-    assert Image.open(tmp_path / "errors.png").width == WIDTH
+    write_figure(errors, tmp_path / "errors.png", "".join(texts))
+    assert Image.open(tmp_path / "errors.png").size[0] == 1600
     json.dumps(errors.summary())
 
 
 def test_images_on_the_page_are_small(tmp_path):
     large = encoded(Image.effect_noise((2000, 1500), 50))
     path = tmp_path / "errors.html"
-    write_page(collect([reading("word", "ward", image=large)]), path, "One")
+    write_page(collect([prediction("word", "ward", image=large)]), path, "One")
     assert path.stat().st_size < 60_000 < len(large)
     assert LARGEST_IMAGE[0] < 2000
 
@@ -325,54 +334,39 @@ def test_unreadable_images_are_listed_with_their_errors(tmp_path):
     assert errors.sets["words"].unreadable == [("a/1.png", "truncated"), ("b/2.png", "it is empty")]
     text = walk(errors, tmp_path).text
     assert text.index("a/1.png") < text.index("truncated") < text.index("b/2.png") < text.index("it is empty")
-    write_picture(errors, tmp_path / "errors.png", "None to show")
+    write_figure(errors, tmp_path / "errors.png", "No image to show")
     many = collect([unreadable(f"{n:05}.png") for n in range(UNREADABLE_NAMED + 23)])
     assert len(many.sets["words"].unreadable) == UNREADABLE_NAMED
     assert "and 23 more" in walk(many, tmp_path).text
 
 
-@pytest.mark.parametrize("readings", [[], [reading("word", "WORD")], [unreadable("bad.png")], [reading("word", "")]])
-def test_little_is_enough(tmp_path, readings):
-    errors = collect(readings)
+@pytest.mark.parametrize(
+    "predictions", [[], [prediction("word", "WORD")], [unreadable("bad.png")], [prediction("word", "")]]
+)
+def test_a_page_of_at_most_one_prediction(tmp_path, predictions):
+    errors = collect(predictions)
     json.dumps(errors.summary(), allow_nan=False)
-    assert len(walk(errors, tmp_path).images) == sum(bool(one.size) for one in readings if one.text != "WORD")
-    write_picture(errors, tmp_path / "errors.png", "Little")
-    assert Image.open(tmp_path / "errors.png").width == WIDTH
+    assert len(walk(errors, tmp_path).images) == sum(bool(one.size) for one in predictions if one.text != "WORD")
+    write_figure(errors, tmp_path / "errors.png", "Little")
+    assert Image.open(tmp_path / "errors.png").size == (1600, 260)
 
 
 def colors(path):
     return {color: count for count, color in Image.open(path).convert("RGB").getcolors(1 << 24)}
 
 
-def test_the_picture_shows_the_worst_of_every_set(tmp_path):
+def test_the_figure_shows_the_worst_errors_of_every_set(tmp_path):
     errors = Errors(kept=SHOWN)
     red, blue = (encoded(Image.new("RGB", (60, 20), color)) for color in ("red", "blue"))
     for number in range(SHOWN):
-        errors.add("sure", reading("word", "wort", 0.9, f"{number}.png", red), "english")
-        errors.add("unsure", reading("word", "wort", 0.1, f"{number}.png", blue), "english")
+        errors.add("sure", prediction("word", "wort", 0.9, f"{number}.png", red), "english")
+        errors.add("unsure", prediction("word", "wort", 0.1, f"{number}.png", blue), "english")
     path = tmp_path / "errors.png"
-    write_picture(errors, path, "Two sets")
-    picture = Image.open(path).convert("RGB")
-    assert picture.width == WIDTH and 1500 < picture.height < 5000
-    number_of = colors(path)
-    assert number_of[255, 0, 0] == number_of[0, 0, 255] > 20_000  # as many of either set
-    write_picture(collect([reading("word", "wort", image=red)]), path, "One error")
-    assert Image.open(path).height < 500
-
-
-def test_the_picture_shows_worst_and_typical_errors(tmp_path):
-    """Each under its heading; the typical ones are drawn at random, and most of these are unsure ones."""
-    red, blue = (encoded(Image.new("RGB", (60, 20), color)) for color in ("red", "blue"))
-    sure = [reading("word", "wort", 0.9, f"{n}.png", red) for n in range(SHOWN)]
-    unsure = [reading("word", "wort", 0.1, f"{n}.png", blue) for n in range(20 * SHOWN)]
-    path = tmp_path / "errors.png"
-    write_picture(collect([*sure, *unsure], kept=SHOWN), path, "Both")
-    picture = np.asarray(Image.open(path).convert("RGB"))
-    (red_lines, *_), (blue_lines, *_) = (
-        np.nonzero((picture == color).all(-1)) for color in ((255, 0, 0), (0, 0, 255))
-    )
-    assert red_lines.max() < blue_lines.min()  # those that are shown among the worst are not shown again
-    one = colors(path)[255, 0, 0] / SHOWN
-    assert colors(path)[0, 0, 255] / one > SHOWN / 2
-    write_picture(collect(sure, kept=SHOWN), tmp_path / "worst.png", "Both")
-    assert Image.open(tmp_path / "worst.png").height < len(picture) - 500
+    write_figure(errors, path, "Two sets")
+    pixels = colors(path)
+    assert pixels[255, 0, 0] == pytest.approx(pixels[0, 0, 255], rel=0.05)  # the same number of either set
+    write_figure(collect([prediction("word", "wort", image=red)]), tmp_path / "one.png", "One error")
+    in_one_cell = colors(tmp_path / "one.png")[255, 0, 0]
+    assert in_one_cell > 10_000
+    assert 0.3 < pixels[255, 0, 0] / (SHOWN / 2 * in_one_cell) < 1.5
+    assert Image.open(tmp_path / "one.png").height < Image.open(path).height / (SHOWN // COLUMNS) * 2

@@ -134,7 +134,7 @@ def test_sets_by_name_and_place(root):
     assert names_of(str(root), ["own", f"CUTE80={own}", "svt"]) == ["SVT", "CUTE80", "own"]
     with pytest.raises(ValueError, match="--sets NAME=SOURCE"):
         open_sets(None, ["SVT"])
-    with pytest.raises(FileNotFoundError, match="does not hold CUTE80"):
+    with pytest.raises(FileNotFoundError, match="CUTE80 not found in"):
         open_sets(str(root), ["CUTE80"])
     with pytest.raises(ValueError, match=r"--sets names none of the sets in .*: name some, or leave out --data"):
         open_sets(str(root), [f"mine={own}"])
@@ -197,7 +197,7 @@ def test_labels_that_the_authors_leave_out_are_told_of_benchmarks(saved, tmp_pat
     assert [sets[name]["samples"] for name in ("SVT", "LTB", "own")] == [2, 2, 2]
     assert sets["SVT"]["as_published"]["samples"] == 1
     assert "as_published" not in sets["LTB"] and "as_published" not in sets["own"]
-    assert "SVT: the authors of SVTRv2 leave out 1 label as" in capsys.readouterr().out
+    assert "SVT: the authors of SVTRv2 exclude 1 label, empty or longer" in capsys.readouterr().out
 
 
 def test_a_benchmark_that_is_read_otherwise_than_usual_has_nothing_published_beside_it(root, saved, tmp_path, capsys):
@@ -237,7 +237,7 @@ def test_empty_labels_of_a_benchmark_are_told(saved, tmp_path, capsys):
     assert main(["evaluate", "--model", str(saved), "--data", str(tmp_path), "--sets", "SVT"]) == 1
     assert "SVT: 1 of 3 labels are empty" in capsys.readouterr().err
     assert main(["evaluate", "--model", str(saved), "--data", str(tmp_path), "--sets", "own"]) == 0
-    assert "own: of 1 label the protocol leaves nothing (empty from the first: 1)" in capsys.readouterr().out
+    assert "own: 1 label has no character that the protocol compares (1 without any character)" in capsys.readouterr().out
 
 
 def test_labels_that_do_not_suit_the_protocol_are_told(saved, tmp_path, capsys):

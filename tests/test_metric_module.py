@@ -67,5 +67,5 @@ def test_batches_add_up(metric):
 
 
 def test_an_unknown_protocol_is_an_error(metric):
-    with pytest.raises(ValueError, match="There is no protocol 'french'"):
+    with pytest.raises(ValueError, match="Unknown protocol 'french'"):
         metric.compute(predictions=["a"], references=["a"], protocol="french")

@@ -12,9 +12,9 @@ from svtrv2_hf.evaluation.metrics import Score, compare, length_as_published, no
 @pytest.mark.parametrize("protocol", ["english", "chinese"])
 def test_agrees_with_the_reference(protocol):
     data = json.loads((GOLDEN / "metrics.json").read_text())
-    readings, labels = zip(*data["pairs_prediction_reference"], strict=True)
-    score = compare(readings, labels, protocol)
-    number = len(readings)
+    predictions, labels = zip(*data["pairs_prediction_reference"], strict=True)
+    score = compare(predictions, labels, protocol)
+    number = len(predictions)
     expected = data[f"{protocol}_protocol"]
     # the reference divides by the number plus 1e-5
     assert score.word_accuracy * number / (number + 1e-5) == pytest.approx(expected["acc"], abs=1e-9)
@@ -22,11 +22,11 @@ def test_agrees_with_the_reference(protocol):
     assert 1 - distance == pytest.approx(expected["norm_edit_dis"], abs=1e-9)
 
 
-def test_what_counts():
+def test_normalized_texts():
     assert normalize_text("Don't, 4 U!", "english") == "dont4u"
     assert normalize_text("Straße 4", "english") == "strae4"
     assert normalize_text("Straße, 4", "chinese") == "straße,4"
-    with pytest.raises(ValueError, match="no protocol 'french'"):
+    with pytest.raises(ValueError, match="Unknown protocol 'french'"):
         normalize_text("a", "french")
 
 
@@ -40,12 +40,12 @@ def test_scores_add_up():
         compare(["a"], [])
 
 
-def test_labels_of_which_nothing_is_left_are_counted():
+def test_labels_without_compared_characters_are_counted():
     assert compare(["", "a"], ["\ud55c\uad6d", "a"]).emptied == 1
     assert compare(["", "a"], ["\ud55c\uad6d", "a"], "chinese").emptied == 0
 
 
-def test_accuracy_without_labels_of_which_nothing_is_left():
+def test_accuracy_without_labels_that_have_no_compared_characters():
     score = compare(["", "?", "a", "ab", "x"], ["\ud55c", "!", "-", "ab", "y"])
     assert (score.emptied, score.emptied_correct, score.correct) == (3, 2, 3)
     assert (score.word_accuracy, score.word_accuracy_without_emptied) == (0.6, 0.5)
@@ -58,13 +58,13 @@ def test_accuracy_without_labels_of_which_nothing_is_left():
         ("two words", 8, 8),
         ("caf\u00e9!", 5, 5),
         ("\u4e2d\u6587A", 1, 3),
-        ("\uff21\uff11", 2, 2),  # of full width
+        ("\uff21\uff11", 2, 2),  # full-width
         (" \t", 0, 0),
         ("\u4e2d", 0, 1),
     ],
 )
-def test_lengths_are_counted_as_the_authors_do(label, english, chinese):
-    """Who leave out labels of more than 25 characters; tools/data/ratio_dataset_tvresize_test.py of OpenOCR."""
+def test_label_lengths_are_counted_as_by_the_authors(label, english, chinese):
+    """They exclude labels of more than 25 characters; tools/data/ratio_dataset_tvresize_test.py of OpenOCR."""
     assert length_as_published(label, "english") == english
     assert length_as_published(label, "chinese") == chinese
 
@@ -73,7 +73,7 @@ def test_lengths_are_counted_as_the_authors_do(label, english, chinese):
     ("share", "expected"),
     [(1, 1), (0, 0), (399_999 / 400_000, 0.9999), (1 / 400_000, 0.0001), (0.99994, 0.9999), (0.12344, 0.1234)],
 )
-def test_all_and_nothing_are_not_rounded_to(share, expected):
+def test_only_1_rounds_to_1_and_only_0_to_0(share, expected):
     assert rounded(share, 4) == expected
 
 
@@ -87,5 +87,5 @@ def test_all_and_nothing_are_not_rounded_to(share, expected):
         ("\u0661", "chinese"),
     ],
 )
-def test_the_usual_protocol_leaves_out_no_letters(charset, protocol):
+def test_the_default_protocol_compares_all_letters_of_the_charset(charset, protocol):
     assert usual_protocol(charset) == protocol

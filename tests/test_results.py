@@ -1,4 +1,4 @@
-"""What the evaluation of a set comes to."""
+"""Results of the evaluation of one dataset."""
 
 import json
 
@@ -6,25 +6,25 @@ import pytest
 from conftest import GOLDEN
 
 from svtrv2_hf.data.sources import Sample
-from svtrv2_hf.evaluation.evaluator import Reading
+from svtrv2_hf.evaluation.evaluator import Prediction
 from svtrv2_hf.evaluation.results import SetResult
 
 
 ASCII = "".join(map(chr, range(32, 127)))
 
 
-def reading(text, label, ratio=1, error=None):
-    return Reading(Sample(b"", label, label), text, size=None if error else (ratio, 1), error=error)
+def prediction(text, label, ratio=1, error=None):
+    return Prediction(Sample(b"", label, label), text, size=None if error else (ratio, 1), error=error)
 
 
 @pytest.mark.parametrize("protocol", ["english", "chinese"])
 def test_agrees_with_all_columns_of_the_reference(protocol):
-    """Which divides by the number plus 1e-5, and puts lengths over 25 and ratios over 12 into the last place."""
+    """The reference divides by the number plus 1e-5, and counts lengths over 25 and ratios over 12 in the last place."""
     data = json.loads((GOLDEN / "metrics.json").read_text())
     expected = data[f"{protocol}_protocol"]
     result = SetResult(protocol, ASCII)
     for (text, label), ratio in zip(data["pairs_prediction_reference"], data["aspect_ratio"], strict=True):
-        result.add(reading(text, label, ratio))
+        result.add(prediction(text, label, ratio))
     found = result.to_dict()
     number = found["samples"]
     assert number == expected["num_samples"]
@@ -53,60 +53,60 @@ def test_agrees_with_all_columns_of_the_reference(protocol):
             assert similarity == pytest.approx(1 - distance / (samples + 1e-5), abs=1e-5)
 
 
-def test_labels_of_which_nothing_is_left_are_told():
+def test_labels_without_compared_characters_are_reported():
     result = SetResult("english", ASCII)
     for text, label in (("", "!?"), ("a", "\u4e2d"), ("ab", "ab"), ("ac", "ab")):
-        result.add(reading(text, label))
+        result.add(prediction(text, label))
     found = result.to_dict()
     assert (found["samples"], found["correct"]) == (4, 2)
     assert found["emptied_labels"] == {"samples": 2, "correct": 1, "word_accuracy_without": 0.5}
 
 
-def test_the_accuracy_that_the_authors_would_have_published_stands_beside():
-    """They leave out labels of more than 25 characters, spaces aside, and empty ones; of punctuation alone they do not."""
+def test_the_accuracy_as_published_is_reported():
+    """The authors exclude empty labels and labels of more than 25 characters without spaces, but not punctuation only."""
     result = SetResult("english", ASCII, max_label_length=25)
     labels = ["a" * 25, "a " * 25, "a" * 26, "a" * 25 + "!", "", "\u4e2d", "?"]
     for label in labels:
-        result.add(reading("" if label == "?" else "x", label))
-    result.add(reading("a", "a"))
+        result.add(prediction("" if label == "?" else "x", label))
+    result.add(prediction("a", "a"))
     found = result.to_dict()
     assert (found["samples"], found["correct"]) == (8, 2)
     kept = found["as_published"]
     assert (kept["samples"], kept["correct"], kept["word_accuracy"]) == (4, 2, 0.5)
 
     everything = SetResult("english", ASCII)
-    everything.add(reading("x", "a" * 26))
+    everything.add(prediction("x", "a" * 26))
     assert "as_published" not in everything.to_dict()
     short = SetResult("english", ASCII, max_label_length=25)
-    short.add(reading("x", "a"))
+    short.add(prediction("x", "a"))
     assert "as_published" not in short.to_dict()
 
 
-def test_unreadable_images_are_errors_even_where_nothing_was_to_be_read():
+def test_unreadable_images_are_errors_even_if_the_label_has_no_compared_characters():
     result = SetResult("english", ASCII)
-    assert not result.add(reading("", "...", error="it is no image"))
-    assert result.add(reading("a", "A"))
+    assert not result.add(prediction("", "...", error="not an image"))
+    assert result.add(prediction("a", "A"))
     found = result.to_dict()
     assert (found["samples"], found["correct"], found["unreadable"]) == (2, 1, ["..."])
     assert found["emptied_labels"] == {"samples": 1, "correct": 0, "word_accuracy_without": 1}
     assert sum(part["samples"] for part in found["by_aspect_ratio"].values()) == 1
 
 
-def test_labels_of_which_the_protocol_leaves_out_letters_are_counted():
+def test_labels_with_letters_that_the_protocol_ignores_are_counted():
     labels = ["\u4eacA12", "caf\u00e9", "!?", "", "it's 1"]
     for protocol, cut in (("english", 4), ("chinese", 1)):
         result = SetResult(protocol, ASCII)
         for label in labels:
-            result.add(reading("a", label))
+            result.add(prediction("a", label))
         found = result.to_dict()
         assert (found["cut_labels"], found["empty_labels"]) == (cut, 1)
 
 
-def test_labels_that_cannot_be_read_are_counted():
-    """By what the protocol compares: an accent counts, a letter of the other case or a space does not."""
+def test_labels_outside_the_charset_are_counted():
+    """Only compared characters matter: an accent does, case and spaces do not."""
     result = SetResult("chinese", "abc")
     for label in ("A b", "caf\u00e9", "abc"):
-        result.add(reading("abc", label))
+        result.add(prediction("abc", label))
     assert result.to_dict()["outside_charset"] == 1
 
 

@@ -1,4 +1,4 @@
-"""Speed figures: what is counted, what is timed and how, and that nothing unavailable goes unmentioned."""
+"""Speed measurements, their reports, and the benchmark scripts."""
 
 import importlib.util
 import json
@@ -17,7 +17,7 @@ import torch
 from conftest import draw, make_folder
 
 from svtrv2_hf import SVTRv2ForCTC, SVTRv2TextRecognitionPipeline
-from svtrv2_hf.evaluation import speed
+from svtrv2_hf.evaluation import memory, speed, speed_report
 
 
 ROOT = Path(__file__).parents[1]
@@ -46,7 +46,7 @@ def files(data, tmp_path):
 
 
 class Device:
-    """A clock, and a device that works on after a call has come back."""
+    """A clock, and a device that works asynchronously."""
 
     def __init__(self):
         self.now, self.queued, self.log = 0.0, 0.0, []
@@ -66,31 +66,31 @@ class Device:
         return call
 
 
-# --- what is counted
+# --- multiply-adds
 
 
 @pytest.mark.parametrize(
     ("size", "published", "parameters"),
     [("tiny", 0.922, 5_128_255), ("small", 1.951, 11_251_247), ("base", 3.511, 19_755_551)],
 )
-def test_multiply_adds_are_the_published_ones_less_what_the_rearrangement_saves(size, published, parameters):
+def test_multiply_adds_are_the_published_ones_minus_the_savings_of_the_rearrangement(size, published, parameters):
     model, _ = speed.fresh(size)
     assert model.num_parameters() == parameters
-    # Keys of 4 x 32 positions are one vector, and values are needed of 32 columns instead.
+    # Keys of 4 x 32 positions are one vector, and values are computed for 32 columns only.
     saved = model.config.hidden_sizes[-1] ** 2 * (4 * 32 + 4 * 32 - 32)
     assert (speed.multiply_adds(model, (32, 128)) + saved) / 1e9 == pytest.approx(published, abs=5e-4)
 
 
 def test_attention_grows_with_the_square_of_the_width(model):
-    """So the products of fused attention are counted, too."""
+    """This shows that fused attention is counted."""
     narrow, double = (speed.multiply_adds(model, (32, width)) for width in (128, 256))
     assert double > 2.02 * narrow
 
 
-# --- how it is timed
+# --- timing
 
 
-def test_each_round_times_all_and_begins_with_the_next():
+def test_each_round_times_all_cases_and_starts_with_the_next():
     device = Device()
     cases = {name: device.work(name, seconds) for name, seconds in (("a", 1.0), ("b", 2.0), ("c", 0.5))}
     times = speed.time_in_turn(cases, 3, {"a": 2, "b": 1, "c": 1}, device.synchronize, device.clock)
@@ -100,12 +100,13 @@ def test_each_round_times_all_and_begins_with_the_next():
     assert times["c"].tolist() == [[0.5]] * 3
 
 
-def test_ratios_are_of_the_same_round():
-    """A slow machine in one round slows both."""
+def test_ratios_are_paired_by_round():
+    """A slow machine in one round affects both cases."""
+    timing = script_named("timing")
     ours = np.array([[1.0, 1.2, 1.1], [10.0, 10.0, 50.0], [1.0, 1.0, 1.0]])
     theirs = np.array([[2.2], [20.0], [2.0]])
-    assert speed.paired_ratio(theirs, ours) == pytest.approx(2.0)
-    assert speed.paired_ratio(ours, theirs) == pytest.approx(0.5)
+    assert timing.paired_ratio(theirs, ours) == pytest.approx(2.0)
+    assert timing.paired_ratio(ours, theirs) == pytest.approx(0.5)
 
 
 def test_summary():
@@ -125,7 +126,7 @@ def test_latency_of_a_set_is_the_mean_over_its_images(model, processor, files):
 
 
 class Queue:
-    """In a model's place on a device that works on after the call has come back."""
+    """Replaces a model on an asynchronous device."""
 
     dtype, device = torch.float32, torch.device("cuda:1")
 
@@ -137,9 +138,9 @@ class Queue:
 
 
 def test_latency_of_a_set_ends_when_the_device_is_done(processor, files, monkeypatch):
-    """The clock of upstream's script stops when the device has been told what to do."""
+    """Unlike in the reference script, the clock does not stop when the work is queued."""
     device, waited_for = Device(), []
-    monkeypatch.setattr(torch.Tensor, "to", lambda tensor, *_: tensor)  # there is no such device
+    monkeypatch.setattr(torch.Tensor, "to", lambda tensor, *_: tensor)  # the device does not exist
     monkeypatch.setattr(
         torch.accelerator,
         "synchronize",
@@ -151,26 +152,21 @@ def test_latency_of_a_set_ends_when_the_device_is_done(processor, files, monkeyp
 
 
 @pytest.mark.parametrize("batch_size", [1, 2])
-@pytest.mark.parametrize("compiled", [False, True])
-def test_the_timed_pipelines_read_as_the_pipeline_does(model, processor, compiled, batch_size):
+def test_the_timed_pipeline_predicts_as_the_pipeline(model, processor, batch_size):
     words = [draw("word"), draw("another line"), draw("else")]  # of two sizes
     parts = {"model": model, "processor": processor}
-
-    def of_one_size(pixel_values):
-        return model(pixel_values)
-
-    timed = speed.CompiledPipeline(of_one_size, **parts) if compiled else speed.TimedPipeline(**parts)
+    timed = speed.TimedPipeline(**parts)
     expected = SVTRv2TextRecognitionPipeline(**parts)(words, batch_size=batch_size)
-    for [found], [reading] in zip(timed(words, batch_size=batch_size), expected, strict=True):
-        assert found == {"generated_text": reading["generated_text"], "score": pytest.approx(reading["score"])}
+    for [found], [prediction] in zip(timed(words, batch_size=batch_size), expected, strict=True):
+        assert found == {"generated_text": prediction["generated_text"], "score": pytest.approx(prediction["score"])}
     assert set(timed.seconds) == {"prepare", "forward", "decode"}
     assert min(timed.seconds.values()) > 0
 
 
-# --- the best batch
+# --- the best batch size
 
 
-def test_the_best_batch_is_searched_for_until_two_doublings_bring_no_more():
+def test_the_search_ends_after_two_doublings_without_improvement():
     rates = {1: 10, 2: 30, 4: 25, 8: 40, 16: 39, 32: 40, 64: 99}
     tried, ended = speed.search_batch_size(rates.__getitem__, 1024)
     assert tried == {
@@ -193,7 +189,7 @@ def test_the_search_ends_at_the_limit(largest, last):
         MemoryError(),
     ],
 )
-def test_too_little_memory_ends_the_search(error):
+def test_running_out_of_memory_ends_the_search(error):
     def rate(batch_size):
         if batch_size == 8:
             raise error
@@ -202,7 +198,7 @@ def test_too_little_memory_ends_the_search(error):
     assert speed.search_batch_size(rate, 1024) == ({1: 1, 2: 2, 4: 4}, "memory")
 
 
-def test_another_error_is_no_end_of_the_search():
+def test_other_errors_of_the_search_are_raised():
     def rate(batch_size):
         if batch_size == 8:
             raise RuntimeError("an illegal memory access was encountered")
@@ -212,40 +208,40 @@ def test_another_error_is_no_end_of_the_search():
         speed.search_batch_size(rate, 1024)
 
 
-def test_a_batch_that_the_machine_has_no_memory_for_is_not_tried(model, processor, monkeypatch):
-    """Since Linux would end the process, and nothing would be left of what was measured."""
+def test_a_batch_that_does_not_fit_into_memory_is_not_tried(model, processor, monkeypatch):
+    """Linux would kill the process, and all measurements would be lost."""
     monkeypatch.setattr(speed, "peak_memory", lambda *_: 2**20)
     monkeypatch.setattr(speed, "available_memory", lambda: 2**21 - 1)
     results = speed.benchmark(model, processor, rounds=1, batch_sizes=(1,))
     assert {len(search["images_per_second"]) for search in results["search"]} == {1}
-    assert "Memory ran out before that: 64 x 64 eager (after 1), " in speed.render(results)
+    assert "Memory ran out before that: 64 x 64 (after 1), " in speed_report.render(results)
 
 
 def test_available_memory():
-    assert speed.available_memory() > 2**24
+    assert memory.available_memory() > 2**24
     if Path("/proc/meminfo").exists():
-        assert speed.available_memory() < 2**50
+        assert memory.available_memory() < 2**50
 
 
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux tells")
-def test_peak_memory_is_what_a_call_needs_for_a_while():
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only on Linux")
+def test_peak_memory_includes_temporary_memory():
     kept = []
-    megabytes = [speed.peak_memory(run, torch.device("cpu")) for run in (lambda: None, lambda: np.ones(2**23).sum())]
+    megabytes = [memory.peak_memory(run, torch.device("cpu")) for run in (lambda: None, lambda: np.ones(2**23).sum())]
     if None in megabytes:
         pytest.skip("the peak cannot be reset here")
     nothing, array = (number / 2**20 for number in megabytes)
     assert nothing < 8
     assert 56 < array < 80
-    # and what an earlier call has left behind does not hide the need of the next
-    again = speed.peak_memory(lambda: kept.append(np.ones(2**23).sum()), torch.device("cpu")) / 2**20
+    # memory that an earlier call kept does not hide the peak of the next one
+    again = memory.peak_memory(lambda: kept.append(np.ones(2**23).sum()), torch.device("cpu")) / 2**20
     assert 56 < again < 80
 
 
 # --- images
 
 
-def test_files_of_a_folder_and_of_a_list_are_read_where_they_are(data, tmp_path):
-    (data / "images" / "notes.txt").write_text("no image")
+def test_image_files_of_a_folder_and_of_a_list_are_used_in_place(data, tmp_path):
+    (data / "images" / "notes.txt").write_text("not an image")
     expected = [data / "images" / f"{number}.png" for number in range(4)]
     assert speed.image_files(str(data / "images"), tmp_path) == expected
     assert speed.image_files(str(data), tmp_path) == expected
@@ -253,7 +249,7 @@ def test_files_of_a_folder_and_of_a_list_are_read_where_they_are(data, tmp_path)
     assert speed.image_files(str(data / "images"), tmp_path, limit=3) == expected[:3]
 
 
-def test_images_that_lie_in_one_file_are_written_to_files(data, tmp_path):
+def test_images_in_a_container_are_written_to_files(data, tmp_path):
     pictures = [file.read_bytes() for file in sorted((data / "images").iterdir())]
     table = pyarrow.table({"image": pictures, "text": ["x"] * len(pictures)})
     pyarrow.parquet.write_table(table, tmp_path / "words.parquet")
@@ -269,7 +265,7 @@ def test_no_images(tmp_path):
         speed.image_files(str(tmp_path), tmp_path)
 
 
-# --- the whole
+# --- the whole benchmark
 
 
 SIZES = [(64, 64), (48, 96), (40, 112), (32, 128), (32, 256), (32, 640)]
@@ -277,52 +273,51 @@ SIZES = [(64, 64), (48, 96), (40, 112), (32, 128), (32, 256), (32, 640)]
 
 @pytest.fixture
 def at_its_best_with_four(monkeypatch):
-    """Batches of four are the fastest, whatever else the machine does."""
+    """Makes batches of four the fastest, independent of the machine."""
     monkeypatch.setattr(
         speed, "search_batch_size", lambda rate, _: ({n: rate(n) * (n == 4) for n in (1, 2, 4)}, "slower")
     )
 
 
-def test_benchmark(model, processor, files, monkeypatch, at_its_best_with_four):
-    monkeypatch.setattr(speed, "compile_for_reading", lambda model: model)
-    results = speed.benchmark(model, processor, files, rounds=2, batch_sizes=(2, 1), compiled=True)
+def test_benchmark(model, processor, files, at_its_best_with_four):
+    results = speed.benchmark(model, processor, files, rounds=2, batch_sizes=(2, 1))
     assert results["parameters"] == model.num_parameters()
-    assert [(row["mode"], row["height"], row["width"], row["batch_size"]) for row in results["forward"]] == [
-        (mode, *size, batch_size) for mode in ("eager", "compiled") for size in SIZES for batch_size in (1, 2, 4)
+    assert [(row["height"], row["width"], row["batch_size"]) for row in results["forward"]] == [
+        (*size, batch_size) for size in SIZES for batch_size in (1, 2, 4)
     ]
     assert all(row["p90_ms"] >= row["median_ms"] > 0 for row in results["forward"])
-    assert [(row["mode"], row["batch_size"]) for row in results["reading"]] == [
-        (mode, batch_size) for mode in ("eager", "compiled") for batch_size in (1, 2, 4)
-    ]
-    assert [(search["mode"], search["of"]) for search in results["search"]] == [
-        (mode, f"{height} x {width}") for mode in ("eager", "compiled") for height, width in SIZES
-    ] + [("eager", "files"), ("compiled", "files")]
+    assert [row["batch_size"] for row in results["reading"]] == [1, 2, 4]
+    assert [search["of"] for search in results["search"]] == [f"{height} x {width}" for height, width in SIZES] + ["files"]
     for row in results["reading"]:
         assert sum(row["shares"].values()) == pytest.approx(1)
         assert all(0 < share < 1 for share in row["shares"].values())
     again = json.loads(json.dumps(results))
-    text = speed.render(again)
-    assert text == speed.render(results)
+    text = speed_report.render(again)
+    assert text == speed_report.render(results)
     first = results["forward"][0]
-    assert f"| 64 x 64 | {results['multiply_adds'][0][2] / 1e9:.3f} | eager | {first['median_ms']:.2f} |" in text
-    assert text.count("| compiled | ") == len(SIZES) + 3
+    assert rows_of(text)[0][:3] == ["64 x 64", f"{results['multiply_adds'][0][2] / 1e9:.3f}", f"{first['median_ms']:.2f}"]
     assert f"{results['latency_of_set']['mean_ms']:.2f} |" in text
     tables = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]
     assert [len({line.count("|") for line in block}) for block in tables] == [1, 1, 1]
 
 
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux tells")
-def test_memory_is_told_of_the_compiled_model_too(model, processor, monkeypatch):
-    monkeypatch.setattr(speed, "compile_for_reading", lambda model: model)
-    results = speed.benchmark(model, processor, rounds=1, batch_sizes=(1,), largest_batch=1, compiled=True)
-    peaks = {(row["mode"], row["width"]): row["peak_bytes"] for row in results["forward"]}
+def rows_of(text):
+    """The cells of all tables, without headers."""
+    tables = [block.splitlines()[2:] for block in text.split("\n\n") if block.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for lines in tables for line in lines]
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only on Linux")
+def test_peak_memory_of_every_size_is_reported(model, processor):
+    results = speed.benchmark(model, processor, rounds=1, batch_sizes=(1,), largest_batch=1)
+    peaks = {row["width"]: row["peak_bytes"] for row in results["forward"]}
     if None in peaks.values():
         pytest.skip("the peak cannot be reset here")
-    assert len(peaks) == 2 * len(SIZES)
-    assert peaks["compiled", 640] > 2**20
+    assert len(peaks) == len(SIZES)
+    assert peaks[640] > 2**20
 
 
-def test_the_table_names_the_best_batch():
+def test_the_table_shows_the_best_batch():
     rows = [(1, 10.0, 2**20), (32, 40.0, 32 * 2**20), (8, 50.0, 8 * 2**20)]
     results = of_one_size(
         [
@@ -335,28 +330,27 @@ def test_the_table_names_the_best_batch():
             }
             for n, rate, peak in rows
         ],
-        search=[{"mode": "eager", "of": "32 x 128", "images_per_second": [[1, 10.0], [8, 50.0]], "ended": "limit"}],
+        search=[{"of": "32 x 128", "images_per_second": [[1, 10.0], [8, 50.0]], "ended": "limit"}],
     )
-    text = speed.render(results)
-    assert "| 32 x 128 | 0.500 | eager | 100.00 | 101.00 | 10 | 40 | 32 | 8 | 50 | 8 |" in text
-    assert "The limit was reached before that: 32 x 128 eager (after 8)." in text
+    text = speed_report.render(results)
+    assert rows_of(text) == [["32 x 128", "0.500", "100.00", "101.00", "10", "40", "32", "8", "50", "8"]]
+    assert "The limit was reached before that: 32 x 128 (after 8)." in text
 
 
-def test_the_papers_latency_is_shown_as_that_of_another_device():
+def test_published_latency_is_shown_with_its_device():
     row = {"batch_size": 1, "images_per_second": 10.0, "peak_bytes": None, "median_ms": 100.0, "p90_ms": 101.0}
     latency = {"latency_of_set": {"images": 3000, "mean_ms": 14.8}, "reading": []}
-    text = speed.render(of_one_size([row], batch_sizes=[1], **latency))
-    assert "| this one | float32 on cpu, 2 threads | 14.80 |" in text
-    for line in (
-        "SVTRv2-T, as published | one NVIDIA 1080Ti | 5.0",
-        "SVTRv2-S, as published | one NVIDIA 1080Ti | 5.3",
-    ):
-        assert f"| {line} |" in text
-    assert text.count("| SVTRv2-B, as published | one NVIDIA 1080Ti | 7.0 |") == 1
+    text = speed_report.render(of_one_size([row], batch_sizes=[1], **latency))
+    assert rows_of(text)[1:] == [
+        ["this model", "float32 on cpu, 2 threads", "14.80"],
+        ["SVTRv2-T, published", "one NVIDIA 1080Ti", "5.0"],
+        ["SVTRv2-S, published", "one NVIDIA 1080Ti", "5.3"],
+        ["SVTRv2-B, published", "one NVIDIA 1080Ti", "7.0"],
+    ]
 
 
 def of_one_size(forward, search=(), **changes):
-    size = {"mode": "eager", "height": 32, "width": 128}
+    size = {"height": 32, "width": 128}
     return {
         "hidden_sizes": [64],
         "classes": 95,
@@ -370,30 +364,15 @@ def of_one_size(forward, search=(), **changes):
         "rounds": 1,
         "batch_sizes": [1, 32],
         "multiply_adds": [[32, 128, 5 * 10**8]],
-        "compiling": None,
         "forward": [{**size, **row} for row in forward],
         "search": search,
         **changes,
     }
 
 
-@pytest.mark.slow
-def test_graphs_of_a_size_take_any_number_of_images(model):
-    torch.compiler.reset()
-    counters = torch._dynamo.utils.counters["stats"]
-    counters.clear()
-    compiled = speed.compile_for_reading(model)
-    with torch.no_grad():
-        for number in (1, 2, 3, 16, 17, 40):
-            pixel_values = torch.rand(number, 3, 32, 128)
-            torch.testing.assert_close(compiled(pixel_values).logits, model(pixel_values).logits, rtol=1e-4, atol=1e-3)
-    assert counters["unique_graphs"] <= 3
-
-
-def test_without_images_the_table_says_so(model, processor):
+def test_the_report_says_if_no_images_were_given(model, processor):
     results = speed.benchmark(model, processor, rounds=1, batch_sizes=(1,), largest_batch=1)
-    assert "no images were given" in speed.render(results)
-    assert not any(row["mode"] == "compiled" for row in results["forward"])
+    assert "no images were given" in speed_report.render(results)
 
 
 def test_a_guidance_branch_is_not_counted(processor, config):
@@ -403,21 +382,14 @@ def test_a_guidance_branch_is_not_counted(processor, config):
     assert results["parameters"] == model.drop_guidance().num_parameters()
 
 
-def test_a_compiled_model_that_computes_something_else_is_refused(model, processor, config, monkeypatch):
-    other = type(model)(config).eval()
-    monkeypatch.setattr(speed, "compile_for_reading", lambda model: other)
-    with pytest.raises(RuntimeError, match="disagree by"):
-        speed.benchmark(model, processor, rounds=1, batch_sizes=(1,), largest_batch=1, compiled=True)
-
-
-# --- other recognisers
+# --- other models
 
 
 def settings_of(script, model, processor, **changes):
     return script.Settings(model, processor, trained=True, threads=1, **changes)
 
 
-def test_what_cannot_run_is_named_with_how_to_get_it(script, model, processor, monkeypatch, tmp_path):
+def test_models_that_cannot_run_are_listed_with_how_to_install_them(script, model, processor, monkeypatch, tmp_path):
     from peers import PEERS
     from peers.transformers_peers import PPOcr
 
@@ -428,18 +400,18 @@ def test_what_cannot_run_is_named_with_how_to_get_it(script, model, processor, m
     heavy = ("MGP-STR", "TrOCR")
     classes = [peer for peer in PEERS if not peer.name.startswith(heavy)]
     found, unavailable = script.gather(classes, settings_of(script, model, processor))
-    assert [peer.name for peer in found] == ["ours", "ours compiled"]
+    assert [peer.name for peer in found] == ["svtrv2-hf"]
     reasons = {row["name"]: row["reason"] for row in unavailable}
-    assert set(reasons) == {peer.name for peer in classes} - {"ours", "ours compiled"}
+    assert set(reasons) == {peer.name for peer in classes} - {"svtrv2-hf"}
     assert "--reference" in reasons["OpenOCR's SVTRv2"]
     assert "pip install rapidocr" in reasons["PP-OCRv6 small, RapidOCR"]
     assert "apt-get install tesseract-ocr" in reasons["Tesseract"]
     assert "pip install -U transformers" in reasons["PP-OCRv6 tiny, transformers"]
-    _, [missing] = script.gather([classes[2]], settings_of(script, model, processor, reference=tmp_path))
-    assert f"{tmp_path} is no checkout" in missing["reason"]
+    _, [missing] = script.gather([classes[1]], settings_of(script, model, processor, reference=tmp_path))
+    assert f"{tmp_path} is not a checkout" in missing["reason"]
 
 
-def test_ours_reads_as_the_pipeline_does(script, model, processor):
+def test_our_model_predicts_as_the_pipeline(script, model, processor):
     words = [draw("word"), draw("a longer line of them"), draw("x")]
     peer = script.Ours(settings_of(script, model, processor))
     read = SVTRv2TextRecognitionPipeline(model=model, processor=processor)
@@ -448,28 +420,18 @@ def test_ours_reads_as_the_pipeline_does(script, model, processor):
     assert [peer.read([word])[0] for word in words] == expected
 
 
-def test_small_peers_of_transformers_take_any_image(script, model, processor):
+def test_small_models_of_transformers_take_any_image(script, model, processor):
     from peers.transformers_peers import PPOcrV5Mobile, PPOcrV6Tiny
 
     peers, unavailable = script.gather([PPOcrV6Tiny, PPOcrV5Mobile], settings_of(script, model, processor))
     assert len(peers) + len(unavailable) == 2
     for peer in peers:
-        readings = peer.read([draw("word"), draw("a line that is much wider than 320 by 48 pixels")])
-        assert [type(reading) for reading in readings] == [str, str]
+        texts = peer.read([draw("word"), draw("a line that is much wider than 320 by 48 pixels")])
+        assert [type(text) for text in texts] == [str, str]
 
 
-def test_the_compiled_peer_reads_as_ours(script, model, processor, monkeypatch):
-    from peers import ours
-
-    monkeypatch.setattr(ours, "compile_for_reading", lambda model: model)
-    words = [draw("word"), draw("a longer line of them"), draw("else")]
-    settings = settings_of(script, model, processor)
-    with torch._dynamo.config.patch(cache_size_limit=8):  # which the peer raises
-        assert ours.OursCompiled(settings).read(words) == script.Ours(settings).read(words)
-
-
-def test_peers_tell_by_what_versions_they_run(script, model, processor, tmp_path, monkeypatch):
-    """So that a comparison can be repeated; of what has to be installed for it, the project's constraints have one."""
+def test_versions_of_other_models_are_recorded(script, model, processor, tmp_path, monkeypatch):
+    """So that a comparison can be repeated; packages to be installed for it are in the project's constraints."""
     from peers import rapid, reference, tesseract
 
     engine = types.ModuleType("rapidocr")
@@ -477,9 +439,9 @@ def test_peers_tell_by_what_versions_they_run(script, model, processor, tmp_path
     monkeypatch.setitem(sys.modules, "rapidocr", engine)
     monkeypatch.setattr(rapid, "version", {"rapidocr": "3.10.0", "onnxruntime": "1.32.0"}.__getitem__)
     monkeypatch.setattr(shutil, "which", lambda command: command)
-    told = subprocess.CompletedProcess([], 0, stdout="tesseract 5.3.0\n leptonica-1.82.0\n")
+    output = subprocess.CompletedProcess([], 0, stdout="tesseract 5.3.0\n leptonica-1.82.0\n")
     with monkeypatch.context() as patch:
-        patch.setattr(subprocess, "run", lambda *_, **__: told)
+        patch.setattr(subprocess, "run", lambda *_, **__: output)
         peers = [peer(settings_of(script, model, processor)) for peer in (rapid.RapidOcr, tesseract.Tesseract)]
     assert [peer.versions for peer in peers] == [
         {"rapidocr": "3.10.0", "onnxruntime": "1.32.0"},
@@ -500,69 +462,67 @@ def test_peers_tell_by_what_versions_they_run(script, model, processor, tmp_path
 
 
 class FakePeer:
-    """Takes its time by a clock of its own."""
+    """Takes its time by a fake clock."""
 
     note, parameters, versions = "a fake", 10**6, {"fake": "1"}
 
-    def __init__(self, name, device, alone, together=None, trained=False, reading="x"):
+    def __init__(self, name, device, alone, together=None, trained=False, text="x"):
         self.name, self.device, self.alone, self.together = name, device, alone, together
-        self.trained, self.batches, self.reading = trained, together is not None, reading
+        self.trained, self.batches, self.text = trained, together is not None, text
 
     def read(self, images):
         self.device.now += self.alone * len(images) if len(images) == 1 or not self.batches else self.together
-        return [self.reading] * len(images)
+        return [self.text] * len(images)
 
 
 @pytest.fixture
 def fakes():
     device = Device()
     peers = [
-        FakePeer("ours", device, 0.010, 0.040, trained=True, reading="One!"),
-        FakePeer("twice", device, 0.020, trained=True, reading="two"),
+        FakePeer("svtrv2-hf", device, 0.010, 0.040, trained=True, text="One!"),
+        FakePeer("twice", device, 0.020, trained=True, text="two"),
         FakePeer("untrained", device, 0.005, 0.120),
     ]
     return device, peers
 
 
-def test_times_of_peers_are_told_in_those_of_ours(script, fakes):
+def test_times_of_other_models_are_relative_to_ours(script, fakes):
     device, peers = fakes
     rows = script.peer_speed(peers, [draw("a")] * 4, rounds=3, clock=device.clock)
     found = {(row["name"], row["images"]): (row["median_ms"], row["times_the_time_of_ours"]) for row in rows}
     assert {key: pytest.approx(value) for key, value in found.items()} == {
-        ("ours", 1): (10, 1),
-        ("ours", 4): (40, 1),
+        ("svtrv2-hf", 1): (10, 1),
+        ("svtrv2-hf", 4): (40, 1),
         ("twice", 1): (20, 2),
         ("untrained", 1): (5, 0.5),
         ("untrained", 4): (120, 3),
     }
 
 
-def test_accuracy_is_of_trained_peers_in_letters_and_digits(script, fakes, data):
+def test_accuracy_of_trained_models_in_letters_and_digits(script, fakes, data):
     rows = script.accuracy(fakes[1], str(data))
-    assert [(row["name"], row["set"], row["images"]) for row in rows] == [("ours", "words", 4), ("twice", "words", 4)]
+    assert [(row["name"], row["set"], row["images"]) for row in rows] == [("svtrv2-hf", "words", 4), ("twice", "words", 4)]
     assert [row["word_accuracy"] for row in rows] == [0.25, 0.0]  # "One!" is "one"
     assert script.accuracy(fakes[1], str(data), limit=1)[0]["word_accuracy"] == 1.0
 
 
-def test_the_script_from_end_to_end(script, saved, data, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(script, "compile_for_reading", lambda model: model)
+def test_the_benchmark_script(script, saved, data, tmp_path, capsys):
     output = tmp_path / "results.json"
     words = ["--model", str(saved), "--threads", "1", "--rounds", "1", "--batch-sizes", "1", "--images", str(data)]
-    words += ["--peer-rounds", "1", "--peers", "ours", "OpenOCR's SVTRv2", "--accuracy", str(data)]
+    words += ["--peer-rounds", "1", "--peers", "svtrv2-hf", "OpenOCR's SVTRv2", "--accuracy", str(data)]
     script.main([*words, "--output", str(output)])
     printed = capsys.readouterr().out
     results = json.loads(output.read_text(encoding="utf-8"))
     assert script.table(results) in printed
-    [row] = [line for line in printed.splitlines() if line.startswith("| ours |")]
-    assert row.count("|") == 8  # with a column for the set
+    [row] = [row for row in rows_of(printed) if row[0] == "svtrv2-hf"]
+    assert len(row) == 7  # with a column for the set
     assert "- OpenOCR's SVTRv2 was not measured: git clone" in printed
-    assert "| 1 | ours | " in printed
+    assert ["1", "svtrv2-hf"] in [row[:2] for row in rows_of(printed)]
 
 
-def test_the_script_takes_the_packages_own_model_and_records_versions(script, tmp_path, monkeypatch, capsys):
+def test_the_benchmark_script_takes_the_default_checkpoint_and_records_versions(script, tmp_path, monkeypatch, capsys):
     device = Device()
-    monkeypatch.setattr(script, "compile_for_reading", lambda model: model)
-    monkeypatch.setattr(script, "gather", lambda *_: ([FakePeer("ours", device, 0.010)], []))
+    monkeypatch.setattr(script, "gather", lambda *_: ([FakePeer("svtrv2-hf", device, 0.010)], []))
     monkeypatch.setattr(script, "accuracy", lambda *_: [])
     output = tmp_path / "new" / "results.json"
     words = ["--model", "default", "--threads", "1", "--rounds", "1", "--batch-sizes", "1", "--accuracy", "a set"]
@@ -574,9 +534,9 @@ def test_the_script_takes_the_packages_own_model_and_records_versions(script, tm
 
 
 @pytest.mark.parametrize("name", ["benchmark", "benchmark_training", "benchmark_data"])
-def test_a_place_for_results_that_cannot_be_written_is_told_first(name, tmp_path, monkeypatch):
+def test_an_output_that_cannot_be_written_raises_before_measuring(name, tmp_path, monkeypatch):
     script = script_named(name)
-    monkeypatch.setattr(script, "provenance", lambda: pytest.fail("measuring began"))
+    monkeypatch.setattr(script, "provenance", lambda: pytest.fail("the measurement started"))
     (tmp_path / "file").touch()
     output = tmp_path / "file" / "results.json"
     monkeypatch.setattr(sys, "argv", [name, "--output", str(output)])
@@ -584,7 +544,7 @@ def test_a_place_for_results_that_cannot_be_written_is_told_first(name, tmp_path
         script.main()
 
 
-def test_the_benchmark_of_training(config, tmp_path, monkeypatch, capsys):
+def test_the_training_benchmark_script(config, tmp_path, monkeypatch, capsys):
     script = script_named("benchmark_training")
     monkeypatch.setattr(script.SVTRv2Config, "preset", lambda *_, **__: config)
     config.vocab_size = len(script.ENGLISH_94) + 1
@@ -593,14 +553,14 @@ def test_the_benchmark_of_training(config, tmp_path, monkeypatch, capsys):
     words = ["--sizes", "nano", "--batch-size", "2", "--steps", "2", "--rounds", "2", "--dtype", "bfloat16"]
     script.main([*words, "--device", "cpu", "--reference", str(tmp_path), "--output", str(output)])
     results = json.loads(output.read_text())
-    told = capsys.readouterr().out
+    printed = capsys.readouterr().out
     [rows] = results["sizes"].values()
-    assert rows["images_per_second"].keys() == {"ours", "reference", "SVTRv2Trainer"}
+    assert rows["images_per_second"].keys() == {"svtrv2-hf", "reference", "SVTRv2Trainer"}
     assert rows["times_the_reference"]["reference"] == 1
     for case, rate in rows["images_per_second"].items():
         flops = 6 * rows["multiply_adds"] * rate
         assert rows["share_of_peak"][case] == pytest.approx(flops / results["peak_tflops"] / 1e12)
-        assert case in told
+        assert case in printed
 
 
 class AsTheReference(torch.nn.Module):
@@ -612,7 +572,7 @@ class AsTheReference(torch.nn.Module):
         return self.model(pixel_values).logits
 
 
-def test_the_reference_has_the_same_loss(config):
+def test_our_loss_equals_the_loss_of_the_reference(config):
     script = script_named("benchmark_training")
     model = SVTRv2ForCTC(config).eval()
     pixel_values = torch.rand(3, 3, 32, 128)
@@ -622,7 +582,7 @@ def test_the_reference_has_the_same_loss(config):
     torch.testing.assert_close(script.reference_loss(output.logits, labels, lengths), output.loss)
 
 
-def test_a_step_of_the_benchmark_of_training_trains(config):
+def test_a_benchmarked_training_step_trains(config):
     script = script_named("benchmark_training")
     model = SVTRv2ForCTC(config).train()
     pixel_values, labels = torch.rand(3, 3, 32, 128), torch.randint(1, config.vocab_size, (3, script.LETTERS))

@@ -4,7 +4,7 @@ import pytest
 
 from svtrv2_hf.data.sources import Sample
 from svtrv2_hf.evaluation.benchmarks import BENCHMARKS, averages, wilson_interval
-from svtrv2_hf.evaluation.evaluator import Reading
+from svtrv2_hf.evaluation.evaluator import Prediction
 from svtrv2_hf.evaluation.results import SetResult
 from svtrv2_hf.evaluation.tables import csv_rows, markdown
 
@@ -12,16 +12,16 @@ from svtrv2_hf.evaluation.tables import csv_rows, markdown
 ASCII = "".join(map(chr, range(32, 127)))
 
 
-def one_set(readings, protocol="english", max_label_length=None, **more):
-    """What `evaluate_set` makes of pairs of label and reading."""
+def one_set(pairs, protocol="english", max_label_length=None, **more):
+    """The results of `evaluate_set` for pairs of label and prediction."""
     result = SetResult(protocol, ASCII, max_label_length)
-    for label, text in readings:
-        result.add(Reading(Sample(b"", label, label), text, size=(1, 1)))
+    for label, text in pairs:
+        result.add(Prediction(Sample(b"", label, label), text, size=(1, 1)))
     return {"protocol": protocol, "max_ratio": 12, **result.to_dict(), **more}
 
 
 def counted(name, share, **more):
-    """A benchmark with as many samples as it should have, of which a share is right."""
+    """The results of a complete benchmark with a share of correct predictions."""
     samples = BENCHMARKS[name].samples
     correct = round(share * samples)
     figures = {"samples": samples, "correct": correct, "word_accuracy": correct / samples, "one_minus_ned": 0.5}
@@ -30,7 +30,7 @@ def counted(name, share, **more):
 
 
 def results(sets, **more):
-    """What `svtrv2 evaluate` writes."""
+    """The results that `svtrv2 evaluate` writes."""
     return {
         "model": "mine",
         "parameters": 1_234_567,
@@ -44,7 +44,7 @@ def results(sets, **more):
 
 
 def tables(found):
-    """The rows of the Markdown tables, as dictionaries by the header of their column, by their name."""
+    """The rows of the Markdown tables by name, as dictionaries by column title."""
     rows, header = {}, None
     for line in markdown(found).splitlines():
         if not line.startswith("|"):
@@ -68,7 +68,7 @@ def csv_table(found):
 LTB = [("a" * 30, "a" * 30), ("a" * 26, "b"), ("a" * 35, "a" * 35), ("a" * 36, "a" * 36), ("a" * 60, "")]
 
 
-def test_each_group_of_lengths_of_ltb_has_a_row_and_what_is_published_stands_beside_the_first():
+def test_each_length_group_of_ltb_has_a_row_and_published_results_are_those_of_the_first():
     found = results({"LTB": one_set(LTB)})
     rows = tables(found)
     assert list(rows) == ["LTB", "LTB 26-35", "LTB 36-55", "LTB 56+"]
@@ -85,7 +85,7 @@ def test_each_group_of_lengths_of_ltb_has_a_row_and_what_is_published_stands_bes
         "LTB 56+": "",
     }
     assert float(rows["LTB 26-35"]["1-NED"]) == pytest.approx(100 * 2 / 3, abs=0.01)
-    assert "[1] As published by the authors, trained on Union14M-L-Filter." in markdown(found)
+    assert "[1] Published by the authors, trained on Union14M-L-Filter." in markdown(found)
 
     lines = csv_table(found)
     assert list(lines) == list(rows)
@@ -94,12 +94,12 @@ def test_each_group_of_lengths_of_ltb_has_a_row_and_what_is_published_stands_bes
     assert (lines["LTB 26-35"]["samples"], lines["LTB 26-35"]["correct"]) == (3, 2)
 
 
-def test_published_figures_and_averages_stand_beside_all_six_common_sets():
+def test_published_results_and_averages_of_the_six_common_sets():
     common = [name for name, benchmark in BENCHMARKS.items() if benchmark.group == "Common"]
     found = results({name: counted(name, share) for name, share in zip(common, [1, 0.5, 0.5, 0, 0, 0], strict=True)})
     rows = tables(found)
     assert list(rows) == [*common, "arithmetic average", "weighted average"]
-    # The paper's table 1: the README of OpenOCR has the two columns exchanged.
+    # As in table 1 of the paper; the README of OpenOCR swaps the two columns.
     assert [rows[name]["SVTRv2-B [1]"] for name in ("IIIT5k", "SVT", "IC13_857")] == ["99.2", "98.0", "98.7"]
     assert rows["SVT"]["SVTRv2-B [2]"] == "94.0"
     assert rows["arithmetic average"]["SVTRv2-T [1]"] == "94.78"
@@ -108,13 +108,13 @@ def test_published_figures_and_averages_stand_beside_all_six_common_sets():
     assert rows["weighted average"]["SVTRv2-T [1]"] == ""
     low, high = wilson_interval(324, 647)
     assert rows["SVT"]["95 %"] == f"{100 * low:.1f} to {100 * high:.1f}"
-    assert "[2] As published by the authors, trained on MJ+ST." in markdown(found)
+    assert "[2] Published by the authors, trained on MJ+ST." in markdown(found)
     lines = csv_table(found)
     assert lines["Common: arithmetic average"]["SVTRv2-T (Union14M-L-Filter)"] == pytest.approx(0.9478)
     assert lines["SVT"]["low_95"] == pytest.approx(low, abs=1e-6)
 
 
-def test_an_average_of_some_sets_has_nothing_published_beside_it():
+def test_an_average_of_some_sets_has_no_published_result():
     rows = tables(results({"IIIT5k": counted("IIIT5k", 1), "SVT": counted("SVT", 0)}))
     assert rows["arithmetic average of 2 sets"]["word accuracy"] == "50.00"
     assert rows["arithmetic average of 2 sets"]["SVTRv2-T [1]"] == ""
@@ -122,13 +122,13 @@ def test_an_average_of_some_sets_has_nothing_published_beside_it():
     assert "average" not in markdown(results({"SVT": counted("SVT", 0)}))
 
 
-def test_what_is_published_of_ost_is_the_average_alone():
+def test_only_the_average_of_ost_is_published():
     rows = tables(results({name: counted(name, 0.5) for name in ("OST-Weak", "OST-Heavy")}))
     assert rows["arithmetic average"]["SVTRv2-B [1]"] == "80.0"
     assert rows["OST-Weak"]["SVTRv2-B [1]"] == ""
 
 
-def test_chinese_benchmarks_and_other_sets_have_tables_of_their_own():
+def test_chinese_benchmarks_and_other_sets_have_separate_tables():
     sets = {
         "SVT": counted("SVT", 1),
         "BCTR-Web": counted("BCTR-Web", 1),
@@ -139,8 +139,8 @@ def test_chinese_benchmarks_and_other_sets_have_tables_of_their_own():
     headings = [line for line in text.splitlines() if line.startswith("**")]
     assert headings == [
         "**Common** (letters and digits, case ignored)",
-        "**Chinese** (all but spaces, case ignored)",
-        "**Other sets, chinese protocol** (all but spaces, case ignored)",
+        "**Chinese** (everything except spaces, case ignored)",
+        "**Other sets, chinese protocol** (everything except spaces, case ignored)",
         "**Other sets** (letters and digits, case ignored)",
     ]
     rows = tables(results(sets))
@@ -148,7 +148,7 @@ def test_chinese_benchmarks_and_other_sets_have_tables_of_their_own():
     assert not any("SVTRv2" in column for column in rows["plates"])
 
 
-def test_nothing_published_stands_beside_a_set_that_was_read_otherwise():
+def test_published_results_are_hidden_if_a_set_was_evaluated_differently():
     common = [name for name, benchmark in BENCHMARKS.items() if benchmark.group == "Common"]
     found = results({name: counted(name, 0.5) for name in common})
     found["sets"]["SVT"]["unlike_published"] = "read at a max ratio of 4, not 12"
@@ -157,7 +157,7 @@ def test_nothing_published_stands_beside_a_set_that_was_read_otherwise():
     assert (rows["SVT"]["SVTRv2-T [1]"], rows["SVTP"]["SVTRv2-T [1]"]) == ("", "90.5")
     assert rows["arithmetic average"]["SVTRv2-T [1]"] == ""
     text = markdown(found)
-    assert "- SVT was read at a max ratio of 4, not 12: no published figure stands beside it." in text
+    assert "- SVT was read at a max ratio of 4, not 12, so published results are not shown." in text
     assert text.startswith(
         f"mine, 1.23 M parameters, max ratio 12 on {' and '.join(n for n in common if n != 'SVT')}, "
     )
@@ -182,7 +182,7 @@ def test_one_error_in_400000_is_not_rounded_away():
     assert many.to_dict()["word_accuracy"] == 0.999999
 
 
-def test_sets_that_were_not_evaluated_are_named():
+def test_sets_that_were_not_evaluated_are_listed():
     found = results({"words": one_set([("a", "a")])}, unfinished={"SVT": "OSError: no connection"})
     assert "- SVT was not evaluated: OSError: no connection" in markdown(found)
     line = csv_table(found)["SVT"]
@@ -194,33 +194,33 @@ def test_sets_that_were_not_evaluated_are_named():
     assert [row[0] for row in csv_rows(nothing)] == ["set", "SVT"]
 
 
-def test_a_set_without_samples_has_no_figures():
+def test_a_set_without_samples_has_empty_cells():
     rows = tables(results({"empty": one_set([])}))
     assert rows["empty"] == {
-        "set": "empty", "samples": "0", "word accuracy": "", "95 %": "", "case counts": "",
-        "signs and spaces count": "", "1-NED": "",
+        "set": "empty", "samples": "0", "word accuracy": "", "95 %": "", "case-sensitive": "",
+        "with signs and spaces": "", "1-NED": "",
     }  # fmt: skip
     assert csv_table(results({"empty": one_set([])}))["empty"]["word_accuracy"] == ""
 
 
-def test_notes_tell_what_is_odd_about_labels():
+def test_notes_report_unusual_labels():
     odd = one_set([("!?", ""), ("\u4e2d", "a"), ("ab", "ab"), ("ac", "ab")])
-    assert "odd: of 2 labels the protocol leaves nothing, and 1 of them count as read" in markdown(
+    assert "odd: 2 labels have no character that the protocol compares; 1 of them count as correct" in markdown(
         results({"odd": odd})
     )
     assert "without them the accuracy is 50.00" in markdown(results({"odd": odd}))
-    assert "blank: of 1 label the protocol leaves nothing (empty from the first: 1)" in markdown(
+    assert "blank: 1 label has no character that the protocol compares (1 without any character)" in markdown(
         results({"blank": one_set([("", "a")])})
     )
     long = one_set([("a" * 26, "b"), ("", "b"), ("a", "a"), ("a", "b")], max_label_length=25)
     assert (
-        "IIIT5k: the authors of SVTRv2 leave out 2 labels as empty or longer than 25 characters; without them the accuracy is 50.00."
+        "IIIT5k: the authors of SVTRv2 exclude 2 labels, empty or longer than 25 characters; without them the accuracy is 50.00."
         in markdown(results({"IIIT5k": long}))
     )
     assert csv_table(results({"IIIT5k": long}))["IIIT5k"]["accuracy_as_published"] == 0.5
     line = csv_table(results({"odd": {**odd, "labels": "labels_official.tsv"}}))["odd"]
     assert (line["accuracy_without_emptied_labels"], line["labels"]) == (0.5, "labels_official.tsv")
-    assert line["notes"].startswith("odd: of 2 labels the protocol leaves nothing, and 1 of them")
+    assert line["notes"].startswith("odd: 2 labels have no character that the protocol compares; 1 of them")
     unknown = one_set([("caf\u00e9", "cafe")], "chinese")
-    assert "cafes: 1 label has characters that the model does not know" in markdown(results({"cafes": unknown}))
+    assert "cafes: 1 label has characters outside the charset of the model" in markdown(results({"cafes": unknown}))
     assert "- something is wrong" in markdown(results({"bad": {**unknown, "warnings": ["something is wrong"]}}))

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Other recognisers to run beside ours. Their packages are none of the project's: each is imported where it is needed."""
+"""Other models to compare with. Their packages are not dependencies of the project: each is imported only when used."""
 
-from .ours import Ours, OursCompiled
+from .ours import Ours
 from .peer import Peer, Settings, UnavailableError
 from .rapid import RapidOcr
 from .reference import Reference
@@ -16,10 +16,9 @@ from .transformers_peers import (
 )
 
 
-# Ours comes first: the others are compared with it.
+# Ours is the first: the others are compared with it.
 PEERS: list[type[Peer]] = [
     Ours,
-    OursCompiled,
     Reference,
     RapidOcr,
     PPOcrV6Tiny,

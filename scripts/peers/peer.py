@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a recogniser must be able to do to be measured, and what several of them need."""
+"""The interface of a measured model, and helpers that several of them share."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,14 +14,14 @@ from PIL import Image
 
 @dataclass
 class Settings:
-    """What peers are made with.
+    """Settings that all peers are created with.
 
     Attributes:
-        model: ours.
-        processor: ours.
-        trained: whether our model's weights are trained.
-        threads: that a recogniser may use.
-        reference: a checkout of Topdu/OpenOCR, if there is one.
+        model: this project's model.
+        processor: its processor.
+        trained: whether its weights are trained.
+        threads: number of threads that a model may use.
+        reference: checkout of Topdu/OpenOCR, if available.
     """
 
     model: Any
@@ -32,22 +32,22 @@ class Settings:
 
 
 class UnavailableError(Exception):
-    """A peer that cannot run here; the message says why, and how to get it."""
+    """A peer cannot run on this machine; the message gives the reason and how to install it."""
 
 
 class Peer(ABC):
-    """A recogniser of cropped words.
+    """A model that recognizes text in cropped words.
 
     Attributes:
-        name: in tables.
-        note: what exactly is measured: weights, preparation, anything that bears on its speed.
-        trained: whether it has weights that read text. Else only its speed is measured, which does not depend on them.
-        batches: whether it computes several images together.
-        parameters: of its networks; `None` where they cannot be told.
-        versions: of the programs that it runs by, beside those that are recorded anyway.
+        name: name in tables.
+        note: details of the measurement: weights, preprocessing, anything that affects the speed.
+        trained: whether its weights are trained. If not, only its speed is measured, which does not depend on them.
+        batches: whether it processes several images together.
+        parameters: number of parameters of its networks; `None` if unknown.
+        versions: versions of the programs that it uses, in addition to those that are always recorded.
 
     Raises:
-        UnavailableError: when made, if it cannot run here.
+        UnavailableError: on construction, if it cannot run on this machine.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Peer(ABC):
 
     @abstractmethod
     def read(self, images: Sequence[Image.Image]) -> list[str]:
-        """The texts of RGB images, from preparation to text; without trained weights any texts."""
+        """Recognizes the texts of RGB images, preprocessing included; with random weights, texts are arbitrary."""
 
 
 def count_parameters(model: torch.nn.Module) -> int:
@@ -70,9 +70,9 @@ def count_parameters(model: torch.nn.Module) -> int:
 
 
 def collapse(paths: torch.Tensor, characters: Sequence[str] | None = None) -> list[str]:
-    """The texts of CTC's best paths, of shape (images, frames); without a charset, in characters of no meaning."""
-    readings = []
+    """The texts of CTC best paths, of shape (images, frames); without a charset, in arbitrary characters."""
+    texts = []
     for path in paths:
         ids: Iterable[int] = (i for i in path.unique_consecutive().tolist() if i)
-        readings.append("".join(chr(i) if characters is None else characters[i - 1] for i in ids))
-    return readings
+        texts.append("".join(chr(i) if characters is None else characters[i - 1] for i in ids))
+    return texts

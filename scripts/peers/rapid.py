@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""PP-OCRv6 by RapidOCR, whose package brings the weights."""
+"""PP-OCRv6 with RapidOCR, whose package includes the weights."""
 
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -11,7 +11,7 @@ from .peer import Peer, Settings, UnavailableError
 
 
 class RapidOcr(Peer):
-    """The steps of `RapidOCR()(image, use_det=False, use_cls=False)`, which takes a single image, for a list of them."""
+    """The steps of `RapidOCR()(image, use_det=False, use_cls=False)`, which takes a single image, for a list of images."""
 
     name = "PP-OCRv6 small, RapidOCR"
     packages = ("rapidocr", "onnxruntime")
@@ -24,8 +24,8 @@ class RapidOcr(Peer):
             raise UnavailableError(f"pip install {' '.join(self.packages)} ({error})") from error
         self.versions = {package: version(package) for package in self.packages}
         self.note = (
-            f"{', '.join(f'{name} {of_it}' for name, of_it in self.versions.items())}, trained weights; 48 pixels high and at least 320 "
-            "wide, as RapidOCR does"
+            f"{', '.join(f'{name} {number}' for name, number in self.versions.items())}, trained weights; 48 pixels high and at least 320 "
+            "wide, as in RapidOCR"
         )
         self.engine = RapidOCR(
             params={

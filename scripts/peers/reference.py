@@ -16,13 +16,13 @@ from .peer import Peer, Settings, UnavailableError, collapse, count_parameters
 
 
 def reference_model(checkout: Path, config: SVTRv2Config) -> torch.nn.Module:
-    """The reference's model of an architecture, with fresh weights. Its answers are probabilities.
+    """The reference model of an architecture, with random weights. Its outputs are probabilities.
 
     Raises:
-        UnavailableError: there is no such checkout, or it lacks a package.
+        UnavailableError: the folder is not a checkout, or a package is missing.
     """
     if not (checkout / "openrec").is_dir():
-        raise UnavailableError(f"{checkout} is no checkout of Topdu/OpenOCR")
+        raise UnavailableError(f"{checkout} is not a checkout of Topdu/OpenOCR")
     if str(checkout) not in sys.path:
         sys.path.insert(0, str(checkout))
     try:
@@ -57,20 +57,20 @@ def reference_model(checkout: Path, config: SVTRv2Config) -> torch.nn.Module:
 
 
 def commit_of(checkout: Path) -> str:
-    """The commit of a checkout, or that it is none."""
+    """The commit of a git checkout, or "no git checkout"."""
     git = ["git", "-C", str(checkout), "rev-parse", "--show-toplevel", "HEAD"]
     try:
         top, commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.splitlines()
     except (OSError, subprocess.CalledProcessError):
         return "no git checkout"
-    return commit if Path(top) == checkout.resolve() else "no git checkout"  # but files in some other repository
+    return commit if Path(top) == checkout.resolve() else "no git checkout"  # files in another repository
 
 
 class Reference(Peer):
-    """Images of one size at a time, since its model takes no others."""
+    """Processes images of one size at a time, as the model requires."""
 
     name = "OpenOCR's SVTRv2"
-    note = "the reference's model in our size; random weights; images prepared by our processor"
+    note = "the reference model of the same size; random weights; preprocessing of svtrv2-hf"
 
     def __init__(self, settings: Settings):
         if settings.reference is None:
@@ -86,9 +86,9 @@ class Reference(Peer):
         prepared = [self.image_processor.prepare(image) for image in images]
         for row, pixels in enumerate(prepared):
             rows[pixels.shape].append(row)
-        readings = [""] * len(images)
+        texts = [""] * len(images)
         for of_size in rows.values():
             batch = torch.stack([torch.from_numpy(prepared[row]) for row in of_size])
             for row, text in zip(of_size, collapse(self.model(batch).argmax(-1)), strict=True):
-                readings[row] = text
-        return readings
+                texts[row] = text
+        return texts

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tesseract, by its command."""
+"""Tesseract, run as a command."""
 
 import io
 import os
@@ -13,7 +13,7 @@ from .peer import Peer, Settings, UnavailableError
 
 
 class Tesseract(Peer):
-    """One process for each image."""
+    """Starts one process per image."""
 
     name = "Tesseract"
     trained = True
@@ -21,18 +21,16 @@ class Tesseract(Peer):
 
     def __init__(self, settings: Settings):
         if shutil.which("tesseract") is None:
-            raise UnavailableError("there is no command tesseract: apt-get install tesseract-ocr")
+            raise UnavailableError("tesseract is not installed: apt-get install tesseract-ocr")
         version = subprocess.run(
             ["tesseract", "--version"], capture_output=True, text=True, check=True
         ).stdout.split()[1]
         self.versions = {"tesseract": version}
-        self.note = (
-            f"{version}, English, trained weights, --psm 8 (a single word); the start of its process is included"
-        )
+        self.note = f"{version}, English, trained weights, --psm 8 (a single word); process startup is included"
         self.environment = {**os.environ, "OMP_THREAD_LIMIT": str(settings.threads)}
 
     def read(self, images: Sequence[Image.Image]) -> list[str]:
-        readings = []
+        texts = []
         for image in images:
             buffer = io.BytesIO()
             image.save(buffer, "PPM")
@@ -43,5 +41,5 @@ class Tesseract(Peer):
                 check=True,
                 env=self.environment,
             )
-            readings.append(done.stdout.decode("utf-8").strip())
-        return readings
+            texts.append(done.stdout.decode("utf-8").strip())
+        return texts

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Recognisers of transformers, with random weights: their speed does not depend on them."""
+"""Models of transformers, with random weights, on which their speed does not depend."""
 
 import math
 from collections.abc import Sequence
@@ -19,16 +19,16 @@ def tensor_of(images: Sequence[Image.Image]) -> torch.Tensor:
 
 
 class PPOcr(Peer):
-    """A PP-OCR recogniser of transformers.
+    """A PP-OCR recognition model of transformers.
 
     Attributes:
-        family: how its classes begin.
-        options: of its configuration, where the defaults are not the published network.
+        family: prefix of its class names.
+        options: configuration options that differ from the defaults in the published network.
     """
 
     family: str
     options: dict[str, Any] = {}
-    note = "random weights; 48 pixels high and at least 320 wide, as its image processor does"
+    note = "random weights; 48 pixels high and at least 320 wide, as in its image processor"
 
     def __init__(self, _: Settings):
         try:
@@ -42,7 +42,7 @@ class PPOcr(Peer):
 
     @torch.no_grad()
     def read(self, images: Sequence[Image.Image]) -> list[str]:
-        # As its image processor, which needs torchvision: a batch has the width of its widest image, and 320 or more.
+        # As in its image processor, which needs torchvision: a batch is as wide as its widest image, and at least 320.
         widest = max(image.width / image.height for image in images)
         width = min(max(320, math.ceil(48 * widest)), 3200)
         prepared = []
@@ -56,7 +56,7 @@ class PPOcr(Peer):
 
 
 class PPOcrV6Tiny(PPOcr):
-    """Published with a narrower backbone and head than the defaults of its configuration."""
+    """The published network has a narrower backbone and head than the default configuration."""
 
     name = "PP-OCRv6 tiny, transformers"
     family = "PPOCRV6TinyRec"
@@ -79,17 +79,17 @@ class PPOcrV6Tiny(PPOcr):
 
 
 class PPOcrV6Small(PPOcr):
-    """The defaults of its configuration are the published network."""
+    """The default configuration is the published network."""
 
     name = "PP-OCRv6 small, transformers"
     family = "PPOCRV6SmallRec"
 
 
 class PPOcrV5Mobile(PPOcr):
-    """The defaults of its configuration are a backbone for detection, which shrinks 48 pixels of height to nothing."""
+    """The default configuration has a detection backbone, which reduces a height of 48 pixels to nothing."""
 
     name = "PP-OCRv5 mobile, transformers"
-    note = f"{PPOcr.note}; transformers does not fold the branches that its convolutions are trained with"
+    note = f"{PPOcr.note}; transformers does not merge the training branches of its convolutions"
     family = "PPOCRV5MobileRec"
     options = {
         "backbone_config": {
@@ -114,17 +114,17 @@ class PPOcrV5Mobile(PPOcr):
 
 
 class PPOcrV5Server(PPOcr):
-    """The defaults of its configuration are the published network."""
+    """The default configuration is the published network."""
 
     name = "PP-OCRv5 server, transformers"
     family = "PPOCRV5ServerRec"
 
 
 class MgpStr(Peer):
-    """Three heads read at once: characters, and pieces of words of two kinds."""
+    """Three parallel heads: characters, and two kinds of word pieces."""
 
     name = "MGP-STR base, transformers"
-    note = "random weights; 32 x 128 pixels; the pieces of words are not put into letters"
+    note = "random weights; 32 x 128 pixels; word pieces are not decoded"
 
     def __init__(self, _: Settings):
         self.model = transformers.MgpstrForSceneTextRecognition(transformers.MgpstrConfig()).eval()
@@ -134,21 +134,21 @@ class MgpStr(Peer):
     def read(self, images: Sequence[Image.Image]) -> list[str]:
         resized = [image.resize((128, 32), Image.Resampling.BICUBIC) for image in images]
         heads = [head.softmax(-1).max(-1) for head in self.model(tensor_of(resized)).logits]
-        readings = []
+        texts = []
         for row in heads[0].indices.tolist():
             end = row.index(1) if 1 in row else len(row)
-            readings.append("".join("  0123456789abcdefghijklmnopqrstuvwxyz"[i] for i in row[1:end]))
-        return readings
+            texts.append("".join("  0123456789abcdefghijklmnopqrstuvwxyz"[i] for i in row[1:end]))
+        return texts
 
 
 class TrOcr(Peer):
-    """Writes a token after the other, so that its time depends on the text: the length is set."""
+    """Generates one token after another, so its time depends on the text; the length is fixed."""
 
     name = "TrOCR base, transformers"
-    tokens = 4  # three pieces of a word and the end
+    tokens = 4  # three word pieces and the end token
     note = (
-        f"random weights; 384 x 384 pixels; {tokens} tokens written for each image, three pieces of a word and the end, "
-        "without beam search and with cache; the tokens are not put into letters"
+        f"random weights; 384 x 384 pixels; {tokens} tokens generated per image, three word pieces and the end token, "
+        "without beam search and with cache; tokens are not decoded"
     )
 
     def __init__(self, _: Settings):

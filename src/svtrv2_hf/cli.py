@@ -242,7 +242,6 @@ def _add_benchmark(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--rounds", type=_positive, default=10, metavar="N", help="how often everything is timed (default: 10)"
     )
-    parser.add_argument("--compile", action="store_true", help="measure the compiled model, too; takes minutes more")
     parser.add_argument("--output", metavar="FILE.json", help="write the figures there, too")
     parser.set_defaults(run=_benchmark)
 
@@ -251,7 +250,8 @@ def _benchmark(arguments: argparse.Namespace) -> int:
     import torch
 
     from .evaluation.provenance import check_output
-    from .evaluation.speed import benchmark, fresh, image_files, render
+    from .evaluation.speed import benchmark, fresh, image_files
+    from .evaluation.speed_report import render
     from .modeling_svtrv2 import SVTRv2ForCTC
     from .processing_svtrv2 import SVTRv2Processor
 
@@ -276,7 +276,6 @@ def _benchmark(arguments: argparse.Namespace) -> int:
             arguments.rounds,
             arguments.batch_sizes,
             arguments.largest_batch,
-            arguments.compile,
         )
     print(render(results))
     if arguments.output:

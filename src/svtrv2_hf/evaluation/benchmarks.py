@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The benchmarks of text recognition, where they lie, averages over them, and what the authors published.
+"""Text recognition benchmarks: their properties, locations, averages, and results published by the authors of SVTRv2.
 
-The name of a benchmark is the one that names a single set wherever it is read. `curve`, `general`, `weak` or `web` alone
-could be anything, so the names of these sets begin with what they belong to: `U14M-Curve`, `OST-Weak`, `BCTR-Web`.
+Benchmark names are unambiguous: names such as `curve`, `general`, `weak` or `web` get a prefix (`U14M-Curve`, `OST-Weak`,
+`BCTR-Web`).
 """
 
 import json
@@ -21,12 +21,12 @@ from .metrics import Protocol
 
 @dataclass(frozen=True)
 class LengthGroup:
-    """The texts of a benchmark whose labels are of some lengths, which are scored apart.
+    """A part of a benchmark with labels of certain lengths, which has a separate score.
 
     Attributes:
-        name: in tables and among published figures.
-        lengths: characters of the label after normalisation.
-        samples: how many such texts there are.
+        name: name in tables and in published results.
+        lengths: numbers of characters of the normalized label.
+        samples: number of samples.
     """
 
     name: str
@@ -39,22 +39,23 @@ class Benchmark:
     """A public test set.
 
     Attributes:
-        name: in tables and results, and of a folder that holds the set.
-        group: the sets that tables show together. `AVERAGED` has those groups over which averages are usual.
-        samples: labelled images in the set.
-        described: address of the paper that describes it.
-        data: address of the images and labels.
-        protocol: what readings are compared in.
-        max_ratio: width of the widest image in units of its height; `None` for the model's own.
-        aliases: other folders that hold the set. `u14m/curve` is a folder `curve` in a folder `u14m`.
-        length_groups: parts that have figures of their own.
-        max_label_length: the longest labels that the authors of SVTRv2 evaluate, as [`length_as_published`] counts; `None` for all.
+        name: name in tables and results, and of the dataset's folder.
+        group: group of sets that share a table. Averages are computed for the groups of `AVERAGED`.
+        samples: number of labeled images.
+        paper: URL of the paper that introduces the set.
+        data: URL of the images and labels.
+        protocol: how predictions are compared with labels.
+        max_ratio: maximum aspect ratio (width / height) of resized images; `None` for the model's default.
+        aliases: other folder names. `u14m/curve` is a folder `curve` in a folder `u14m`.
+        length_groups: parts with separate results.
+        max_label_length: maximum length of the labels that the authors of SVTRv2 evaluate, as counted by
+            [`length_as_published`]; `None` for no limit.
     """
 
     name: str
     group: str
     samples: int
-    described: str
+    paper: str
     data: str
     protocol: Protocol = "english"
     max_ratio: int | None = None
@@ -65,7 +66,7 @@ class Benchmark:
 
 # As in OpenOCR, tools/eval_rec_all_long.py with openrec/metrics/rec_metric_long.py: with `is_filter`, which configs/rec/svtrv2/
 # svtrv2_smtr_gtc_rctc_infer.yml sets, this is the English protocol. Numbers: alphaXiv's page on the benchmark's paper, arXiv
-# 2407.12317, and for the first group also OpenOCR, docs/svtrv2.md, whose tables mean that group by "LTB".
+# 2407.12317, and for the first group also OpenOCR, docs/svtrv2.md, whose tables call that group "LTB".
 _LTB = (
     LengthGroup("LTB 26-35", range(26, 36), 3376),
     LengthGroup("LTB 36-55", range(36, 56), 1147),
@@ -73,7 +74,7 @@ _LTB = (
 )
 
 
-# Of the common sets as open-mmlab/mmocr names them, dataset_zoo.
+# Papers of the common sets as in open-mmlab/mmocr, dataset_zoo.
 _PAPERS = {
     "IIIT5k": "https://hal.inria.fr/hal-00818183",
     "SVT": "https://link.springer.com/content/pdf/10.1007/978-3-642-15549-9_43.pdf",
@@ -87,7 +88,7 @@ _PAPERS = {
     "LTB": "https://arxiv.org/abs/2407.12317",
     "BCTR": "https://arxiv.org/abs/2112.15093",
 }
-# OpenOCR, docs/svtrv2.md, names the first one for all others.
+# All others are in OpenOCR's data (docs/svtrv2.md).
 _OPENOCR = "https://huggingface.co/datasets/topdu/OpenOCR-Data"
 _DATA = {
     "WordArt": "https://github.com/xdxie/WordArt",
@@ -96,14 +97,14 @@ _DATA = {
 
 
 def _benchmark(name: str, group: str, samples: int, aliases: Sequence[str] = (), **more: Any) -> Benchmark:
-    source = re.split("[-_]", name)[0]  # several sets are of one
+    source = re.split("[-_]", name)[0]  # several sets have the same source
     return Benchmark(
         name, group, samples, _PAPERS[source], _DATA.get(source, _OPENOCR), aliases=tuple(aliases), **more
     )
 
 
 def _union14m(name: str, samples: int, folder: str) -> Benchmark:
-    # u14m as in OpenOCR's data, Union14M-Benchmarks as in those of Union14M's authors.
+    # u14m as in OpenOCR's data, Union14M-Benchmarks as in the data of Union14M's authors.
     aliases = (f"u14m/{folder}", f"Union14M-Benchmarks/{folder}")
     return _benchmark(f"U14M-{name}", "Union14M-Benchmark", samples, aliases)
 
@@ -119,7 +120,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         _benchmark("IC15_1811", "Common", 1811),
         _benchmark("SVTP", "Common", 645),
         _benchmark("CUTE80", "Common", 288),
-        # The longer versions of two of these, in no average. Numbers: baudm/parseq, README.md.
+        # Longer versions of two of these, not part of the averages. Numbers: baudm/parseq, README.md.
         _benchmark("IC13_1015", "Common, longer versions", 1015),
         _benchmark("IC15_2077", "Common, longer versions", 2077),
         # Numbers: OpenOCR, docs/svtrv2.md.
@@ -130,15 +131,15 @@ BENCHMARKS: dict[str, Benchmark] = {
         _union14m("Salient", 1585, "salient"),
         _union14m("Multi-Words", 829, "multi_words"),
         _union14m("General", 400_000, "general"),
-        # Number: wangyuxin87/VisionLAN, README.md, has 4832 in all, and averages that weigh both alike.
+        # Number: wangyuxin87/VisionLAN, README.md: 4832 in total; its averages weight both sets equally.
         _benchmark("OST-Weak", "OST", 2416, ["OST/weak"]),
         _benchmark("OST-Heavy", "OST", 2416, ["OST/heavy"]),
-        # Number: xdxie/WordArt, README.md (of 6316 images the 1511 for testing).
+        # Number: xdxie/WordArt, README.md (1511 test images of 6316 images).
         _benchmark("WordArt", "WordArt", 1511, ["wordart_test"]),
         # Number: the sum of the groups. Ratio: OpenOCR, configs/rec/svtrv2/readme.md.
         _benchmark("LTB", "LTB", 4789, ["ltb/long_lmdb"], max_ratio=20, length_groups=_LTB, max_label_length=None),
         # Numbers: FudanVI/benchmarking-chinese-text-recognition, README.md, test splits. OpenOCR issue 197 has logs of
-        # evaluations of the first two with as many.
+        # evaluations of the first two with the same numbers.
         _benchmark("BCTR-Scene", "Chinese", 63_646, ["scene_test"], protocol="chinese"),
         _benchmark("BCTR-Web", "Chinese", 14_059, ["web_test"], protocol="chinese"),
         _benchmark("BCTR-Document", "Chinese", 50_000, ["document_test"], protocol="chinese"),
@@ -149,7 +150,7 @@ BENCHMARKS: dict[str, Benchmark] = {
 AVERAGED = ("Common", "Union14M-Benchmark", "OST", "Chinese")
 
 
-_DEPTH = 3  # a set's folder may lie in the root, or up to two levels deeper
+_DEPTH = 3  # a set's folder is in the root, or up to two levels deeper
 _FOLDERS = {
     tuple(place.casefold().split("/")): benchmark.name
     for benchmark in BENCHMARKS.values()
@@ -158,32 +159,32 @@ _FOLDERS = {
 
 
 def benchmark_at(place: str | Path) -> str | None:
-    """The benchmark whose name, or alias, a folder has, whatever the case; `None` if there is none. Nothing is opened."""
+    """The benchmark whose name or alias a folder has, ignoring case; `None` if there is no match. Only the path is checked."""
     parts = tuple(part.casefold() for part in Path(place).parts)
     return _FOLDERS.get(parts[-2:]) or _FOLDERS.get(parts[-1:])
 
 
 def find_sets(root: Path, names: Sequence[str] | None = None) -> dict[str, Path]:
-    """Finds the sets that lie below a folder.
+    """Finds the test sets in a folder.
 
-    A benchmark's folder has its name or one of its aliases, whatever the case, and lies in the root or up to two levels
-    deeper. The root's own name counts as the folder above: `general` is `U14M-General` in a root `u14m`, and elsewhere a
-    set of its own. So is every other folder right in the root that has data in it, unless a benchmark lies below.
+    A benchmark's folder has its name or one of its aliases, ignoring case, and is in the root or up to two levels deeper.
+    The name of the root counts as a parent folder: `general` is `U14M-General` in a root `u14m`, and a custom set elsewhere.
+    Every other folder directly in the root that contains data is a custom set, unless it contains a benchmark.
 
     Args:
         root: folder.
-        names: sets to find, of benchmarks or of other folders in the root, whatever the case; `None` for all.
+        names: names of the benchmarks or custom sets to find, ignoring case; `None` for all.
 
     Returns:
-        each set's folder by name: benchmarks in the order of `BENCHMARKS`, then other folders by name.
+        The folder of each set by name: benchmarks in the order of `BENCHMARKS`, then custom sets by name.
 
     Raises:
-        FileNotFoundError: the root is no folder, a set is not there, or none at all.
-        ValueError: a set is at two places, or a folder holds data of two kinds.
+        FileNotFoundError: the root is not a folder, or a set, or any set, was not found.
+        ValueError: a set was found twice, or a folder contains data in two formats.
     """
     root = Path(root).expanduser()
     if not root.is_dir():
-        raise FileNotFoundError(f"There is no folder {root} to find test sets in.")
+        raise FileNotFoundError(f"Folder {root} not found: pass the folder that contains the test sets.")
     places: defaultdict[str, list[Path]] = defaultdict(list)
     for name, folder in _benchmarks_below(root, Path(root.resolve().name), _DEPTH):
         places[name].append(folder)
@@ -196,50 +197,50 @@ def find_sets(root: Path, names: Sequence[str] | None = None) -> dict[str, Path]
         there = {name.casefold() for name in found}
         if missing := [name for name in names if name.casefold() not in there]:
             raise FileNotFoundError(
-                f"{root} does not hold {', '.join(missing)}. It holds {', '.join(found) or 'no set'}. A set is a folder that "
-                f"has data in it; those of benchmarks are named {', '.join(BENCHMARKS)}.{_if_itself_a_set(root)}"
+                f"Test set {', '.join(missing)} not found in {root} (found: {', '.join(found) or 'none'}). Each set is a folder "
+                f"with images and labels; benchmark folders are named {', '.join(BENCHMARKS)}.{_hint_if_dataset(root)}"
             )
         wanted = {name.casefold() for name in names}
         found = {name: folders for name, folders in found.items() if name.casefold() in wanted}
     if not found:
         raise FileNotFoundError(
-            f"There is no test set in {root}. A set is a folder in it that has data in it, such as a labels.tsv or an LMDB; "
-            f"benchmarks may lie up to two levels deeper.{_if_itself_a_set(root)}"
+            f"No test set found in {root}. Each set is a subfolder with data, such as a labels.tsv or an LMDB; benchmarks may be "
+            f"up to two levels deeper.{_hint_if_dataset(root)}"
         )
     for name, folders in found.items():
         if len(folders) > 1:
             raise ValueError(
-                f"{name} lies at {' and at '.join(map(str, folders))}. Name sets that lie there once, or a folder in which "
-                f"each does."
+                f"{name} was found more than once: {', '.join(map(str, folders))}. Select other sets with --sets, or pass a folder "
+                "that contains each set once."
             )
     return {name: folders[0] for name, folders in found.items()}
 
 
-def _if_itself_a_set(root: Path) -> str:
+def _hint_if_dataset(root: Path) -> str:
     return (
-        f" {root} is a set itself: --sets NAME={root} reads it."
+        f" {root} is itself a dataset; evaluate it with --sets NAME={root}."
         if any(file.parent == root for file in _data_at(root))
         else ""
     )
 
 
-def _benchmarks_below(folder: Path, known_as: Path, depth: int) -> Iterator[tuple[str, Path]]:
+def _benchmarks_below(folder: Path, path: Path, depth: int) -> Iterator[tuple[str, Path]]:
     for child in _folders_in(folder):
-        name = benchmark_at(known_as / child.name)
+        name = benchmark_at(path / child.name)
         if name is not None and _data_at(child):
             yield name, child
         elif depth > 1:
-            yield from _benchmarks_below(child, known_as / child.name, depth - 1)
+            yield from _benchmarks_below(child, path / child.name, depth - 1)
 
 
 def _folders_in(folder: Path) -> list[Path]:
-    # scandir, since it knows folders from files without asking for each of what may be 400,000 images.
+    # scandir distinguishes folders from files without a system call for each of possibly 400,000 images.
     with os.scandir(folder) as entries:
         return sorted(folder / entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
 
 
 def _data_at(folder: Path) -> list[Path]:
-    """The files in or below a folder that hold its labelled images; none if there is nothing that is understood."""
+    """The files in or below a folder that contain its labeled images; empty if no known format is found."""
     try:
         return [Path(file) for file in recognise(str(folder))[1]]
     except FileNotFoundError:
@@ -250,10 +251,10 @@ class Average(TypedDict):
     """Averages over the sets of a group.
 
     Attributes:
-        arithmetic: mean of the sets' accuracies, 0 to 1; what papers print.
-        weighted: accuracy over all samples together, 0 to 1.
-        sets: those that were averaged.
-        complete: whether they are all sets of the group, each with all its samples. If not, the averages cannot be compared.
+        arithmetic: mean of the sets' accuracies, 0 to 1, as in papers.
+        weighted: accuracy over all samples, 0 to 1.
+        sets: names of the averaged sets.
+        complete: whether all sets of the group are included with all their samples. If not, the averages are not comparable.
     """
 
     arithmetic: float
@@ -263,14 +264,13 @@ class Average(TypedDict):
 
 
 def averages(sets: Mapping[str, tuple[float, float]]) -> dict[str, Average]:
-    """Averages over the groups of `AVERAGED`, of which there is a set.
+    """Averages over the groups of `AVERAGED` that have at least one set.
 
     Args:
-        sets: number of samples, and how many of them were read correctly, by the set's name. Sets that belong to no such
-            group are left out.
+        sets: numbers of samples and of correct predictions by set name. Sets outside these groups are ignored.
 
     Raises:
-        ValueError: the numbers of a set make no share.
+        ValueError: the numbers of a set are not a valid share.
     """
     result: dict[str, Average] = {}
     for group in AVERAGED:
@@ -288,47 +288,47 @@ def averages(sets: Mapping[str, tuple[float, float]]) -> dict[str, Average]:
 
 
 def wilson_interval(correct: float, samples: float, z: float = 1.96) -> tuple[float, float]:
-    """The range that a true accuracy lies in, given one that was measured.
+    """Confidence interval of an accuracy, after Wilson (1927).
 
-    Of Wilson (1927): unlike the usual formula it holds for few samples and for accuracies near 0 and 1.
+    Unlike the normal approximation, it is valid for few samples and for accuracies near 0 and 1.
 
     Args:
-        correct: samples read correctly.
-        samples: all samples, 1 or more.
-        z: how many standard deviations wide to either side; 1.96 for a confidence of 95 %.
+        correct: number of correct predictions.
+        samples: number of samples, at least 1.
+        z: half width in standard deviations; 1.96 for a confidence of 95 %.
 
     Returns:
-        low and high, 0 to 1.
+        Lower and upper bound, 0 to 1.
 
     Raises:
-        ValueError: the numbers make no share.
+        ValueError: the numbers are not a valid share.
     """
     share = _share(samples, correct)
     scale = 1 + z**2 / samples
-    centre = (share + z**2 / (2 * samples)) / scale
+    center = (share + z**2 / (2 * samples)) / scale
     half = z * math.sqrt(share * (1 - share) / samples + z**2 / (4 * samples**2)) / scale
-    # At 0 and 1 the bound is exact, but for rounding.
-    return (max(0.0, centre - half) if correct else 0.0), (min(1.0, centre + half) if correct < samples else 1.0)
+    # At 0 and 1 the bound is exact except for rounding.
+    return (max(0.0, center - half) if correct else 0.0), (min(1.0, center + half) if correct < samples else 1.0)
 
 
 def _share(samples: float, correct: float) -> float:
     if not 0 <= correct <= samples or samples == 0:
-        raise ValueError(f"{correct} correct of {samples} samples is not a share.")
+        raise ValueError(f"{correct} correct of {samples} samples is not a valid share.")
     return correct / samples
 
 
 @dataclass(frozen=True, eq=False)
 class PublishedResult:
-    """What the authors of SVTRv2 published of one trained model.
+    """Results that the authors of SVTRv2 published for one trained model.
 
     Attributes:
-        system: the model.
-        training_data: what it was trained on.
-        parameters_millions: without what only training needs; `None` if it is not told.
-        latency_ms: for an image on one NVIDIA 1080Ti; `None` if it is not told.
-        source: where the figures stand.
-        sets: word accuracy in percent, by benchmark or group of lengths, under its protocol.
-        averages: arithmetic means in percent, by group.
+        system: name of the model.
+        training_data: name of the training data.
+        parameters_millions: parameters in millions, without those used only in training; `None` if not published.
+        latency_ms: milliseconds per image on one NVIDIA 1080Ti; `None` if not published.
+        source: where the results were published.
+        sets: word accuracy in percent by benchmark or group of lengths, under its protocol.
+        averages: arithmetic means in percent by group.
     """
 
     system: str
@@ -340,11 +340,11 @@ class PublishedResult:
     averages: dict[str, float]
 
 
-# OpenOCR has the figures twice, and the headings of IIIT5k and IC13 differ. Trained on Union14M-L-Filter: IIIT5k, SVT, IC13
+# OpenOCR lists the results twice, with different headings for IIIT5k and IC13. Trained on Union14M-L-Filter: IIIT5k, SVT, IC13
 # in docs/svtrv2.md, as in the paper's supplement; IC13, SVT, IIIT5k in configs/rec/svtrv2/readme.md. Trained on MJ+ST: IC13,
 # SVT, IIIT5k in both, but the columns are IIIT5k, SVT, IC13: the same table has SVTR-B's 96.0, 91.5, 97.1, and its authors'
-# figures (PaddleOCR 2.5, doc/doc_ch/algorithm_rec_svtr.md) are 96.03 on IIIT5k, 91.50 on SVT and 97.08 on IC13_857.
-# OST was published as the average of its two sets alone.
+# results (PaddleOCR 2.5, doc/doc_ch/algorithm_rec_svtr.md) are 96.03 on IIIT5k, 91.50 on SVT and 97.08 on IC13_857.
+# For OST, only the average of its two sets was published.
 PUBLISHED: tuple[PublishedResult, ...] = tuple(
     PublishedResult(**entry)
     for entry in json.loads(Path(__file__).with_name("published.json").read_text(encoding="utf-8"))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a model misreads: kinds of errors, confused characters, calibration, and examples to look at."""
+"""Error analysis: kinds of errors, confused characters, calibration, and wrong predictions to look at."""
 
 import bisect
 import unicodedata
@@ -14,174 +14,174 @@ from typing import Any
 from rapidfuzz.distance import Levenshtein
 
 from ..data.audit import code_point
-from ..data.audit_report import is_space
-from .evaluator import Reading
+from .evaluator import Prediction
 from .metrics import Protocol, normalize_text
 
 
-CLOSE = (
-    0.5  # similarity, 1 - edit distance / length of the longer text, from which a wrong reading is still of this text
-)
+# Similarity (1 - edit distance / length of the longer text) from which a wrong prediction still counts as the same text.
+CLOSE = 0.5
 BINS = 20  # of scores, of equal width
 SUMMARIZED = 100  # confusions in a summary
-UNREADABLE_NAMED = 100  # images a set whose names and errors are kept
+UNREADABLE_NAMED = 100  # unreadable images of each set whose names and errors are kept
 
 
 class ErrorKind(StrEnum):
-    """How a reading is wrong under its protocol: the first of these that fits. The values are keys of results."""
+    """Kinds of errors under a protocol; a prediction is of the first kind that fits. The values are keys of results files."""
 
     UNREADABLE = "unreadable"
     """The image cannot be opened."""
     NOTHING_READ = "nothing_read"
-    """Nothing that the protocol compares was read."""
+    """The prediction has no character that the protocol compares."""
     ONE_WRONG = "one_wrong"
-    """One character is another."""
+    """One character is replaced by another."""
     ONE_MISSING = "one_missing"
     """One character is missing."""
     ONE_TOO_MANY = "one_too_many"
-    """There is one character that does not belong there."""
+    """There is one extra character."""
     ANOTHER_TEXT = "another_text"
-    """Less than half of the longer text agrees: a word invented or guessed, a wrong label, or a bad crop."""
+    """Less than half of the longer text agrees: an invented word, a wrong label, or a bad crop."""
     SEVERAL_WRONG = "several_wrong"
-    """Two characters or more are wrong, but at least half agree."""
+    """Two or more characters are wrong, but at least half of the longer text agrees."""
 
 
-def kind_of(reading: Reading, protocol: Protocol) -> ErrorKind | None:
-    """What is wrong with a reading, or `None` if it is right."""
-    if reading.error is not None:
+def kind_of(prediction: Prediction, protocol: Protocol) -> ErrorKind | None:
+    """The kind of error of a prediction; `None` if the prediction is correct."""
+    if prediction.error is not None:
         return ErrorKind.UNREADABLE
-    true, read = normalize_text(reading.sample.text, protocol), normalize_text(reading.text, protocol)
-    if true == read:
+    true, predicted = (normalize_text(text, protocol) for text in (prediction.sample.text, prediction.text))
+    if true == predicted:
         return None
-    if not read:
+    if not predicted:
         return ErrorKind.NOTHING_READ
-    edits = [edit.tag for edit in Levenshtein.editops(true, read)]
+    edits = [edit.tag for edit in Levenshtein.editops(true, predicted)]
     if len(edits) == 1:
         return {
             "replace": ErrorKind.ONE_WRONG,
             "delete": ErrorKind.ONE_MISSING,
             "insert": ErrorKind.ONE_TOO_MANY,
         }[edits[0]]
-    close = Levenshtein.normalized_similarity(true, read) >= CLOSE
+    close = Levenshtein.normalized_similarity(true, predicted) >= CLOSE
     return ErrorKind.SEVERAL_WRONG if close else ErrorKind.ANOTHER_TEXT
 
 
 @dataclass(frozen=True)
 class Column:
-    """What stands at one place of a label and of a reading that are aligned.
+    """One position of an aligned label and prediction.
 
     Attributes:
-        true: the character of the label; `None` where the reading has one too many.
-        read: the character of the reading; `None` where it misses one.
-        compared: whether the protocol compares it.
-        wrong: whether the two differ under the protocol.
-        score: confidence of the character that was read, 0..1; `None` where there is none.
+        true: character of the label; `None` if the prediction has an extra character here.
+        predicted: character of the prediction; `None` if it is missing.
+        compared: whether the protocol compares this position.
+        wrong: whether the two characters differ under the protocol.
+        score: confidence of the predicted character, 0 to 1; `None` if unknown.
     """
 
     true: str | None
-    read: str | None
+    predicted: str | None
     compared: bool
     wrong: bool
     score: float | None
 
 
-def align(reading: Reading, protocol: Protocol) -> list[Column]:
-    """Sets a reading below its label with the fewest edits under the protocol; what it ignores goes along."""
-    true, read = _keys(reading.sample.text, protocol), _keys(reading.text, protocol)
-    scores = [character["score"] for character in reading.characters for _ in character["text"]]
+def align(prediction: Prediction, protocol: Protocol) -> list[Column]:
+    """Aligns a prediction with its label with the fewest edits under the protocol; ignored characters are kept in place."""
+    true, predicted = _keys(prediction.sample.text, protocol), _keys(prediction.text, protocol)
+    scores = [character["score"] for character in prediction.characters for _ in character["text"]]
     columns: list[Column] = []
     i = j = 0
 
-    def put(with_true: bool, with_read: bool, compared: bool = True, wrong: bool = False) -> None:
+    def put(with_true: bool, with_predicted: bool, compared: bool = True, wrong: bool = False) -> None:
         nonlocal i, j
         columns.append(
             Column(
                 true[i][0] if with_true else None,
-                read[j][0] if with_read else None,
+                predicted[j][0] if with_predicted else None,
                 compared,
                 wrong,
-                scores[j] if with_read and j < len(scores) else None,
+                scores[j] if with_predicted and j < len(scores) else None,
             )
         )
-        i, j = i + with_true, j + with_read
+        i, j = i + with_true, j + with_predicted
 
     def put_ignored() -> None:
-        while (with_true := i < len(true) and not true[i][1]) | (with_read := j < len(read) and not read[j][1]):
-            put(with_true, with_read, compared=False)
+        while (with_true := i < len(true) and not true[i][1]) | (
+            with_predicted := j < len(predicted) and not predicted[j][1]
+        ):
+            put(with_true, with_predicted, compared=False)
 
-    compared_true, compared_read = [key for _, key in true if key], [key for _, key in read if key]
-    for operation in Levenshtein.opcodes(compared_true, compared_read):
+    compared_true, compared_predicted = ([key for _, key in keys if key] for keys in (true, predicted))
+    for operation in Levenshtein.opcodes(compared_true, compared_predicted):
         sides = zip_longest(
             range(operation.src_start, operation.src_end), range(operation.dest_start, operation.dest_end)
         )
-        for place_in_true, place_in_read in sides:
+        for in_true, in_predicted in sides:
             put_ignored()
-            put(place_in_true is not None, place_in_read is not None, wrong=operation.tag != "equal")
+            put(in_true is not None, in_predicted is not None, wrong=operation.tag != "equal")
     put_ignored()
     return columns
 
 
 def _keys(text: str, protocol: Protocol) -> list[tuple[str, str]]:
-    """Each character with what the protocol compares of it; that is empty where it ignores the character."""
+    """Each character with its normalized form, which is empty if the protocol ignores the character."""
     normalized, keys, start = normalize_text(text, protocol), [], 0
     for character in text:
-        end = start + len(normalize_text(character, protocol))  # some letters are two in lower case
+        end = start + len(normalize_text(character, protocol))  # some letters have two characters in lower case
         keys.append((character, normalized[start:end]))
         start = end
     return keys
 
 
 def visible(character: str) -> str:
-    """A character as it can be seen when it stands alone."""
+    """A form of a character that is visible on its own: spaces, combining marks and unprintable characters are replaced."""
     category = unicodedata.category(character)
-    if is_space(character):
+    if category == "Zs":
         return "␣"
-    if category[0] == "M":  # an accent needs something to stand on
+    if category[0] == "M":  # a combining mark needs a base
         return f"◌{character}"
     return code_point(character) if category[0] in "CZ" else character
 
 
 @dataclass(frozen=True, eq=False)
 class Mistake:
-    """A wrong reading that is kept to be shown.
+    """A wrong prediction that is kept to be shown.
 
     Attributes:
-        set_name: of the set it is from.
-        protocol: under which it is wrong.
-        kind: how it is wrong.
-        reading: with the image as it is stored.
-        chance: a number that follows from the seed and the sample, as if drawn at random.
+        set_name: name of its dataset.
+        protocol: protocol under which it is wrong.
+        kind: kind of error.
+        prediction: the prediction, with the image as it is stored.
+        chance: pseudorandom number that depends only on the seed and the sample.
     """
 
     set_name: str
     protocol: Protocol
     kind: ErrorKind
-    reading: Reading
+    prediction: Prediction
     chance: int
 
     def columns(self) -> list[Column]:
-        """Label and reading, aligned."""
-        return align(self.reading, self.protocol)
+        """The aligned label and prediction."""
+        return align(self.prediction, self.protocol)
 
 
 @dataclass
 class SetErrors:
-    """What is wrong in one set.
+    """Errors of one dataset.
 
     Attributes:
-        protocol: what texts must agree in.
-        samples: readings, those of unreadable images included.
-        right: those that agree with their label under the protocol.
-        wrong_case: those of them whose case differs from that of the label, which the protocol ignores.
-        kinds: errors by kind.
-        worst: the most confident errors, the worst first.
-        typical: errors drawn at random, in the order of their draw.
-        unreadable: name and error of images that cannot be opened, the first `UNREADABLE_NAMED` by name.
+        protocol: how predictions are compared with labels.
+        samples: number of predictions, unreadable images included.
+        correct: predictions that match their label under the protocol.
+        wrong_case: correct predictions whose letter case differs from the label's.
+        kinds: number of errors by kind.
+        worst: the most confident errors, the most confident one first.
+        typical: a random sample of the errors.
+        unreadable: name and error of images that cannot be opened; the first `UNREADABLE_NAMED` by name.
     """
 
     protocol: Protocol
     samples: int = 0
-    right: int = 0
+    correct: int = 0
     wrong_case: int = 0
     kinds: Counter[ErrorKind] = field(default_factory=Counter)
     worst: list[Mistake] = field(default_factory=list)
@@ -190,43 +190,43 @@ class SetErrors:
 
     @property
     def wrong(self) -> int:
-        """Readings that do not agree with their label."""
-        return self.samples - self.right
+        """Predictions that do not match their label."""
+        return self.samples - self.correct
 
     @property
     def shown(self) -> list[Mistake]:
-        """The mistakes that are kept, each once: the worst, then the typical ones."""
+        """The mistakes that are kept, without duplicates: the worst first, then the typical ones."""
         return list(dict.fromkeys([*self.worst, *self.typical]))
 
 
 @dataclass
 class Bin:
-    """Readings whose scores lie in one interval: how many, the sum of their scores, and how many are right."""
+    """Predictions whose scores are in one interval: their number, the sum of their scores, and how many are correct."""
 
     samples: int = 0
     score: float = 0.0
-    right: int = 0
+    correct: int = 0
 
 
 class Errors:
-    """Collects what is misread, in any order of the readings.
+    """Collects the errors of predictions, which may come in any order.
 
-    Only counts and the mistakes to be shown are kept, so that memory does not grow with the number of samples: at most
+    Only counts and the mistakes to be shown are kept, so memory does not grow with the number of samples: at most
     `2 * kept` images for each set, as they are stored.
 
-    Confusions are counted where a reading is right or of a kind that says which characters were confused: not of
-    unreadable images, where nothing was read, and of readings that are another text altogether, whose alignment is chance.
+    Confusions are counted only if the alignment is meaningful: not for unreadable images, empty predictions, and
+    predictions of another text.
 
     Args:
-        kept: mistakes kept of each set, of the most confident and as many of random ones.
-        seed: of the random ones.
+        kept: number of mistakes kept for each set: that many of the most confident, and as many at random.
+        seed: seed of the random sample.
 
     Attributes:
-        sets: by name, in the order in which they came.
-        characters: how often each occurs in the labels whose characters were compared with those read.
-        confusions: how often a character of a label was read as another; `None` stands for nothing: (None, c) is a character
-            too many, (c, None) a missing one. Characters are as the protocol compares them.
-        bins: readings by score, `BINS` intervals of equal width from 0 to 1; unreadable images have no score.
+        sets: errors by dataset name, in the order of arrival.
+        characters: how often each character occurs in the labels from which confusions are counted.
+        confusions: counts by (true, predicted) character, normalized by the protocol. `None` means no character: (None, c)
+            is an extra character, (c, None) a missing one.
+        bins: predictions by score, in `BINS` intervals of equal width from 0 to 1; unreadable images have no score.
     """
 
     def __init__(self, kept: int = 24, seed: int = 0):
@@ -237,99 +237,102 @@ class Errors:
         self.confusions: Counter[tuple[str | None, str | None]] = Counter()
         self.bins = [Bin() for _ in range(BINS)]
 
-    def add(self, set_name: str, reading: Reading, protocol: Protocol) -> None:
-        """Counts a reading, and keeps it if it is among those to be shown.
+    def add(self, set_name: str, prediction: Prediction, protocol: Protocol) -> None:
+        """Counts a prediction, and keeps it if it is among those to be shown.
 
         Raises:
-            ValueError: the set was begun under another protocol, or the score is not in 0..1.
+            ValueError: the set already has predictions under another protocol, or the score is not in 0..1.
         """
         one_set = self.sets.setdefault(set_name, SetErrors(protocol))
         if one_set.protocol != protocol:
             raise ValueError(
-                f"{set_name} was begun under the protocol {one_set.protocol!r}, not {protocol!r}. Give sets that are "
-                "compared differently names of their own."
+                f"{set_name} already has predictions under the protocol {one_set.protocol!r}, not {protocol!r}. Use a "
+                "separate set name for each protocol."
             )
-        if not 0 <= reading.score <= 1:
+        if not 0 <= prediction.score <= 1:
             raise ValueError(
-                f"{set_name}, {reading.sample.name}: the score {reading.score} is not in 0..1. The model's outputs are "
-                "unusable; look for NaN in its weights."
+                f"{set_name}, {prediction.sample.name}: the score {prediction.score} is not in 0..1. Check the weights of "
+                "the model for NaN."
             )
-        kind = kind_of(reading, protocol)
+        kind = kind_of(prediction, protocol)
         one_set.samples += 1
         if kind is ErrorKind.UNREADABLE:
-            bisect.insort(one_set.unreadable, (reading.sample.name, str(reading.error)))
+            bisect.insort(one_set.unreadable, (prediction.sample.name, str(prediction.error)))
             del one_set.unreadable[UNREADABLE_NAMED:]
         else:
-            score_bin = self.bins[min(int(reading.score * BINS), BINS - 1)]
+            score_bin = self.bins[min(int(prediction.score * BINS), BINS - 1)]
             score_bin.samples += 1
-            score_bin.score += reading.score
-            score_bin.right += kind is None
-            self._compare(reading, protocol, kind)
+            score_bin.score += prediction.score
+            score_bin.correct += kind is None
+            self._compare(prediction, protocol, kind)
         if kind is None:
-            one_set.right += 1
-            exact = [normalize_text(text, protocol, keep_case=True) for text in (reading.sample.text, reading.text)]
+            one_set.correct += 1
+            exact = [
+                normalize_text(text, protocol, keep_case=True) for text in (prediction.sample.text, prediction.text)
+            ]
             one_set.wrong_case += exact[0] != exact[1]
             return
         one_set.kinds[kind] += 1
         if kind is not ErrorKind.UNREADABLE:
-            self._keep(one_set, Mistake(set_name, protocol, kind, reading, self._chance(reading)))
+            self._keep(one_set, Mistake(set_name, protocol, kind, prediction, self._chance(prediction)))
 
-    def _compare(self, reading: Reading, protocol: Protocol, kind: ErrorKind | None) -> None:
+    def _compare(self, prediction: Prediction, protocol: Protocol, kind: ErrorKind | None) -> None:
         if kind in (ErrorKind.NOTHING_READ, ErrorKind.ANOTHER_TEXT):
             return
-        true, read = normalize_text(reading.sample.text, protocol), normalize_text(reading.text, protocol)
+        true, predicted = (normalize_text(text, protocol) for text in (prediction.sample.text, prediction.text))
         self.characters.update(true)
-        for operation in Levenshtein.editops(true, read) if kind is not None else ():
+        for operation in Levenshtein.editops(true, predicted) if kind is not None else ():
             self.confusions[
                 None if operation.tag == "insert" else true[operation.src_pos],
-                None if operation.tag == "delete" else read[operation.dest_pos],
+                None if operation.tag == "delete" else predicted[operation.dest_pos],
             ] += 1
 
-    def _chance(self, reading: Reading) -> int:
-        # Of the image, too, since names may repeat.
-        digest = blake2b(f"{self.seed} {reading.sample.name!r} {reading.sample.text!r} ".encode(), digest_size=8)
-        digest.update(reading.sample.image)
+    def _chance(self, prediction: Prediction) -> int:
+        # The image is hashed as well, since names may repeat.
+        sample = prediction.sample
+        digest = blake2b(f"{self.seed} {sample.name!r} {sample.text!r} ".encode(), digest_size=8)
+        digest.update(sample.image)
         return int.from_bytes(digest.digest())
 
     def _keep(self, one_set: SetErrors, mistake: Mistake) -> None:
-        bisect.insort(one_set.worst, mistake, key=lambda one: (-one.reading.score, one.chance))
+        bisect.insort(one_set.worst, mistake, key=lambda one: (-one.prediction.score, one.chance))
         bisect.insort(one_set.typical, mistake, key=lambda one: one.chance)
         del one_set.worst[self.kept :], one_set.typical[self.kept :]
 
     @property
     def samples(self) -> int:
-        """Readings of all sets, those of unreadable images included."""
+        """Number of predictions of all sets, unreadable images included."""
         return sum(one_set.samples for one_set in self.sets.values())
 
     @property
-    def right(self) -> int:
-        """Readings of all sets that agree with their label."""
-        return sum(one_set.right for one_set in self.sets.values())
+    def correct(self) -> int:
+        """Predictions of all sets that match their label."""
+        return sum(one_set.correct for one_set in self.sets.values())
 
     @property
     def wrong(self) -> int:
-        """Readings of all sets that do not agree with their label."""
-        return self.samples - self.right
+        """Predictions of all sets that do not match their label."""
+        return self.samples - self.correct
 
     @property
     def expected_calibration_error(self) -> float | None:
-        """Mean distance of score and word accuracy over the bins, each by its samples; `None` without samples.
+        """Mean absolute difference of score and word accuracy over the bins, weighted by samples; `None` without samples.
 
-        As of Guo et al., 2017, "On Calibration of Modern Neural Networks".
+        As in Guo et al., 2017, "On Calibration of Modern Neural Networks".
         """
         samples = sum(one.samples for one in self.bins)
-        return sum(abs(one.right - one.score) for one in self.bins) / samples if samples else None
+        return sum(abs(one.correct - one.score) for one in self.bins) / samples if samples else None
 
     def ranked_confusions(self) -> Iterator[tuple[str | None, str | None, int]]:
-        """Character of the label, character read, and how often; the most frequent first, then in the order of Unicode."""
+        """True character, predicted character and count; the most frequent first, ties in Unicode order."""
         order = sorted(self.confusions.items(), key=lambda item: (-item[1], item[0][0] or "", item[0][1] or ""))
-        for (true, read), count in order:
-            yield true, read, count
+        for (true, predicted), count in order:
+            yield true, predicted, count
 
     def summary(self) -> dict[str, Any]:
-        """What JSON can hold of it: all but the mistakes themselves, and of the confusions the first `SUMMARIZED`.
+        """Everything except the mistakes themselves, for a JSON file, with the first `SUMMARIZED` confusions.
 
-        `null` stands for nothing: no character in confusions, no mean where there are no samples.
+        `None` means no character in confusions, and no mean if there are no samples.
         """
         error = self.expected_calibration_error
         return {
@@ -346,7 +349,7 @@ class Errors:
                         "from": number / BINS,
                         "to": (number + 1) / BINS,
                         "samples": one.samples,
-                        "right": one.right,
+                        "right": one.correct,
                         "mean_score": round(one.score / one.samples, 6) if one.samples else None,
                     }
                     for number, one in enumerate(self.bins)

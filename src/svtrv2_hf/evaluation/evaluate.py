@@ -25,10 +25,10 @@ from ..modeling_svtrv2 import SVTRv2ForCTC
 from ..processing_svtrv2 import SVTRv2Processor
 from ..redaction import redact
 from .benchmarks import BENCHMARKS, Benchmark, averages, benchmark_at, find_sets
+from .error_figure import write_figure
 from .error_page import write_page
-from .error_picture import write_picture
 from .errors import Errors
-from .evaluator import Reading, read
+from .evaluator import Prediction, read
 from .metrics import Protocol, usual_protocol
 from .provenance import provenance, weights_digest
 from .results import SetResult
@@ -61,7 +61,7 @@ def run(
         batch_size, workers: do not change what is read.
         device: where to compute; by default a GPU if there is one.
         output: a `.json` file, written after each set; the same name with `.csv` and `.md` holds tables.
-        errors: a folder for `errors.html` and `errors.png`, what was misread, and `readings.jsonl`, all that was read.
+        errors: a folder for the error analysis (`errors.html`, `errors.png`) and all predictions (`readings.jsonl`).
 
     Returns:
         0 if every set and image could be read, every benchmark has as many samples as it should, and the protocols suit the
@@ -119,9 +119,9 @@ def run(
                 write(results, Path(output))
     print(markdown(results))
     if errors is not None:
-        title = f"What {'the default checkpoint' if model == 'default' else model} misreads"
+        title = f"Errors of {'the default checkpoint' if model == 'default' else model}"
         write_page(found, Path(errors) / "errors.html", title)
-        write_picture(found, Path(errors) / "errors.png", title)
+        write_figure(found, Path(errors) / "errors.png", title)
     faults = [warning for one in results["sets"].values() for warning in one.get("warnings", [])]
     faults += [f"{name} was not evaluated: {why}" for name, why in results["unfinished"].items()]
     for fault in faults:
@@ -231,16 +231,16 @@ def evaluate_set(
     image_processor.max_ratio = max_ratio or usual_ratio
     batches = DataLoader(EvaluationBatches(source, image_processor, batch_size), batch_size=None, num_workers=workers)
     result = SetResult(protocol, charset, benchmark.max_label_length if benchmark and protocol == usual else None)
-    readings = cast(
-        Iterable[Reading],
+    predictions = cast(
+        Iterable[Prediction],
         tqdm(read(model, processor, batches), name, source.num_samples, unit=" images", disable=None),
     )
-    for reading in readings:
-        right = result.add(reading)
+    for prediction in predictions:
+        correct = result.add(prediction)
         if errors is not None:
-            errors.add(name, reading, protocol)
+            errors.add(name, prediction, protocol)
         if log is not None:
-            log.write(json.dumps(_line(name, reading, right), ensure_ascii=False) + "\n")
+            log.write(json.dumps(_line(name, prediction, correct), ensure_ascii=False) + "\n")
     unlike_published = []
     if benchmark and protocol != usual:
         unlike_published.append(f"compared by the {protocol} protocol, not the {usual} one")
@@ -287,16 +287,16 @@ def _wrong_counts(benchmark: Benchmark, result: SetResult) -> Iterator[str]:
             )
 
 
-def _line(name: str, reading: Reading, right: bool) -> dict[str, Any]:
+def _line(name: str, prediction: Prediction, correct: bool) -> dict[str, Any]:
     line = {
         "set": name,
-        "image": reading.sample.name,
-        "label": reading.sample.text,
-        "text": reading.text,
-        "score": round(reading.score, 4),
-        "right": right,
+        "image": prediction.sample.name,
+        "label": prediction.sample.text,
+        "text": prediction.text,
+        "score": round(prediction.score, 4),
+        "right": correct,
     }
-    return {**line, "error": reading.error} if reading.error else line
+    return {**line, "error": prediction.error} if prediction.error else line
 
 
 def write(results: dict[str, Any], path: Path) -> None:

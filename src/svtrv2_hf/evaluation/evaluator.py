@@ -18,16 +18,16 @@ from .metrics import Protocol, Score, compare
 
 
 @dataclass(frozen=True)
-class Reading:
-    """What a model read of one labelled image.
+class Prediction:
+    """The recognized text of one labeled image.
 
     Attributes:
         sample: the image as it is stored, its label, and its name.
-        text: what was read; empty of an image that could not be read.
-        score: confidence in 0..1.
-        characters: of the text, from left to right: {"text", "score", "start", "end"}, in pixels of the original image.
-        size: width and height of the original image in pixels; `None` if it could not be read.
-        error: why the image could not be read, or `None`.
+        text: the recognized text; empty if the image is unreadable.
+        score: confidence, 0 to 1.
+        characters: characters of the text from left to right: {"text", "score", "start", "end"}, in pixels of the original image.
+        size: width and height of the original image in pixels; `None` if it is unreadable.
+        error: why the image is unreadable, or `None`.
     """
 
     sample: Sample
@@ -39,18 +39,18 @@ class Reading:
 
 
 @torch.no_grad()
-def read(model: SVTRv2ForCTC, processor: SVTRv2Processor, batches: Iterable[dict[str, Any]]) -> Iterator[Reading]:
+def read(model: SVTRv2ForCTC, processor: SVTRv2Processor, batches: Iterable[dict[str, Any]]) -> Iterator[Prediction]:
     """Reads the batches of [`EvaluationBatches`] by the best path. The model is in evaluation mode already."""
     for batch in batches:
         for sample, error in batch["unreadable"]:
-            yield Reading(sample, "", error=error)
+            yield Prediction(sample, "", error=error)
         if not batch["samples"]:
             continue
         output = model(pixel_values_of(batch["pixels"].to(model.device)).to(model.dtype))
         sizes = [(height, width) for width, height in batch["sizes"]]
         found = processor.post_process_text_recognition(output, target_sizes=sizes, return_characters=True)
         for sample, size, reading in zip(batch["samples"], batch["sizes"], found, strict=True):
-            yield Reading(sample, reading["text"], reading["score"], reading["characters"], size)
+            yield Prediction(sample, reading["text"], reading["score"], reading["characters"], size)
 
 
 @torch.no_grad()

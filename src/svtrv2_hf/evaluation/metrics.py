@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Word accuracy and edit similarity under the field's protocols."""
+"""Word accuracy and edit similarity under the usual protocols of text recognition benchmarks."""
 
 import string
 import unicodedata
@@ -16,22 +16,28 @@ _LETTERS_AND_DIGITS = frozenset(string.ascii_letters + string.digits)
 
 
 def normalize_text(text: str, protocol: Protocol, keep_case: bool = False) -> str:
-    """What two texts must agree in.
+    """The part of a text that a protocol compares.
 
-    "english": ASCII letters and digits, case ignored. "chinese": everything but spaces, case ignored. `keep_case` leaves
-    the case as it is.
     As in Topdu/OpenOCR at ae934e5, `openrec/metrics/rec_metric.py`, with and without `is_filter`.
+
+    Args:
+        text: label or prediction.
+        protocol: "english" for ASCII letters and digits, case ignored; "chinese" for everything except spaces, case ignored.
+        keep_case: do not convert to lower case.
+
+    Raises:
+        ValueError: the protocol is unknown.
     """
     if protocol == "english":
         text = "".join(character for character in text if character in _LETTERS_AND_DIGITS)
     elif protocol != "chinese":
-        raise ValueError(f'There is no protocol {protocol!r}; there are "english" and "chinese".')
+        raise ValueError(f'Unknown protocol {protocol!r}; choose "english" or "chinese".')
     text = text.replace(" ", "")
     return text if keep_case else text.lower()
 
 
 def rounded(share: float, digits: int) -> float:
-    """A share from 0 to 1 to so many digits; 1 only if it is all, and 0 only if it is none.
+    """Rounds a share from 0 to 1 to a number of digits; the result is 1 only for 1, and 0 only for 0.
 
     >>> rounded(399_999 / 400_000, 4), rounded(1.0, 4), rounded(0.00001, 4), rounded(2 / 3, 4)
     (0.9999, 1.0, 0.0001, 0.6667)
@@ -41,11 +47,11 @@ def rounded(share: float, digits: int) -> float:
 
 
 def length_as_published(label: str, protocol: Protocol) -> int:
-    """The characters of a label, as the authors of SVTRv2 count them to leave out long and empty ones.
+    """The length of a label as the authors of SVTRv2 count it to exclude long and empty labels.
 
-    Spaces do not count, and under "english" nothing that has no ASCII form: `é` counts as `e`, a Chinese character not at all.
-    As in Topdu/OpenOCR at ae934e5, `tools/data/ratio_dataset_tvresize_test.py`; for "chinese" `openrec/preprocess/
-    ctc_label_encode.py`, where characters outside the charset do not count either.
+    Spaces do not count, nor, under "english", characters without an ASCII form: `é` counts as `e`, Chinese characters do not
+    count. As in Topdu/OpenOCR at ae934e5, `tools/data/ratio_dataset_tvresize_test.py`; for "chinese",
+    `openrec/preprocess/ctc_label_encode.py`, which does not count characters outside the charset either.
 
     >>> length_as_published("Caf\u00e9 12!", "english"), length_as_published("\u4e2d\u6587 A", "english")
     (7, 1)
@@ -57,7 +63,7 @@ def length_as_published(label: str, protocol: Protocol) -> int:
 
 
 def usual_protocol(charset: Iterable[str]) -> Protocol:
-    """The protocol for readings in a charset: "chinese" where it has letters or digits that the English one leaves out.
+    """The default protocol for a charset: "chinese" if it has letters or digits that the English one does not compare.
 
     >>> usual_protocol("abc123!?"), usual_protocol("abc\u00e9")
     ('english', 'chinese')
@@ -68,18 +74,18 @@ def usual_protocol(charset: Iterable[str]) -> Protocol:
 
 @dataclass
 class Score:
-    """Sums over samples, which parts of a data set, or ranks, can add up.
+    """Sums over samples; scores of parts of a dataset, or of ranks, can be added.
 
     Attributes:
-        samples: texts compared, those included whose image could not be read.
-        correct: texts that agree under the protocol.
-        correct_in_case: texts that agree under the protocol, and whose letters also agree in case.
-        similarity: sum of 1 - edit distance / length of the longer text, of the texts under the protocol.
+        samples: number of predictions, unreadable images included.
+        correct: predictions that match their label under the protocol.
+        correct_in_case: correct predictions whose letters also match in case.
+        similarity: sum of 1 - edit distance / length of the longer text, both normalized by the protocol.
         loss: sum of the losses of samples.
-        loss_samples: samples that have a loss: their label is in the charset and fits into the frames.
-        unreadable: images that could not be read; they count as read wrongly.
-        emptied: labels of which the protocol leaves nothing, so that an empty reading agrees with them.
-        emptied_correct: those of them that count as correct.
+        loss_samples: samples with a loss: their label is in the charset and fits into the frames.
+        unreadable: unreadable images, which count as errors.
+        emptied: labels without a character that the protocol compares, which an empty prediction matches.
+        emptied_correct: correct predictions of such labels.
     """
 
     samples: float = 0
@@ -97,27 +103,27 @@ class Score:
 
     @property
     def word_accuracy(self) -> float:
-        """Share of texts read without error, 0 to 1; as the reference's `acc`."""
+        """Share of correct predictions, 0 to 1; `acc` in the reference."""
         return self._mean(self.correct, self.samples)
 
     @property
     def word_accuracy_without_emptied(self) -> float:
-        """Word accuracy over the labels of which the protocol leaves something."""
+        """Word accuracy over the labels that have a character that the protocol compares."""
         return self._mean(self.correct - self.emptied_correct, self.samples - self.emptied)
 
     @property
     def case_sensitive_accuracy(self) -> float:
-        """Word accuracy where case counts; as the reference's `acc_ignore_space_symbol`."""
+        """Word accuracy with case; `acc_ignore_space_symbol` in the reference."""
         return self._mean(self.correct_in_case, self.samples)
 
     @property
     def one_minus_ned(self) -> float:
-        """Mean similarity, 0 to 1; as the reference's `norm_edit_dis`."""
+        """Mean similarity, 0 to 1; `norm_edit_dis` in the reference."""
         return self._mean(self.similarity, self.samples)
 
     @property
     def mean_loss(self) -> float:
-        """Mean over the samples that have a loss."""
+        """Mean loss of the samples with a loss."""
         return self._mean(self.loss, self.loss_samples)
 
     @staticmethod
@@ -125,24 +131,24 @@ class Score:
         return total / number if number else float("nan")
 
 
-def compare(readings: Iterable[str], labels: Iterable[str], protocol: Protocol = "english") -> Score:
-    """Scores readings against labels.
+def compare(predictions: Iterable[str], labels: Iterable[str], protocol: Protocol = "english") -> Score:
+    """Scores predictions against labels.
 
     >>> score = compare(["Hello!", "wor1d"], ["hello", "world"])
     >>> score.word_accuracy, score.case_sensitive_accuracy, score.one_minus_ned
     (0.5, 0.0, 0.9)
 
     Raises:
-        ValueError: the numbers of readings and labels differ.
+        ValueError: the numbers of predictions and labels differ.
     """
     score = Score()
-    for reading, label in zip(readings, labels, strict=True):
-        read, true = (normalize_text(text, protocol, keep_case=True) for text in (reading, label))
+    for prediction, label in zip(predictions, labels, strict=True):
+        predicted, true = (normalize_text(text, protocol, keep_case=True) for text in (prediction, label))
         score.samples += 1
         score.emptied += not true
-        score.correct_in_case += read == true
-        read, true = read.lower(), true.lower()
-        score.correct += read == true
-        score.emptied_correct += read == true == ""
-        score.similarity += Levenshtein.normalized_similarity(read, true)
+        score.correct_in_case += predicted == true
+        predicted, true = predicted.lower(), true.lower()
+        score.correct += predicted == true
+        score.emptied_correct += predicted == true == ""
+        score.similarity += Levenshtein.normalized_similarity(predicted, true)
     return score

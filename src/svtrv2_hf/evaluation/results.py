@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the evaluation of one set comes to: accuracies, by length and by aspect ratio, and what to know about the labels."""
+"""The result of the evaluation of one dataset: accuracies, by length and by aspect ratio, and properties of its labels."""
 
 from collections import Counter, defaultdict
 from collections.abc import Collection
 from typing import Any
 
-from .evaluator import Reading
+from .evaluator import Prediction
 from .metrics import Protocol, Score, compare, length_as_published, normalize_text, rounded
 
 
-# What must agree besides the characters that all of them compare: the reference's columns `acc_real`, `acc_lower`,
-# `acc_ignore_space` and `acc_ignore_space_lower`, none of which filters characters.
+# Stricter comparisons, without a filter of characters: the columns `acc_real`, `acc_lower`, `acc_ignore_space` and
+# `acc_ignore_space_lower` of the reference. The names are keys of results files.
 STRICTNESS = {
     "as_it_is": lambda text: text,
     "but_for_case": str.lower,
@@ -20,24 +20,25 @@ STRICTNESS = {
 
 
 class SetResult:
-    """Adds up the readings of one set.
+    """Accumulates the predictions of one dataset.
 
     Args:
-        protocol: what readings must agree in.
-        charset: the characters that the model can read; labels with others are counted.
-        max_label_length: the longest labels that the authors of SVTRv2 evaluate, as [`length_as_published`] counts; `None` for all.
+        protocol: how predictions are compared with labels.
+        charset: characters that the model can predict; labels with other characters are counted.
+        max_label_length: maximum length of the labels that the authors of SVTRv2 evaluate, as counted by
+            [`length_as_published`]; `None` for no limit.
 
     Attributes:
-        score: of all readings. The labels of which the protocol leaves nothing (Chinese or punctuation under the English one)
-            count as read if nothing is left of the reading either; the field's evaluators have it so.
-        as_published: score of the labels that the authors of SVTRv2 do not leave out as empty or too long.
-        agreeing: readings that agree with their label as `STRICTNESS` says, by its keys.
+        score: score of all predictions. A label without compared characters (Chinese or punctuation under the English
+            protocol) is correct if the prediction has none either, as in other evaluators.
+        as_published: score of the labels that the authors of SVTRv2 do not exclude as empty or too long.
+        agreeing: number of predictions that match their label under each comparison of `STRICTNESS`.
         by_length: scores by the number of characters of the label under the protocol.
-        by_aspect_ratio: scores by width / height of the image, rounded half to even as the image processor does, from 1.
-        empty: labels without a character.
-        cut: labels of which the protocol leaves out letters or digits, or everything.
-        outside_charset: labels with characters, of those that the protocol compares, that the model cannot read.
-        unreadable: names of the images that could not be read. They are in `score` as errors, and have no aspect ratio.
+        by_aspect_ratio: scores by width / height of the image, rounded half to even as in the image processor, at least 1.
+        empty: number of labels without characters.
+        cut: number of labels from which the protocol removes letters, digits, or everything.
+        outside_charset: number of labels with compared characters that are not in the charset.
+        unreadable: names of unreadable images. They count as errors in `score` and have no aspect ratio.
     """
 
     def __init__(self, protocol: Protocol, charset: Collection[str], max_label_length: int | None = None):
@@ -54,19 +55,19 @@ class SetResult:
         self.unreadable: list[str] = []
         self._known = set(normalize_text("".join(charset), protocol))
 
-    def add(self, reading: Reading) -> bool:
-        """Counts a reading, and tells whether it is right under the protocol."""
-        label = reading.sample.text
+    def add(self, prediction: Prediction) -> bool:
+        """Adds a prediction, and returns whether it is correct under the protocol."""
+        label = prediction.sample.text
         normalized = normalize_text(label, self.protocol)
-        one = compare([reading.text], [label], self.protocol)
-        if reading.size is None:
-            # An image that could not be read is no reading of an empty label.
+        one = compare([prediction.text], [label], self.protocol)
+        if prediction.size is None:
+            # An unreadable image is an error, even if the label is empty.
             one = Score(samples=1, unreadable=1, emptied=not normalized)
-            self.unreadable.append(reading.sample.name)
+            self.unreadable.append(prediction.sample.name)
         else:
-            width, height = reading.size
+            width, height = prediction.size
             self.by_aspect_ratio[max(1, round(width / height))] += one
-            self.agreeing.update(name for name, form in STRICTNESS.items() if form(reading.text) == form(label))
+            self.agreeing.update(name for name, form in STRICTNESS.items() if form(prediction.text) == form(label))
         self.score += one
         self.by_length[len(normalized)] += one
         if self.max_label_length is None or 0 < length_as_published(label, self.protocol) <= self.max_label_length:
@@ -77,7 +78,7 @@ class SetResult:
         return bool(one.correct)
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON holds it. Accuracies are in 0..1, and null where there are no samples."""
+        """The figures for a JSON file. Accuracies are from 0 to 1, and `None` without samples."""
         score = self.score
         result = {
             **_counts(score),

@@ -1,13 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How fast a model reads, how much it computes and how much memory it takes; for `svtrv2 benchmark`.
+"""Measures the speed, computation and memory of a model, for `svtrv2 benchmark`.
 
-Times are wall-clock times of whole calls, the device idle before and after. What is compared is timed in turn, round by
-round, so that whatever else the machine does falls on all of it.
+Times are wall-clock times of whole calls, with an idle device before and after. Cases that are compared are timed in turn,
+round by round, so that other load on the machine affects all of them.
 """
 
-import ctypes
-import json
-import math
 import statistics
 import time
 from collections import Counter, defaultdict
@@ -32,23 +29,21 @@ from ..image_processing_svtrv2 import SVTRv2ImageProcessor, load_rgb
 from ..modeling_svtrv2 import SVTRv2ForCTC
 from ..pipeline_svtrv2 import SVTRv2TextRecognitionPipeline
 from ..processing_svtrv2 import SVTRv2Processor
+from .memory import available_memory, peak_memory
 from .provenance import provenance
 
 
 BATCH_SIZES = (1, 32)
 LARGEST_BATCH = 1024
-SEARCHED_FILES = 512  # that the best batch for reading files is searched for with
-WIDE_RATIOS = (2, 5)  # widths of lines, in units of those of words
-COMPILING = 'torch.compile(model, fullgraph=True, dynamic=False, options={"freezing": True})'
-GRAPHS = 256  # that torch may keep, where its own limit is 8: three for each size of images
-PUBLISHED_DEVICE = "one NVIDIA 1080Ti"
+SEARCHED_FILES = 512  # files used to search for the best batch size of the pipeline
+WIDE_RATIOS = (2, 5)  # widths of line images, as multiples of the base width
 
 Case = TypeVar("Case", bound=Hashable)
 Size = tuple[int, int]  # height and width in pixels
 
 
 class Shape(NamedTuple):
-    """Of a batch of images; height and width in pixels."""
+    """Shape of a batch of images; height and width in pixels."""
 
     height: int
     width: int
@@ -56,21 +51,21 @@ class Shape(NamedTuple):
 
 
 def fresh(size: str) -> tuple[SVTRv2ForCTC, SVTRv2Processor]:
-    """A model of one of the four sizes with random weights, which take as long as trained ones, and its processor."""
+    """A model of a preset size with random weights, which are as fast as trained ones, and its processor."""
     model = SVTRv2ForCTC(SVTRv2Config.preset(size)).eval()
     return model, SVTRv2Processor(SVTRv2ImageProcessor(), build_tokenizer(ENGLISH_94))
 
 
 def image_files(place: str, folder: Path, limit: int = 3000) -> list[Path]:
-    """The image files in a folder, or else those of a source, as [`open_source`] takes it.
+    """The image files in a folder, or the images of a source, as [`open_source`] takes it.
 
     Args:
-        place: the folder, or the source.
-        folder: where the images of a source that has no files of its own (LMDB, parquet, ...) are written, as they are.
-        limit: how many to take; the paper's latency is that of the 3,000 test images of IIIT5k.
+        place: a folder or a source.
+        folder: where the images of a source without image files (LMDB, parquet, ...) are written, unchanged.
+        limit: maximum number of images; the default is the size of the paper's latency benchmark, the test set of IIIT5k.
 
     Raises:
-        FileNotFoundError, ValueError: there are none.
+        FileNotFoundError, ValueError: no images were found.
     """
     extensions = set(Image.registered_extensions())
     images = Path(place).expanduser()
@@ -88,7 +83,6 @@ def image_files(place: str, folder: Path, limit: int = 3000) -> list[Path]:
     return files
 
 
-@torch._dynamo.config.patch(cache_size_limit=GRAPHS)
 def benchmark(
     model: SVTRv2ForCTC,
     processor: SVTRv2Processor,
@@ -96,34 +90,27 @@ def benchmark(
     rounds: int = 10,
     batch_sizes: Sequence[int] = BATCH_SIZES,
     largest_batch: int = LARGEST_BATCH,
-    compiled: bool = False,
 ) -> dict[str, Any]:
-    """Measures a model where it is, in the precision it is in, with the threads that torch has been given.
+    """Measures a model on its device, in its dtype, with torch's current number of threads.
 
     Args:
-        model: in evaluation mode.
-        processor: tells the sizes that images are resized to.
-        files: images to read from end to end; none for the model alone.
-        rounds: how often everything is timed.
-        batch_sizes: images computed together; 1 gives the latency. The best one is searched for besides.
-        largest_batch: where that search ends.
-        compiled: measure the compiled model, too. Each image size is compiled three times (see [`compile_for_reading`]),
-            which takes about half a minute together.
+        model: model in evaluation mode.
+        processor: processor of the model, which defines the image sizes.
+        files: image files for measuring the whole pipeline; if empty, only the model is measured.
+        rounds: number of timing rounds.
+        batch_sizes: batch sizes to measure in addition to the fastest one, which is searched for; 1 gives the latency.
+        largest_batch: upper limit of that search.
 
     Returns:
-        Figures that JSON can hold and [`render`] makes tables of: where they are from, `parameters` (those of the guidance branch
-        left out, since reading has no use for them), `multiply_adds` of each size, `forward` (a row for each mode, size and
-        batch size, the best one among them: milliseconds of a call, images a second, and the bytes it needs at its peak beside
-        the weights), `search` (what the best one was found among), `compile_seconds`, and of files `reading` and `latency_of_set`.
+        Figures for a JSON file and for [`speed_report.render`]: provenance, `parameters` (without the guidance branch, which
+        is not used for inference), `multiply_adds` of each size, `forward` (a row for each image size and batch size:
+        milliseconds of a call, images per second, and peak memory in bytes in addition to the weights), `search` (the batch
+        sizes tried), and with files `reading` and `latency_of_set`.
 
     Raises:
-        RuntimeError: the compiled model computes something else.
-        UnreadableImageError: an image cannot be read.
+        UnreadableImageError: an image is unreadable.
     """
     sizes, batch_sizes = _sizes(processor), sorted(set(batch_sizes))
-    modes: dict[str, Callable[..., Any]] = {"eager": model}
-    if compiled:
-        modes["compiled"] = compile_for_reading(model)
     on_gpu = model.device.type == "cuda"
     results: dict[str, Any] = {
         **provenance(),
@@ -137,26 +124,25 @@ def benchmark(
         "rounds": rounds,
         "batch_sizes": batch_sizes,
         "multiply_adds": [[*size, multiply_adds(model, size)] for size in sizes],
-        "compiling": COMPILING if compiled else None,
-        **_forward(model, modes, sizes, batch_sizes, rounds, largest_batch),
+        **_forward(model, sizes, batch_sizes, rounds, largest_batch),
     }
     if files:
         results["latency_of_set"] = latency_of_set(model, processor, files)
-        results["reading"], searches = _reading(model, processor, modes, files, batch_sizes, largest_batch)
-        results["search"] += searches
+        results["reading"], search = _pipeline(model, processor, files, batch_sizes, largest_batch)
+        results["search"].append(search)
     return results
 
 
 @torch.no_grad()
 def multiply_adds(model: SVTRv2ForCTC, size: Size) -> int:
-    """Multiply-adds for one image of `size`, in convolutions, linear layers and attention; half of torch's FLOPs.
+    """Multiply-adds of one image in convolutions, linear layers and attention: half of the FLOPs that torch counts.
 
-    The published figures are a little larger (0.922 G, not 0.907 G, for tiny at 32 x 128): they are of the feature
-    rearrangement as it is written in the paper, from which ours saves two linear layers over all positions.
+    Published figures are slightly larger (0.922 G instead of 0.907 G for tiny at 32 x 128): they count the feature
+    rearrangement as written in the paper, from which this implementation saves two linear layers over all positions.
     """
-    # The fused attention of CPUs is a product that torch does not count.
+    # torch does not count the fused attention kernel of CPUs.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        model(_random(model, 1, size))
+        model(_random(model, Shape(*size, 1)))
     return counter.get_total_flops() // 2
 
 
@@ -168,15 +154,15 @@ def time_in_turn(
     clock: Callable[[], float] = time.perf_counter,
     title: str | None = None,
 ) -> dict[Case, np.ndarray]:
-    """Times every case in each round, the first one of a round being the second of the round before.
+    """Times every case once per round; each round starts with the next case.
 
     Args:
-        cases: what is timed; everything must have been called before, so that nothing is set up for the first time.
-        rounds: how many.
-        calls: of each case in a round, one after the other.
-        synchronize: waits until the device has nothing left to do.
-        clock: tells seconds.
-        title: of the progress bar.
+        cases: functions to time; each must have been called before, to exclude one-time setup.
+        rounds: number of rounds.
+        calls: consecutive calls of each case in a round.
+        synchronize: waits until the device is idle.
+        clock: returns seconds.
+        title: title of the progress bar.
 
     Returns:
         Seconds of each call, of shape `(rounds, calls)` for each case.
@@ -197,25 +183,20 @@ def time_in_turn(
     return seconds
 
 
-def paired_ratio(seconds: np.ndarray, others: np.ndarray) -> float:
-    """How many times as long as `others` a case takes: the median over rounds of the ratio of their medians in the round."""
-    return float(np.median(np.median(seconds, axis=1) / np.median(others, axis=1)))
-
-
 def synchronizer(device: torch.device) -> Callable[[], object]:
-    """What waits for a device; CPUs are never ahead of the program."""
+    """A function that waits until a device is idle; CPU calls are synchronous."""
     return (lambda: None) if device.type == "cpu" else lambda: torch.accelerator.synchronize(device)
 
 
 def search_batch_size(rate: Callable[[int], float], largest: int) -> tuple[dict[int, float], str]:
-    """Doubles the batch from 1 until two doublings in a row have brought no more.
+    """Doubles the batch size from 1 until two doublings in a row bring no improvement.
 
     Args:
-        rate: images a second at a batch size. It raises an error of too little memory where the batch does not fit.
-        largest: batch size that is not exceeded.
+        rate: returns images per second for a batch size, or raises an out-of-memory error.
+        largest: upper limit of the batch size.
 
     Returns:
-        What `rate` said of each batch size, and what ended the search: "slower", "memory" or "limit".
+        The rate of each batch size tried, and why the search ended: "slower", "memory" or "limit".
     """
     rates = {1: rate(1)}
     batch_size = best = 1
@@ -224,7 +205,7 @@ def search_batch_size(rate: Callable[[int], float], largest: int) -> tuple[dict[
         try:
             rates[batch_size] = rate(batch_size)
         except (MemoryError, RuntimeError) as error:
-            if not _of_memory(error):
+            if not _out_of_memory(error):
                 raise
             return rates, "memory"
         if rates[batch_size] > rates[best]:
@@ -234,8 +215,8 @@ def search_batch_size(rate: Callable[[int], float], largest: int) -> tuple[dict[
     return rates, "limit"
 
 
-def _of_memory(error: Exception) -> bool:
-    # For CPUs, and for some libraries on GPUs, torch has no class of error but this.
+def _out_of_memory(error: Exception) -> bool:
+    # For CPUs, and for some GPU libraries, torch has no specific error class.
     words = ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED")
     return isinstance(error, MemoryError) or any(word in str(error) for word in words)
 
@@ -247,12 +228,12 @@ def latency_of_set(
     files: Sequence[Path],
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Any]:
-    """The paper's latency: the mean time of a forward pass over all images of a set, one at a time, eager.
+    """The paper's latency: mean time of a forward pass over all images of a dataset, one image at a time.
 
-    As in Topdu/OpenOCR at ae934e5, `tools/infer_rec.py`, the time is that of bringing a prepared image to the device and
-    of the forward pass; opening, resizing and decoding are left out. Unlike there, the clock stops when the device is done,
-    not when it has been told what to do, and the first image of each size is passed once before. The script there tells
-    two means, over images and over lengths of readings; this is the first.
+    As in Topdu/OpenOCR at ae934e5, `tools/infer_rec.py`, the time includes the transfer of a prepared image to the device
+    and the forward pass, but not opening, resizing and decoding. Unlike there, the clock stops when the device is done, not
+    when the work is queued, and the first image of each size is run once before. That script reports two means, over images
+    and over lengths of texts; this is the first one.
     """
     tensors = [torch.from_numpy(processor.image_processor.prepare(load_rgb(file)))[None] for file in files]
     for tensor in {tensor.shape: tensor for tensor in tensors}.values():
@@ -270,7 +251,7 @@ def latency_of_set(
 
 
 class TimedPipeline(SVTRv2TextRecognitionPipeline):
-    """The pipeline, and how long each of its steps has taken. The forward pass ends with its logits on the CPU."""
+    """The pipeline with the total seconds of each step. The forward step ends with its logits on the CPU."""
 
     def __init__(self, **kwargs: Any):
         super().__init__(**kwargs)
@@ -292,160 +273,102 @@ class TimedPipeline(SVTRv2TextRecognitionPipeline):
         return result
 
 
-class CompiledPipeline(TimedPipeline):
-    """The same by a compiled model, which takes images of one size at a time."""
-
-    def __init__(self, compiled: Callable[..., Any], **kwargs: Any):
-        super().__init__(**kwargs)
-        self.compiled = compiled
-
-    def _forward(self, model_inputs: dict[str, Any]) -> dict[str, Any]:
-        return self._timed("forward", self._size_by_size, model_inputs)
-
-    def _size_by_size(self, model_inputs: dict[str, Any]) -> dict[str, Any]:
-        samples = model_inputs["sample"]
-        batch = samples if isinstance(samples, list) else [samples]
-        frames = logits_by_size(
-            self.compiled, [sample["images"][0] for sample in batch], self.model.device, self.model.dtype
-        )
-        read = [{**sample, "images": [], "logits": [row]} for sample, row in zip(batch, frames, strict=True)]
-        return {"sample": read if isinstance(samples, list) else read[0]}
-
-
-def logits_by_size(
-    compiled: Callable[..., Any], images: Sequence[np.ndarray], device: torch.device, dtype: torch.dtype
-) -> list[np.ndarray]:
-    """The logits of prepared images, each of shape (frames, classes), by a model that takes images of one size at a time."""
-    rows = defaultdict(list)
-    for row, image in enumerate(images):
-        rows[image.shape].append(row)
-    logits: dict[int, np.ndarray] = {}
-    for of_size in rows.values():
-        pixel_values = torch.from_numpy(np.stack([images[row] for row in of_size])).to(device, dtype)
-        logits.update(zip(of_size, compiled(pixel_values).logits.float().cpu().numpy(), strict=True))
-    return [logits[row] for row in range(len(images))]
-
-
 @torch.no_grad()
-def _reading(
+def _pipeline(
     model: SVTRv2ForCTC,
     processor: SVTRv2Processor,
-    modes: Mapping[str, Callable[..., Any]],
     files: Sequence[Path],
     batch_sizes: Sequence[int],
     largest_batch: int,
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Images a second from files to texts, by the pipeline; part by part of the files, in turn by mode and batch size.
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Speed of the pipeline from files to texts, by batch size, and the search for the best batch size.
 
-    Second, what the best batch sizes were found among.
-
-    Everything has been read once before: files are in the memory that the system keeps of its disk.
+    Batch sizes take turns on parts of the files. All files are read once before, so they are in the page cache.
     """
     paths = [str(file) for file in files]
     parts = {"model": model, "processor": processor, "device": model.device}
+    some, read = paths[:SEARCHED_FILES], TimedPipeline(**parts)
 
-    def pipeline(mode: str) -> TimedPipeline:
-        return TimedPipeline(**parts) if mode == "eager" else CompiledPipeline(modes[mode], **parts)
+    def rate(batch_size: int) -> float:
+        read(some, batch_size=batch_size)
+        return len(some) / _fastest(lambda: read(some, batch_size=batch_size), times=2)
 
-    cases, searches = [], []
-    for mode in modes:
-        some, read = paths[:SEARCHED_FILES], pipeline(mode)
-
-        def rate(batch_size: int, read: TimedPipeline = read, some: list[str] = some) -> float:
-            read(some, batch_size=batch_size)
-            return len(some) / _quickest(lambda: read(some, batch_size=batch_size), times=2)
-
-        rates, ended = search_batch_size(rate, min(largest_batch, len(some)))
-        searches.append(_search(mode, "files", rates, ended))
-        cases += [(mode, batch_size) for batch_size in sorted({*batch_sizes, max(rates, key=rates.__getitem__)})]
-    pipelines = {case: pipeline(case[0]) for case in cases}
-    for (_, batch_size), read in pipelines.items():
-        read(paths, batch_size=batch_size)
-        read.seconds.clear()
-    part = max(128, *(batch_size for _, batch_size in cases))
-    seconds: dict[tuple[str, int], float] = defaultdict(float)
-    for start in tqdm(range(0, len(paths), part), desc="reading files", unit="part", disable=None):
-        for case, read in pipelines.items():
+    rates, ended = search_batch_size(rate, min(largest_batch, len(some)))
+    pipelines = {
+        batch_size: TimedPipeline(**parts) for batch_size in sorted({*batch_sizes, max(rates, key=rates.__getitem__)})
+    }
+    for batch_size, read_files in pipelines.items():
+        read_files(paths, batch_size=batch_size)
+        read_files.seconds.clear()
+    part = max(128, *pipelines)
+    seconds: dict[int, float] = defaultdict(float)
+    for start in tqdm(range(0, len(paths), part), desc="pipeline", unit="part", disable=None):
+        for batch_size, read_files in pipelines.items():
             began = time.perf_counter()
-            read(paths[start : start + part], batch_size=case[1])
-            seconds[case] += time.perf_counter() - began
+            read_files(paths[start : start + part], batch_size=batch_size)
+            seconds[batch_size] += time.perf_counter() - began
     rows = []
-    for case, read in pipelines.items():
-        shares = {step: of_step / seconds[case] for step, of_step in read.seconds.items()}
+    for batch_size, read_files in pipelines.items():
+        shares = {step: of_step / seconds[batch_size] for step, of_step in read_files.seconds.items()}
         rows.append(
             {
-                "mode": case[0],
-                "batch_size": case[1],
+                "batch_size": batch_size,
                 "images": len(paths),
-                "images_per_second": len(paths) / seconds[case],
+                "images_per_second": len(paths) / seconds[batch_size],
                 "shares": {**shares, "rest": 1 - sum(shares.values())},
             }
         )
-    return rows, searches
+    return rows, _search("files", rates, ended)
 
 
-def _search(mode: str, what: str, rates: Mapping[int, float], ended: str) -> dict[str, Any]:
-    return {"mode": mode, "of": what, "images_per_second": [list(tried) for tried in rates.items()], "ended": ended}
+def _search(of: str, rates: Mapping[int, float], ended: str) -> dict[str, Any]:
+    return {"of": of, "images_per_second": [list(tried) for tried in rates.items()], "ended": ended}
 
 
 @torch.no_grad()
 def _forward(
-    model: SVTRv2ForCTC,
-    modes: Mapping[str, Callable[..., Any]],
-    sizes: Sequence[Size],
-    batch_sizes: Sequence[int],
-    rounds: int,
-    largest_batch: int,
+    model: SVTRv2ForCTC, sizes: Sequence[Size], batch_sizes: Sequence[int], rounds: int, largest_batch: int
 ) -> dict[str, Any]:
-    """`forward`, `search` and `compile_seconds` of [`benchmark`]: everything is timed in turn, once the best batches are known."""
+    """`forward` and `search` of [`benchmark`]: all cases are timed in turn, once the best batch sizes are known."""
     synchronize = synchronizer(model.device)
-    peaks: dict[tuple[str, Shape], int | None] = {}
+    peaks: dict[Shape, int | None] = {}
     searches = []
-    compile_seconds = 0.0
 
-    def prepared(mode: str, shape: Shape) -> Callable[[], torch.Tensor]:
-        """A call that has been made before, so that nothing is set up for the first time."""
-        nonlocal compile_seconds
-        pixel_values = _random(model, shape.batch_size, (shape.height, shape.width))
-        run = _call(modes[mode], pixel_values)
-        if mode == "compiled":
-            compile_seconds += _compile(modes[mode], model, pixel_values)
-        else:
-            run()
-        peaks[mode, shape] = peak_memory(run, model.device)
+    def prepared(shape: Shape) -> Callable[[], torch.Tensor]:
+        """A call that has been made before, to exclude one-time setup."""
+        pixel_values = _random(model, shape)
+
+        def run() -> torch.Tensor:
+            return model(pixel_values).logits
+
+        run()
+        peaks[shape] = peak_memory(run, model.device)
         return run
 
-    def rate(mode: str, size: Size, batch_size: int) -> float:
-        half = peaks.get((mode, Shape(*size, batch_size // 2)))
+    def rate(size: Size, batch_size: int) -> float:
+        half = peaks.get(Shape(*size, batch_size // 2))
         if model.device.type == "cpu" and half is not None and 2 * half > available_memory():
-            raise MemoryError  # before the system ends the process
-        return batch_size / _quickest(prepared(mode, Shape(*size, batch_size)), synchronize)
+            raise MemoryError  # before Linux kills the process
+        return batch_size / _fastest(prepared(Shape(*size, batch_size)), synchronize)
 
     runs = {}
-    for mode in modes:
-        for size in tqdm(sizes, desc=f"best batch, {mode}", disable=None):
-            rates, ended = search_batch_size(partial(rate, mode, size), largest_batch)
-            if model.device.type == "cuda":
-                torch.cuda.empty_cache()  # of the largest batch, or of what did not fit
-            searches.append(_search(mode, f"{size[0]} x {size[1]}", rates, ended))
-            for batch_size in sorted({*batch_sizes, max(rates, key=rates.__getitem__)}):
-                runs[mode, Shape(*size, batch_size)] = prepared(mode, Shape(*size, batch_size))
-    calls = {case: max(1, max(batch_sizes) // case[1].batch_size) for case in runs}
+    for size in tqdm(sizes, desc="best batch", disable=None):
+        rates, ended = search_batch_size(partial(rate, size), largest_batch)
+        if model.device.type == "cuda":
+            torch.cuda.empty_cache()  # memory of the largest batch, or of a batch that did not fit
+        searches.append(_search(f"{size[0]} x {size[1]}", rates, ended))
+        for batch_size in sorted({*batch_sizes, max(rates, key=rates.__getitem__)}):
+            runs[Shape(*size, batch_size)] = prepared(Shape(*size, batch_size))
+    calls = {shape: max(1, max(batch_sizes) // shape.batch_size) for shape in runs}
     seconds = time_in_turn(runs, rounds, calls, synchronize, title="forward pass")
     forward = [
-        {
-            "mode": case[0],
-            **case[1]._asdict(),
-            **summary(seconds[case], case[1].batch_size),
-            "peak_bytes": peaks[case],
-        }
-        for case in runs
+        {**shape._asdict(), **summary(seconds[shape], shape.batch_size), "peak_bytes": peaks[shape]} for shape in runs
     ]
-    return {"forward": forward, "search": searches, "compile_seconds": compile_seconds}
+    return {"forward": forward, "search": searches}
 
 
-def _quickest(run: Callable[[], object], synchronize: Callable[[], object] = lambda: None, times: int = 3) -> float:
-    """Seconds of the quickest call: what else the machine does only ever adds to them."""
+def _fastest(run: Callable[[], object], synchronize: Callable[[], object] = lambda: None, times: int = 3) -> float:
+    """Seconds of the fastest call: other load on the machine only adds time."""
     seconds = []
     for _ in range(times):
         synchronize()
@@ -456,46 +379,8 @@ def _quickest(run: Callable[[], object], synchronize: Callable[[], object] = lam
     return min(seconds)
 
 
-def compile_for_reading(model: SVTRv2ForCTC) -> Callable[..., Any]:
-    """The model, to be compiled as it is called; `COMPILING` says how.
-
-    Returns:
-        a function of `pixel_values` of shape `(batch_size, 3, height, width)`. Each height and width gets graphs of its own:
-        one for a single image, and for more of them one that takes any number, which torch makes twice for CPUs (up to 15 images, and
-        from 16 on).
-    """
-    compiled: Callable[..., Any] = torch.compile(model, fullgraph=True, dynamic=False, options={"freezing": True})
-
-    def compute(pixel_values: torch.Tensor) -> Any:
-        if len(pixel_values) > 1:
-            torch._dynamo.maybe_mark_dynamic(pixel_values, 0)
-        return compiled(pixel_values)
-
-    return compute
-
-
-def _compile(fast: Callable[..., Any], model: SVTRv2ForCTC, pixel_values: torch.Tensor) -> float:
-    """Seconds of the first call of a compiled model, whose answer must be the model's."""
-    synchronize = synchronizer(model.device)
-    synchronize()
-    start = time.perf_counter()
-    found = fast(pixel_values).logits.softmax(-1)
-    synchronize()
-    seconds = time.perf_counter() - start
-    expected = model(pixel_values).logits.softmax(-1)
-    difference = float((found - expected).abs().max())
-    # GPUs round the factors of float32 convolutions to 11 bits, unless they are told not to.
-    precise = model.dtype == torch.float32 and model.device.type == "cpu"
-    if not difference <= (1e-3 if precise else 0.1):
-        raise RuntimeError(
-            f"The compiled model and the model itself disagree by {difference:.2g} in probability on images of shape "
-            f"{tuple(pixel_values.shape)}, so its speed says nothing."
-        )
-    return seconds
-
-
 def summary(seconds: np.ndarray, batch_size: int) -> dict[str, float]:
-    """Milliseconds of a call, and images a second at its median."""
+    """Milliseconds of a call (median and 90th percentile), and images per second at the median."""
     median, slow = np.percentile(seconds, [50, 90])
     return {
         "median_ms": 1000 * float(median),
@@ -504,151 +389,14 @@ def summary(seconds: np.ndarray, batch_size: int) -> dict[str, float]:
     }
 
 
-def peak_memory(run: Callable[[], object], device: torch.device) -> int | None:
-    """Bytes that a call needs at its peak beyond what there was before it; `None` where they cannot be told.
-
-    On CUDA, of torch's allocator. Else by how much the resident memory of the process grows, which Linux tells, once what
-    earlier calls have left to the allocator is given back; threads of other work in the process would count, too.
-    """
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        run()
-        torch.cuda.synchronize(device)
-        return torch.cuda.max_memory_allocated(device) - before
-    try:
-        ctypes.CDLL(None).malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
-        resident = _resident("VmRSS")
-    except (AttributeError, OSError, TypeError):
-        return None
-    run()
-    return max(0, _resident("VmHWM") - resident)
-
-
-def available_memory() -> float:
-    """Bytes that this machine can give without swapping; infinity where that cannot be told."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return math.inf
-    return next((1024.0 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), math.inf)
-
-
-def _resident(name: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * int(next(line for line in lines if line.startswith(f"{name}:")).split()[1])
-
-
 def _sizes(processor: SVTRv2Processor) -> list[Size]:
-    """The sizes of short words, and two of long lines."""
+    """Image sizes of words, and two sizes of long lines."""
     image_processor = processor.image_processor
     height, width = image_processor.base_size
     words = [(height, width)] if image_processor.fixed_height else [(h, w) for h, w in image_processor.bucket_sizes]
     return words + [(height, width * ratio) for ratio in WIDE_RATIOS]
 
 
-def _random(model: SVTRv2ForCTC, batch_size: int, size: Size) -> torch.Tensor:
-    pixel_values = torch.rand(batch_size, 3, *size, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    return pixel_values.to(model.device, model.dtype)
-
-
-def _call(model: Callable[..., Any], pixel_values: torch.Tensor) -> Callable[[], torch.Tensor]:
-    return lambda: model(pixel_values).logits
-
-
-def render(results: Mapping[str, Any]) -> str:
-    """The figures as Markdown."""
-    counted = {(height, width): number for height, width, number in results["multiply_adds"]}
-    batch_sizes = results["batch_sizes"]
-    lines = [
-        f"SVTRv2 with hidden sizes {', '.join(map(str, results['hidden_sizes']))} and {results['classes']} classes: "
-        f"{results['parameters'] / 1e6:.3f} M parameters. {_place(results)}, {results['machine']}, "
-        f"torch {results['versions']['torch']}; medians over {results['rounds']} rounds.",
-        "",
-        "Forward pass alone. A multiply-add is two FLOPs. MiB: peak beside the weights.",
-        "",
-        f"| image | G multiply-adds | mode | ms at batch {batch_sizes[0]} | 90 % within | "
-        + " | ".join(f"images/s at {batch_size}" for batch_size in batch_sizes)
-        + f" | MiB at {batch_sizes[-1]} | best batch | images/s | MiB |",
-        "|---" * (9 + len(batch_sizes)) + "|",
-    ]
-    groups: dict[tuple[str, int, int], dict[int, Mapping[str, Any]]] = defaultdict(dict)
-    for row in results["forward"]:
-        groups[row["mode"], row["height"], row["width"]][row["batch_size"]] = row
-    for (mode, height, width), rows in groups.items():
-        first, last = rows[batch_sizes[0]], rows[batch_sizes[-1]]
-        best = max(rows.values(), key=lambda row: row["images_per_second"])
-        cells = [f"{height} x {width}", f"{counted[height, width] / 1e9:.3f}", mode]
-        cells += [f"{first['median_ms']:.2f}", f"{first['p90_ms']:.2f}"]
-        cells += [f"{rows[batch_size]['images_per_second']:,.0f}" for batch_size in batch_sizes]
-        cells += [_mebibytes(last), str(best["batch_size"]), f"{best['images_per_second']:,.0f}", _mebibytes(best)]
-        lines.append(f"| {' | '.join(cells)} |")
-    if results["search"]:
-        lines += ["", _search_told(results)]
-    if results["compiling"]:
-        lines += [
-            "",
-            f"Compiled by `{results['compiling']}`, graphs for each size: {results['compile_seconds']:.0f} s in all. MiB are beside "
-            "its own copy of the weights.",
-        ]
-    if "latency_of_set" not in results:
-        return "\n".join([*lines, "", "Reading image files was not measured: no images were given."])
-    latency = results["latency_of_set"]
-    lines += [
-        "",
-        f"Latency as the paper measures it, the mean over {latency['images']:,} images one at a time, prepared before, eager. The published "
-        "figures are of another device, and tell nothing about this one:",
-        "",
-        "| model | device | ms an image |",
-        "|---|---|---:|",
-        f"| this one | {_place(results)} | {latency['mean_ms']:.2f} |",
-        *(
-            f"| {system}, as published | {PUBLISHED_DEVICE} | {ms:.1f} |"
-            for system, ms in _published_latency().items()
-        ),
-        "",
-        "From image files to texts, by the pipeline:",
-        "",
-        "| mode | batch | images/s | ms an image | open and resize | forward pass | CTC reading | the pipeline's own |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for row in results["reading"]:
-        shares = [f"{row['shares'][step]:.0%}" for step in ("prepare", "forward", "decode", "rest")]
-        lines.append(
-            f"| {row['mode']} | {row['batch_size']} | {row['images_per_second']:,.0f} | "
-            f"{1000 / row['images_per_second']:.2f} | {' | '.join(shares)} |"
-        )
-    return "\n".join(lines)
-
-
-def _place(results: Mapping[str, Any]) -> str:
-    precision = results["dtype"] + (" with convolutions in TF32" if results["tf32"] else "")
-    return f"{precision} on {results['device']}, {results['threads']} threads"
-
-
-def _mebibytes(row: Mapping[str, Any]) -> str:
-    return "" if row["peak_bytes"] is None else f"{row['peak_bytes'] / 2**20:.0f}"
-
-
-def _search_told(results: Mapping[str, Any]) -> str:
-    """How the best batches were found, and which may not be the best of all."""
-    text = "The best batch was searched for by doubling it from 1 on until two doublings in a row had brought no more images a second."
-    for reason, words in (
-        ("memory", "Memory ran out"),
-        ("limit", "The limit was reached"),
-    ):
-        ended = [search for search in results["search"] if search["ended"] == reason]
-        if ended:
-            where = ", ".join(
-                f"{search['of']} {search['mode']} (after {search['images_per_second'][-1][0]})" for search in ended
-            )
-            text += f" {words} before that: {where}."
-    return text
-
-
-def _published_latency() -> dict[str, float]:
-    """Milliseconds of the paper's systems, by name."""
-    published = json.loads(Path(__file__).with_name("published.json").read_text(encoding="utf-8"))
-    return {one["system"]: one["latency_ms"] for one in published if one["latency_ms"] is not None}
+def _random(model: SVTRv2ForCTC, shape: Shape) -> torch.Tensor:
+    noise = torch.rand(shape.batch_size, 3, shape.height, shape.width, generator=torch.Generator().manual_seed(0))
+    return (noise * 2 - 1).to(model.device, model.dtype)

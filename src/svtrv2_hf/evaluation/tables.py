@@ -1,29 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Results of an evaluation as tables, beside what the authors of SVTRv2 published."""
+"""Results of an evaluation as tables, next to the results that the authors of SVTRv2 published."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
+from ..reporting import markdown_table, plural
 from .benchmarks import BENCHMARKS, PUBLISHED, PublishedResult, wilson_interval
 from .metrics import rounded
 
 
 _OTHER = "Other sets"
-_SHARES = {  # columns of the CSV file, and what they are called in Markdown
+_SHARES = {  # columns of the CSV file, and their titles in Markdown
     "word_accuracy": "word accuracy",
-    "case_sensitive_accuracy": "case counts",
-    "accuracy_with_signs_and_spaces": "signs and spaces count",
+    "case_sensitive_accuracy": "case-sensitive",
+    "accuracy_with_signs_and_spaces": "with signs and spaces",
     "one_minus_ned": "1-NED",
 }
-_OTHER_SHARES = ("accuracy_without_emptied_labels", "accuracy_as_published")  # for Markdown these are in the notes
+_OTHER_SHARES = ("accuracy_without_emptied_labels", "accuracy_as_published")  # in the notes of the Markdown tables
 
 
 def markdown(results: Mapping[str, Any]) -> str:
-    """Results, as `svtrv2 evaluate` writes them, as Markdown tables: one for each group of benchmarks.
+    """Results of `svtrv2 evaluate` as Markdown tables, one for each group of benchmarks.
 
-    Accuracies are in percent, with the 95 % interval of Wilson. Two columns are stricter than the protocol: in one, case must
-    agree, too; in the other, every character but for its case, spaces and punctuation included.
+    Accuracies are in percent, with Wilson's 95 % interval. Two columns are stricter than the protocol: in one, case must match
+    as well; in the other, every character, spaces and punctuation included, except for case.
     """
     model = [results["model"], f"{results['parameters'] / 1e6:.2f} M parameters", *_max_ratios(results["sets"])]
     parts = [f"{', '.join(model)}; {results['date']}, commit {results['commit'] or 'unknown'}, {results['machine']}."]
@@ -33,11 +34,11 @@ def markdown(results: Mapping[str, Any]) -> str:
         peers = _peers(rows)
         header = ["set", "samples", "word accuracy", "95 %", *list(_SHARES.values())[1:]]
         header += [f"{peer.system} [{1 + training_data.index(peer.training_data)}]" for peer in peers]
-        compared = {"english": "letters and digits, case ignored", "chinese": "all but spaces, case ignored"}
+        compared = {"english": "letters and digits, case ignored", "chinese": "everything except spaces, case ignored"}
         cells = [_cells(row, peers) for row in rows]
-        parts.append(f"**{group}** ({compared[rows[0]['protocol']]})\n\n{_table(header, cells)}")
+        parts.append(f"**{group}** ({compared[rows[0]['protocol']]})\n\n{markdown_table(header, cells)}")
     notes = [
-        f"[{number}] As published by the authors, trained on {name}." for number, name in enumerate(training_data, 1)
+        f"[{number}] Published by the authors, trained on {name}." for number, name in enumerate(training_data, 1)
     ]
     if notes := [*notes, *_all_notes(results)]:
         parts.append("\n".join(f"- {note}" for note in notes))
@@ -45,7 +46,7 @@ def markdown(results: Mapping[str, Any]) -> str:
 
 
 def _max_ratios(sets: Mapping[str, Any]) -> list[str]:
-    """In words, and of which sets if they differ."""
+    """The maximum aspect ratio in words, with the names of the sets if it differs."""
     names: dict[int, list[str]] = {}
     for name, one in sets.items():
         names.setdefault(one["max_ratio"], []).append(name)
@@ -55,7 +56,7 @@ def _max_ratios(sets: Mapping[str, Any]) -> list[str]:
 
 
 def csv_rows(results: Mapping[str, Any]) -> Iterator[list[Any]]:
-    """The same as rows for a CSV file, with all shares in 0..1; each row has the notes on its set."""
+    """The same results as rows of a CSV file, with accuracies from 0 to 1; each row has the notes on its set."""
     rows = [row for group, names in _groups(results["sets"]).items() for row in _rows(results, group, names)]
     peers = _peers(rows)
     rows += [{"set": name, "published": {}, "notes": why} for name, why in _unfinished(results).items()]
@@ -72,7 +73,7 @@ def csv_rows(results: Mapping[str, Any]) -> Iterator[list[Any]]:
 def _groups(sets: Mapping[str, Any]) -> dict[str, list[str]]:
     groups: dict[str, list[str]] = {}
     for name, one in sets.items():
-        # Sets of one table are read by one protocol.
+        # All sets of a table have the same protocol.
         other = _OTHER if one["protocol"] == "english" else f"{_OTHER}, {one['protocol']} protocol"
         groups.setdefault(BENCHMARKS[name].group if name in BENCHMARKS else other, []).append(name)
     return groups
@@ -81,8 +82,8 @@ def _groups(sets: Mapping[str, Any]) -> dict[str, list[str]]:
 def _rows(results: Mapping[str, Any], group: str, names: Sequence[str]) -> Iterator[dict[str, Any]]:
     """The rows of one table: sets, their groups of lengths, and averages.
 
-    Each has `set`, its name; `group` and `protocol`; where there are samples the counts and shares of `csv_rows`; and
-    `published`, in percent by who published it.
+    Each row has `set` (its name), `group`, `protocol`, the figures of `csv_rows` if it has samples, and `published`: the
+    published accuracies in percent.
     """
     sets = results["sets"]
     for name in names:
@@ -112,7 +113,7 @@ def _rows(results: Mapping[str, Any], group: str, names: Sequence[str]) -> Itera
     average = results["averages"].get(group)
     if average and len(average["sets"]) > 1:
         for kind in ("arithmetic", "weighted"):
-            # What is published is the arithmetic one, over all sets of the group.
+            # Published averages are arithmetic means over all sets of the group.
             comparable = kind == "arithmetic" and average["complete"]
             comparable = comparable and not any("unlike_published" in sets[name] for name in average["sets"])
             yield {
@@ -140,12 +141,12 @@ def _figures(one: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _published(row: str, one: Mapping[str, Any]) -> dict[PublishedResult, float]:
-    """What is published of a set, or a part of one, that was read as in the publication."""
+    """Published accuracies of a set or a part of it, if it was evaluated in the same way."""
     return {peer: peer.sets[row] for peer in PUBLISHED if row in peer.sets and "unlike_published" not in one}
 
 
 def _peers(rows: Sequence[Mapping[str, Any]]) -> list[PublishedResult]:
-    """Those who published something that stands beside one of the rows."""
+    """The published systems that have a result in one of the rows."""
     return [peer for peer in PUBLISHED if any(peer in row["published"] for row in rows)]
 
 
@@ -167,8 +168,8 @@ def _all_notes(results: Mapping[str, Any]) -> Iterator[str]:
     if labels := results.get("labels"):
         by_list = [name for name, one in sets.items() if "labels" in one]
         others = [name for name in sets if name not in by_list]
-        yield f"Labels of {labels}: {', '.join(by_list)}." + (
-            f" Without that list, by their usual labels: {', '.join(others)}." if others else ""
+        yield f"Labels from {labels}: {', '.join(by_list)}." + (
+            f" Sets without that file, with their default labels: {', '.join(others)}." if others else ""
         )
     for name, one in sets.items():
         yield from _notes(name, one)
@@ -177,22 +178,23 @@ def _all_notes(results: Mapping[str, Any]) -> Iterator[str]:
 
 def _notes(name: str, one: Mapping[str, Any]) -> Iterator[str]:
     if unlike := one.get("unlike_published"):
-        yield f"{name} was {unlike}: no published figure stands beside it."
+        yield f"{name} was {unlike}, so published results are not shown."
     if emptied := one.get("emptied_labels"):
-        without = _percent(emptied["word_accuracy_without"]) or "nothing"
-        empty = f" (empty from the first: {one['empty_labels']:,})" if one.get("empty_labels") else ""
+        without = _percent(emptied["word_accuracy_without"]) or "undefined"
+        empty = f" ({one['empty_labels']:,} without any character)" if one.get("empty_labels") else ""
         yield (
-            f"{name}: of {_labels(emptied['samples'])} the protocol leaves nothing{empty}, and {emptied['correct']} of them count as "
-            f"read, as is usual; without them the accuracy is {without}."
+            f"{name}: {plural(emptied['samples'], 'label')} {'has' if emptied['samples'] == 1 else 'have'} no character that the "
+            f"protocol compares{empty}; {emptied['correct']} of them count as correct, as in other evaluators; without them the "
+            f"accuracy is {without}."
         )
     if kept := one.get("as_published"):
         yield (
-            f"{name}: the authors of SVTRv2 leave out {_labels(one['samples'] - kept['samples'])} as empty or longer than "
+            f"{name}: the authors of SVTRv2 exclude {plural(one['samples'] - kept['samples'], 'label')}, empty or longer than "
             f"{BENCHMARKS[name].max_label_length} characters; without them the accuracy is "
-            f"{_percent(kept['word_accuracy']) or 'nothing'}."
+            f"{_percent(kept['word_accuracy']) or 'undefined'}."
         )
     if outside := one.get("outside_charset"):
-        yield f"{name}: {_labels(outside)} {'has' if outside == 1 else 'have'} characters that the model does not know."
+        yield f"{name}: {plural(outside, 'label')} {'has' if outside == 1 else 'have'} characters outside the charset of the model."
     yield from one.get("warnings", [])
 
 
@@ -200,32 +202,5 @@ def _unfinished(results: Mapping[str, Any]) -> dict[str, str]:
     return {name: f"{name} was not evaluated: {why}" for name, why in results.get("unfinished", {}).items()}
 
 
-def _labels(number: int) -> str:
-    return f"{number} label{'' if number == 1 else 's'}"
-
-
 def _percent(share: float | None) -> str:
     return "" if share is None else f"{100 * rounded(share, 4):.2f}"
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table whose columns also line up as plain text."""
-    cells = [[cell.replace("|", "\\|") for cell in row] for row in (header, *rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = [
-        "| "
-        + " | ".join(
-            cell.ljust(width) if number == 0 else cell.rjust(width)
-            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        + " |"
-        for row in cells
-    ]
-    rule = (
-        "|"
-        + "|".join(
-            "-" * (width + 2) if number == 0 else "-" * (width + 1) + ":" for number, width in enumerate(widths)
-        )
-        + "|"
-    )
-    return "\n".join([lines[0], rule, *lines[1:]])
