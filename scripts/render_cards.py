@@ -1,12 +1,12 @@
 #!/usr/bin/env python
 # SPDX-License-Identifier: Apache-2.0
-"""Renders the model cards, and the tables of README and guides, from results files.
+"""Renders the model cards, and the tables of the README and the guides, from results files.
 
     python scripts/render_cards.py           # writes them
-    python scripts/render_cards.py --check   # says which are not what their results say
+    python scripts/render_cards.py --check   # lists those that are out of date
 
-There is a card for the default checkpoint, which goes into `model_cards/` and beside the checkpoint's weights, and one for each
-system of the paper, `model_cards/paper.json`, with the figures that its authors published.
+There is a card for the default checkpoint, in `model_cards/` and next to the weights of the checkpoint, and one for each system
+of the paper in `model_cards/paper.json`, with the results published by its authors.
 """
 
 import argparse
@@ -15,48 +15,51 @@ import json
 import re
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import benchmark  # beside this script
+import benchmark  # in the folder of this script
 import benchmark_data
 import torch
 
 from svtrv2_hf import SVTRv2Config, SVTRv2ForCTC, default_checkpoint
 from svtrv2_hf.configuration_svtrv2 import PRESETS
 from svtrv2_hf.evaluation.benchmarks import BENCHMARKS, PUBLISHED, PublishedResult
-from svtrv2_hf.evaluation.speed import multiply_adds, render
+from svtrv2_hf.evaluation.speed import multiply_adds
+from svtrv2_hf.evaluation.speed_report import render
 from svtrv2_hf.evaluation.tables import markdown
-from svtrv2_hf.hub.card import metadata
+from svtrv2_hf.hub.card import fill_template, metadata
+from svtrv2_hf.reporting import markdown_table
 
 
 README = Path(__file__).parents[1] / "README.md"
 CARDS = README.parent / "model_cards"
 RESULTS = CARDS / "results"
+TEMPLATES = CARDS / "templates"
 PAGES = [README, *sorted((README.parent / "docs").glob("*.md"))]
-NAMED = ("IIIT5k", "SVT", "IC13_857")  # the sets that the README shows
-CLASSES = {"en": 95, "zh": 6624}  # of the paper's models, the blank included
+NAMED = ("IIIT5k", "SVT", "IC13_857")  # datasets shown in the README
+CLASSES = {"en": 95, "zh": 6624}  # classes of the paper's models, the blank included
 CHARACTERS = {
-    "en": "the 94 printable ASCII characters; it knows no space",
+    "en": "the 94 printable ASCII characters, without the space",
     "zh": "6,623 Chinese and other characters",
 }
-COMPARED = {"en": "letters and digits, case ignored", "zh": "everything but spaces, case ignored"}
+COMPARED = {"en": "letters and digits, case ignored", "zh": "everything except spaces, case ignored"}
 TRAINING_DATA = {
-    "Union14M-L-Filter": "3,224,143 photographed words: Union14M-L without the images that its benchmark has, too",
-    "MJ+ST": "MJSynth and SynthText, drawn English words",
+    "Union14M-L-Filter": "3,224,143 photographed words: Union14M-L without the images of its benchmark",
+    "MJ+ST": "MJSynth and SynthText, synthetic English words",
     "BCTR": "the training sets of the Chinese text recognition benchmark of Fudan University",
 }
 LIMITS = {
-    "en": "Readings have no spaces, and hold nothing but ASCII. Of long lines it was trained on few (LTB in the table).",
-    "zh": "Trained with images up to eight times as wide as high: longer lines are squeezed.",
+    "en": "Predictions contain only ASCII characters, without spaces. Few training images are long lines (LTB in the table).",
+    "zh": "Trained with images up to eight times as wide as high: longer lines are resized to that ratio.",
 }
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--check", action="store_true", help="write nothing; the exit status is 1 if a card is out of date"
+        "--check", action="store_true", help="do not write files; exit with status 1 if a file is out of date"
     )
     check = parser.parse_args().check
     out_of_date = []
@@ -68,21 +71,21 @@ def main() -> int:
             path.write_text(text, encoding="utf-8")
     for path in out_of_date:
         print(
-            f"{path} {'is not what its results say: run scripts/render_cards.py' if check else 'written'}.",
+            f"{path} {'is out of date: run scripts/render_cards.py' if check else 'written'}.",
             file=sys.stderr,
         )
     return 1 if check and out_of_date else 0
 
 
 def cards() -> dict[Path, str]:
-    """Every file, and what it should say."""
+    """The rendered content of every file."""
     card = default_card()
     papers = json.loads((CARDS / "paper.json").read_text(encoding="utf-8"))
     return {
         **{page: with_tables(page) for page in PAGES},
         CARDS / "svtrv2-nano-drawn.md": card,
         **{CARDS / f"{paper['name']}.md": paper_card(paper) for paper in papers},
-        # Pictures and results do not travel with the package.
+        # Images and results are not part of the package.
         Path(default_checkpoint()) / "README.md": re.sub(
             r"\[([^]]+)\]\(results/[^)]+\)", r"\1", card.replace("![", "[")
         ),
@@ -90,23 +93,22 @@ def cards() -> dict[Path, str]:
 
 
 def default_card() -> str:
-    """The card of the checkpoint that comes with the package."""
+    """The card of the default checkpoint."""
     run, evaluation, chinese = (read(f"drawn_nano/{name}") for name in ("run", "evaluation", "evaluation_chinese"))
     sets = evaluation["sets"]
     named = {name: sets[name] for name in NAMED}
-    data = metadata("SVTRv2 nano, trained on drawn text", "apache-2.0", "en", {"sets": named})
-    values = {
-        "metadata": data.to_yaml(),
-        "mean": mean(evaluation),
-        "parameters": f"{evaluation['parameters'] / 1e6:.2f}",
-        "accuracy": markdown(evaluation),
-        "accuracy_chinese": markdown(chinese),
-        "kinds": kinds(evaluation["errors"]),
-        "confusions": confusions(evaluation["errors"]),
-        "training": stage_of_training(run),
-        "fonts": fonts(),
-    }
-    return fill("drawn", values)
+    return fill_template(
+        TEMPLATES / "synthetic.md.j2",
+        metadata("SVTRv2 nano, trained on synthetic text", "apache-2.0", "en", {"sets": named}),
+        mean=mean(evaluation),
+        parameters=f"{evaluation['parameters'] / 1e6:.2f}",
+        accuracy=markdown(evaluation),
+        accuracy_chinese=markdown(chinese),
+        kinds=kinds(evaluation["errors"]),
+        confusions=confusions(evaluation["errors"]),
+        training=training_record(run),
+        fonts=fonts(),
+    )
 
 
 def paper_card(paper: dict[str, Any]) -> str:
@@ -131,58 +133,58 @@ def paper_card(paper: dict[str, Any]) -> str:
         datasets=["topdu/OpenOCR-Data"],
     )
     config = SVTRv2Config(**PRESETS[size], vocab_size=CLASSES[language])
-    with torch.device("meta"):  # weights are not needed
+    with torch.device("meta"):  # without weights
         model = SVTRv2ForCTC(config).eval()
     published = result.parameters_millions
-    values = {
-        "metadata": data.to_yaml(),
-        "name": name,
-        "size": size,
-        "system": paper["system"],
-        "training_data": paper["training_data"],
-        "characters": CHARACTERS[language],
-        "weights": weights(paper),
-        "source": result.source,
-        "compared": COMPARED[language],
-        "published": published_table(result),
-        "parameters": f"{model.num_parameters() / 1e6:.2f}",
-        "published_parameters": "" if published is None else f" (published: {published})",
-        "multiply_adds": f"{multiply_adds(model, (32, 128)) / 1e9:.3f}",
-        "limits": LIMITS[language],
-        "training": training(paper),
-    }
-    return fill("paper", values)
+    return fill_template(
+        TEMPLATES / "paper.md.j2",
+        data,
+        name=name,
+        size=size,
+        system=paper["system"],
+        training_data=paper["training_data"],
+        characters=CHARACTERS[language],
+        weights=weights(paper),
+        source=result.source,
+        compared=COMPARED[language],
+        published=published_table(result),
+        parameters=f"{model.num_parameters() / 1e6:.2f}",
+        published_parameters="" if published is None else f" (published: {published})",
+        multiply_adds=f"{multiply_adds(model, (32, 128)) / 1e9:.3f}",
+        limits=LIMITS[language],
+        training=training(paper),
+    )
 
 
 def weights(paper: dict[str, Any]) -> str:
-    """How to get the weights of one of the paper's systems and to convert them."""
+    """How to download and convert the weights of a system of the paper."""
     if paper["weights"] is None:
         return (
-            "The authors have not published them (their table says so). The recipes below train such a model; for any use other than "
-            "comparing training data, the model trained on Union14M-L-Filter reads better."
+            "The authors have not published the weights, according to their table. The recipes below train such a model; unless you "
+            "compare training data, use the model trained on Union14M-L-Filter, which is more accurate."
         )
     options = " --charset ppocr_keys_v1.txt --max-ratio 8" if paper["language"] == "zh" else ""
     text = (
-        f"The authors keep them on a drive that no program can fetch from: [{paper['system']}]({paper['weights']}), with configuration "
-        f"and log. Download the checkpoint, `best.pth`, and convert it:\n\n"
+        f"The authors' weights are on Google Drive and must be downloaded manually: [{paper['system']}]({paper['weights']}), with "
+        f"configuration and log. Download the checkpoint, `best.pth`, and convert it:\n\n"
         f"    svtrv2 convert best.pth --output {paper['name']}{options}\n\n"
-        "The converter finds everything else in the tensors, and stops if one of them is left over or missing."
+        "The converter infers everything else from the tensors, and stops if a tensor is unused or missing."
     )
     if paper["language"] == "zh":
-        text += " The list of characters is `tools/utils/ppocr_keys_v1.txt` of OpenOCR."
+        text += " The charset file is `tools/utils/ppocr_keys_v1.txt` of OpenOCR."
     return text
 
 
 def published_table(result: PublishedResult) -> str:
-    """What was published of a system."""
+    """The published results of a system."""
     samples = {part.name: part.samples for one in BENCHMARKS.values() for part in (one, *one.length_groups)}
-    rows = [f"| {name} | {samples[name]:,} | {percent} |" for name, percent in result.sets.items()]
-    rows += [f"| {group}, mean of its sets | | {percent} |" for group, percent in result.averages.items()]
-    return "\n".join(["| set | samples | published |", "|---|---:|---:|", *rows])
+    rows: list[list[Any]] = [[name, f"{samples[name]:,}", percent] for name, percent in result.sets.items()]
+    rows += [[f"{group}, mean over its sets", None, percent] for group, percent in result.averages.items()]
+    return markdown_table(["set", "samples", "published"], rows)
 
 
-def stage_of_training(run: dict[str, Any]) -> str:
-    """What a run was, from the record that it left."""
+def training_record(run: dict[str, Any]) -> str:
+    """A description of a training run, from its record."""
     done, planned = run["steps"], run["recipe"]["max_steps"]
     steps = f"{done:,} steps" if done == planned else f"{done:,} of the recipe's {planned:,} steps"
     return "\n\n".join(
@@ -197,7 +199,7 @@ def stage_of_training(run: dict[str, Any]) -> str:
 
 
 def training(paper: dict[str, Any]) -> str:
-    """What a system was trained on, and the recipes that train another."""
+    """The training data of a system, and the recipes to train such a model."""
     commands = []
     for number, recipe in enumerate(paper["recipes"], 1):
         output = f"output/{paper['name']}" + ("" if number == len(paper["recipes"]) else "_stage1")
@@ -206,34 +208,27 @@ def training(paper: dict[str, Any]) -> str:
             f"    accelerate launch --num_processes 4 scripts/train.py scripts/recipes/{recipe}.yaml --model {model} --output_dir {output}"
         )
     return (
-        f"On {paper['training_data']}, {TRAINING_DATA[paper['training_data']]}. With svtrv2-hf, the authors' settings are (not run to their end by us yet; "
-        "4 GPUs as published):\n\n" + "\n".join(commands)
+        f"On {paper['training_data']}, {TRAINING_DATA[paper['training_data']]}. With svtrv2-hf, the authors' settings are (4 GPUs as published; "
+        "we have not yet run them to completion):\n\n" + "\n".join(commands)
     )
-
-
-def fill(template: str, values: dict[str, str]) -> str:
-    """A template with its places filled, all of them."""
-    text = (CARDS / "templates" / f"{template}.md").read_text(encoding="utf-8")
-    for name, value in values.items():
-        text = text.replace(f"<<{name}>>", value)
-    if "<<" in text:
-        raise ValueError(f"The template has a place that nothing fills: {text[text.index('<<') :][:40]!r}.")
-    return text
 
 
 def with_tables(page: Path) -> str:
-    """A page with its tables as the results files have them."""
-    place = re.compile(
+    """A page with its tables rendered from the results files."""
+    marked = re.compile(
         r"(<!-- rendered by scripts/render_cards\.py: ([\w ]+) -->\n).*?(<!-- end -->)", flags=re.DOTALL
     )
-    return place.sub(lambda found: f"{found[1]}\n{TABLES[found[2]]()}\n\n{found[3]}", page.read_text(encoding="utf-8"))
+    return marked.sub(
+        lambda match: f"{match[1]}\n{TABLES[match[2]]()}\n\n{match[3]}", page.read_text(encoding="utf-8")
+    )
 
 
 def sizes() -> str:
-    """The models, their sizes and accuracies."""
+    """The models with their sizes and accuracies."""
     evaluation = read("drawn_nano/evaluation")
-    ours = [f"{100 * evaluation['sets'][name]['word_accuracy']:.1f}" for name in NAMED]
-    rows = [["nano", f"{evaluation['parameters'] / 1e6:.2f} M", "drawn text", *ours, "", "", "comes with the package"]]
+    measured = [f"{100 * evaluation['sets'][name]['word_accuracy']:.1f}" for name in NAMED]
+    parameters = f"{evaluation['parameters'] / 1e6:.2f} M"
+    rows = [["nano", parameters, "synthetic text", *measured, None, None, "included in the package"]]
     rows += [
         [
             {"T": "tiny", "S": "small", "B": "base"}[one.system[-1]],
@@ -241,22 +236,17 @@ def sizes() -> str:
             one.training_data,
             *(f"{one.sets[name]:.1f}" for name in NAMED),
             *(f"{one.averages[group]:.2f}" for group in ("Common", "Union14M-Benchmark")),
-            "as published",
+            "published by the authors",
         ]
         for one in PUBLISHED
         if one.parameters_millions is not None
     ]
-    header = ["size", "parameters", "trained on", *NAMED, "six common sets", "Union14M", ""]
-    return lines_of([header, ["---"] * len(header), *rows])
-
-
-def lines_of(rows: Iterable[Iterable[str]]) -> str:
-    """Rows of a Markdown table."""
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    header = ["size", "parameters", "trained on", *NAMED, "six common sets", "Union14M", "results"]
+    return markdown_table(header, rows, align="lrlrrrrrl")
 
 
 def speed_in_short() -> str:
-    """Recognisers side by side, the figures that one looks for first."""
+    """The main speed results of all models."""
     results = read("speed_tiny_cpu")
     times = {(row["name"], row["images"] > 1): row["median_ms"] / row["images"] for row in results["peer_speed"]}
     rows = []
@@ -264,29 +254,29 @@ def speed_in_short() -> str:
         name, parameters = peer["name"], peer["parameters"]
         rows.append(
             [
-                f"**SVTRv2 {results['size']}, ours**" if name == "ours" else name,
-                "" if parameters is None else f"{parameters / 1e6:.1f} M",
-                *(f"{times[name, batched]:.1f}" if (name, batched) in times else "" for batched in (False, True)),
+                f"**SVTRv2 {results['size']}, svtrv2-hf**" if name == benchmark.Ours.name else name,
+                None if parameters is None else f"{parameters / 1e6:.1f} M",
+                *(f"{times[name, batched]:.1f}" if (name, batched) in times else None for batched in (False, True)),
             ]
         )
-    together = results["peer_images"]["images"]
-    header = ["recogniser", "parameters", "ms, one image at a time", f"ms an image, {together} together"]
+    batch = results["peer_images"]["images"]
+    header = ["model", "parameters", "ms, single image", f"ms per image, batch of {batch}"]
     return (
-        f"From images in memory to texts, {together} words of {results['peer_images']['source']}, {results['threads']} threads of "
-        f"{results['machine']}, torch {results['torch']}; medians.\n\n" + lines_of([header, ["---"] * 4, *rows])
+        f"From images in memory to texts, {batch} words of {results['peer_images']['source']}, {results['threads']} threads of "
+        f"{results['machine']}, torch {results['torch']}; medians. Only RapidOCR and Tesseract have trained weights here; the others "
+        f"have random weights, which do not affect the speed.\n\n{markdown_table(header, rows)}"
     )
 
 
 def registry() -> str:
-    """Every benchmark: images, protocol, other names of its folder, and where it is described and to be had."""
-    rows = []
+    """All benchmarks: number of images, protocol, folder names, paper and data."""
+    rows: list[list[Any]] = []
     for one in BENCHMARKS.values():
         protocol = one.protocol + (f", max ratio {one.max_ratio}" if one.max_ratio else "")
-        links = f"[paper]({one.described}), [data]({one.data})"
+        links = f"[paper]({one.paper}), [data]({one.data})"
         rows.append([one.name, f"{one.samples:,}", protocol, ", ".join(f"`{name}`" for name in one.aliases), links])
-        rows += [[group.name, f"{group.samples:,}", "", "", ""] for group in one.length_groups]
-    header = ["set", "images", "protocol", "also found as", "source"]
-    return lines_of([header, ["---", "---:", "---", "---", "---"], *rows])
+        rows += [[group.name, f"{group.samples:,}", None, None, None] for group in one.length_groups]
+    return markdown_table(["set", "images", "protocol", "other folder names", "source"], rows, align="lrl")
 
 
 TABLES: dict[str, Callable[[], str]] = {
@@ -301,24 +291,24 @@ TABLES: dict[str, Callable[[], str]] = {
 
 
 def mean(evaluation: dict[str, Any]) -> str:
-    """The mean accuracy over the three sets, in percent."""
+    """The mean accuracy over the three datasets, in percent."""
     return f"{100 * evaluation['averages']['Common']['arithmetic']:.1f}"
 
 
 def read(name: str) -> dict[str, Any]:
-    """One of the results files."""
+    """The contents of a results file."""
     return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def kinds(errors: dict[str, Any]) -> str:
-    """What is wrong in the sets, as a table."""
+    """The kinds of errors in each dataset, as a table."""
     sets = list(errors["kinds"])
-    lines = [f"| error | {' | '.join(sets)} |", f"|---|{'---:|' * len(sets)}"]
-    for kind in errors["kinds"][sets[0]]:
-        if any(errors["kinds"][name][kind] for name in sets):
-            counts = " | ".join(str(errors["kinds"][name][kind]) for name in sets)
-            lines.append(f"| {kind.replace('_', ' ')} | {counts} |")
-    return "\n".join(lines)
+    rows = [
+        [kind.replace("_", " "), *(errors["kinds"][name][kind] for name in sets)]
+        for kind in errors["kinds"][sets[0]]
+        if any(errors["kinds"][name][kind] for name in sets)
+    ]
+    return markdown_table(["error", *sets], rows)
 
 
 def confusions(errors: dict[str, Any], number: int = 20) -> str:
@@ -328,32 +318,32 @@ def confusions(errors: dict[str, Any], number: int = 20) -> str:
         return "nothing" if character is None else f"`{character}`"
 
     return ", ".join(
-        f"{name(true)} read as {name(read)} ({count})" for true, read, count in errors["confusions"][:number]
+        f"{name(true)} read as {name(predicted)} ({count})" for true, predicted, count in errors["confusions"][:number]
     )
 
 
 def curve(evaluations: list[dict[str, Any]]) -> str:
     """Word accuracy over the steps, as a table."""
     names = [name.removesuffix("_word_accuracy") for name in evaluations[0] if name.endswith("_word_accuracy")]
-    lines = [f"| step | {' | '.join(names)} | mean |", f"|---:|{'---:|' * (len(names) + 1)}"]
+    rows = []
     for one in evaluations:
         values = [one[f"{name}_word_accuracy"] for name in names] + [one["word_accuracy"]]
-        lines.append(f"| {one['step']:,} | {' | '.join(f'{100 * value:.1f}' for value in values)} |")
-    return "\n".join(lines)
+        rows.append([f"{one['step']:,}", *(f"{100 * value:.1f}" for value in values)])
+    return markdown_table(["step", *names, "mean"], rows, align="r")
 
 
 def fonts() -> str:
-    """Every font, by licence and package."""
+    """All fonts, by license and package."""
     with (RESULTS / "drawn_nano" / "fonts.tsv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t"))
-    by_licence: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    by_license: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
-        by_licence[row["licence"]][row["package"]].append(row["font"])
+        by_license[row["licence"]][row["package"]].append(row["font"])
     parts = []
-    for licence, packages in sorted(by_licence.items(), key=lambda item: -sum(map(len, item[1].values()))):
+    for license, packages in sorted(by_license.items(), key=lambda item: -sum(map(len, item[1].values()))):
         number = sum(map(len, packages.values()))
         listed = "; ".join(f"{package}: {', '.join(names)}" for package, names in sorted(packages.items()))
-        parts.append(f"<details><summary>{licence} ({number})</summary>\n\n{listed}\n\n</details>")
+        parts.append(f"<details><summary>{license} ({number})</summary>\n\n{listed}\n\n</details>")
     return "\n\n".join(parts)
 
 

@@ -60,12 +60,12 @@ def test_other_folders_with_data_are_sets_of_their_own_after_the_benchmarks(tmp_
     assert open_source(str(found["Apples"])).num_samples == 2
 
 
-def test_the_roots_own_name_counts_as_the_folder_above(tmp_path):
+def test_the_name_of_the_root_counts_as_a_parent_folder(tmp_path):
     root = make_sets(tmp_path / "U14M", "general", "own")
     assert find_sets(root) == {"U14M-General": root / "general", "own": root / "own"}
 
 
-def test_only_the_sets_that_are_named_are_found(tmp_path):
+def test_only_the_selected_sets_are_found(tmp_path):
     make_sets(tmp_path, "test/SVT", "OST/weak", "OST/heavy", "plates")
     assert list(find_sets(tmp_path, ["plates", "ost-weak", "svt"])) == ["SVT", "OST-Weak", "plates"]
     with pytest.raises(
@@ -74,14 +74,14 @@ def test_only_the_sets_that_are_named_are_found(tmp_path):
         find_sets(tmp_path, ["SVT", "LTB", "curve"])
 
 
-def test_a_set_at_two_places_is_an_error_unless_others_are_named(tmp_path):
+def test_a_duplicate_set_raises_unless_other_sets_are_selected(tmp_path):
     make_sets(tmp_path, "test/SVT", "evaluation/SVT", "test/CUTE80")
     with pytest.raises(ValueError, match=r"SVT was found more than once: .*evaluation/SVT, .*test/SVT"):
         find_sets(tmp_path)
     assert list(find_sets(tmp_path, ["CUTE80"])) == ["CUTE80"]
 
 
-def test_a_root_without_sets_is_an_error(tmp_path):
+def test_a_root_without_sets_raises(tmp_path):
     make_sets(tmp_path, "one/two/three/SVT")
     with pytest.raises(FileNotFoundError, match="No test set found in"):
         find_sets(tmp_path)
@@ -90,13 +90,13 @@ def test_a_root_without_sets_is_an_error(tmp_path):
 
 
 @pytest.mark.parametrize("names", [None, ["own"]])
-def test_a_root_that_is_itself_a_set_is_told_how_to_be_read(tmp_path, names):
+def test_the_error_for_a_root_that_is_a_dataset_says_how_to_evaluate_it(tmp_path, names):
     make_folder(tmp_path / "own", ["one"])
     with pytest.raises(FileNotFoundError, match=r"own is itself a dataset; evaluate it with --sets NAME=\S*own\."):
         find_sets(tmp_path / "own", names)
 
 
-def test_a_folder_with_two_kinds_of_data_is_an_error(tmp_path):
+def test_a_folder_with_data_in_two_formats_raises(tmp_path):
     (make_sets(tmp_path, "plates") / "plates" / "labels.tsv").touch()
     with pytest.raises(ValueError, match="plates holds more than one kind of data"):
         find_sets(tmp_path)
@@ -118,13 +118,13 @@ def test_averages_are_complete_only_with_all_samples_of_all_sets():
     assert not found["OST"]["complete"] and found["OST"]["arithmetic"] == 0.25
 
     ost = averages({"OST-Heavy": (100, 10), "OST-Weak": (300, 270)})["OST"]
-    assert ost["sets"] == ["OST-Weak", "OST-Heavy"] and not ost["complete"], "fewer samples than there are"
+    assert ost["sets"] == ["OST-Weak", "OST-Heavy"] and not ost["complete"], "fewer samples than the benchmark has"
     assert (ost["arithmetic"], ost["weighted"]) == (pytest.approx(0.5), pytest.approx(0.7))
     assert averages({"plates": (10, 10)}) == {}
 
 
 @pytest.mark.parametrize(("samples", "correct"), [(0, 0), (10, 11), (10, -1)])
-def test_numbers_that_make_no_share_are_refused(samples, correct):
+def test_numbers_that_are_not_a_share_raise(samples, correct):
     with pytest.raises(ValueError, match="is not a valid share"):
         averages({"SVT": (samples, correct)})
     with pytest.raises(ValueError, match="is not a valid share"):

@@ -116,7 +116,7 @@ def test_sets_without_the_other_labels_are_read_by_theirs_and_named(root, saved,
     main([*words, "--labels", "capitals.tsv"])
     told = capsys.readouterr()
     assert "svtrv2: without capitals.tsv, read by their usual labels: SVT.\n" in told.err
-    assert "- Labels of capitals.tsv: own. Without that list, by their usual labels: SVT." in told.out
+    assert "- Labels from capitals.tsv: own. Sets without that file, with their default labels: SVT." in told.out
     found = results(output)
     assert found["labels"] == found["sets"]["own"]["labels"] == "capitals.tsv"
     assert "labels" not in found["sets"]["SVT"]
@@ -212,7 +212,7 @@ def test_a_benchmark_that_is_read_otherwise_than_usual_has_nothing_published_bes
     told = capsys.readouterr().out
     assert "SVTRv2-T" not in told
     assert (
-        "- SVT was compared by the chinese protocol, not the english one, and read at a max ratio of 4, not 12:"
+        "- SVT was compared by the chinese protocol, not the english one, and read at a max ratio of 4, not 12, so"
         in told
     )
     assert "max ratio 4;" in told
@@ -237,7 +237,9 @@ def test_empty_labels_of_a_benchmark_are_told(saved, tmp_path, capsys):
     assert main(["evaluate", "--model", str(saved), "--data", str(tmp_path), "--sets", "SVT"]) == 1
     assert "SVT: 1 of 3 labels are empty" in capsys.readouterr().err
     assert main(["evaluate", "--model", str(saved), "--data", str(tmp_path), "--sets", "own"]) == 0
-    assert "own: 1 label has no character that the protocol compares (1 without any character)" in capsys.readouterr().out
+    assert (
+        "own: 1 label has no character that the protocol compares (1 without any character)" in capsys.readouterr().out
+    )
 
 
 def test_labels_that_do_not_suit_the_protocol_are_told(saved, tmp_path, capsys):

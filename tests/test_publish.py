@@ -79,7 +79,11 @@ def test_a_new_folder_gets_a_card_and_is_uploaded(saved, hub, tmp_path, capsys):
     [result] = fields["model-index"][0]["results"]
     accuracy = json.loads(results.read_text())["sets"]["mine"]["word_accuracy"]
     assert result["metrics"][0]["value"] == round(100 * accuracy, 2)
-    assert 'pipeline("image-to-text", "me/reader", trust_remote_code=True)' in (saved / "README.md").read_text()
+    card = (saved / "README.md").read_text()
+    assert 'pipeline("image-to-text", "me/reader", trust_remote_code=True)' in card
+    assert "characters and the space: `` 0123" in card
+    assert "| mine |" in card and "{{" not in card
+    assert "## Training" not in card
 
 
 def test_a_dry_run_uploads_nothing(saved, hub, capsys, monkeypatch):
@@ -195,7 +199,7 @@ def test_what_it_is_called_with(saved, hub, tmp_path, capsys):
         assert "small letters" in capsys.readouterr().err
         assert not (saved / "README.md").exists()
     assert run(saved) == 1
-    assert "needs the licence" in capsys.readouterr().err
+    assert "needs the license" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("reads_nothing")

@@ -287,7 +287,9 @@ def test_benchmark(model, processor, files, at_its_best_with_four):
     ]
     assert all(row["p90_ms"] >= row["median_ms"] > 0 for row in results["forward"])
     assert [row["batch_size"] for row in results["reading"]] == [1, 2, 4]
-    assert [search["of"] for search in results["search"]] == [f"{height} x {width}" for height, width in SIZES] + ["files"]
+    assert [search["of"] for search in results["search"]] == [f"{height} x {width}" for height, width in SIZES] + [
+        "files"
+    ]
     for row in results["reading"]:
         assert sum(row["shares"].values()) == pytest.approx(1)
         assert all(0 < share < 1 for share in row["shares"].values())
@@ -295,7 +297,11 @@ def test_benchmark(model, processor, files, at_its_best_with_four):
     text = speed_report.render(again)
     assert text == speed_report.render(results)
     first = results["forward"][0]
-    assert rows_of(text)[0][:3] == ["64 x 64", f"{results['multiply_adds'][0][2] / 1e9:.3f}", f"{first['median_ms']:.2f}"]
+    assert rows_of(text)[0][:3] == [
+        "64 x 64",
+        f"{results['multiply_adds'][0][2] / 1e9:.3f}",
+        f"{first['median_ms']:.2f}",
+    ]
     assert f"{results['latency_of_set']['mean_ms']:.2f} |" in text
     tables = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]
     assert [len({line.count("|") for line in block}) for block in tables] == [1, 1, 1]
@@ -501,7 +507,10 @@ def test_times_of_other_models_are_relative_to_ours(script, fakes):
 
 def test_accuracy_of_trained_models_in_letters_and_digits(script, fakes, data):
     rows = script.accuracy(fakes[1], str(data))
-    assert [(row["name"], row["set"], row["images"]) for row in rows] == [("svtrv2-hf", "words", 4), ("twice", "words", 4)]
+    assert [(row["name"], row["set"], row["images"]) for row in rows] == [
+        ("svtrv2-hf", "words", 4),
+        ("twice", "words", 4),
+    ]
     assert [row["word_accuracy"] for row in rows] == [0.25, 0.0]  # "One!" is "one"
     assert script.accuracy(fakes[1], str(data), limit=1)[0]["word_accuracy"] == 1.0
 

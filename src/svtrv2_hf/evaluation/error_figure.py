@@ -14,7 +14,7 @@ from .errors import Errors
 
 COLUMNS, SHOWN = 4, 24  # cells in a row, and in all
 FONT = "DejaVu Sans Mono"  # comes with matplotlib, and distinguishes I and l, O and 0
-LONGEST = 36  # characters of a text that are shown
+LONGEST = 32  # characters of a text that are shown
 
 
 def write_figure(errors: Errors, path: str | Path, title: str) -> None:
@@ -36,9 +36,8 @@ def write_figure(errors: Errors, path: str | Path, title: str) -> None:
     for axes, mistake in zip(figure.axes, mistakes, strict=False):
         sample, text = mistake.prediction.sample, mistake.prediction.text
         axes.imshow(load_rgb(sample.image, sample.name))
-        caption = (
-            f"{_shown(sample.text)}\n{_shown(text)}\n{mistake.prediction.score:.3f} {_shown(mistake.set_name, 24)}"
-        )
+        facts = f"{mistake.prediction.score:.3f} {_shown(mistake.set_name, 24)}"
+        caption = f"label: {_shown(sample.text)}\ntext:  {_shown(text)}\n{facts}"
         axes.set_title(caption, family=FONT, fontsize=11, loc="left", parse_math=False)
     figure.savefig(path, dpi=100)
 

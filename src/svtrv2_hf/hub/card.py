@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Model cards, rendered from what a folder and its results tell."""
+"""Model cards, rendered from templates with the contents of a folder and its results."""
 
 import json
 import re
@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import EvalResult, ModelCardData
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from jinja2 import Environment, meta
 
 from ..charsets import charset_of
 from ..configuration_svtrv2 import SVTRv2Config
@@ -20,8 +21,9 @@ from ..redaction import redact, redact_values
 
 METRIC = {
     "english": "Word accuracy (letters and digits, case ignored)",
-    "chinese": "Word accuracy (all but spaces, case ignored)",
+    "chinese": "Word accuracy (everything except spaces, case ignored)",
 }
+TEMPLATE = Path(__file__).parent / "templates" / "card.md.j2"
 TAGS = ["ocr", "text-recognition", "scene-text-recognition", "ctc", "svtrv2"]
 
 
@@ -33,17 +35,17 @@ def metadata(
     source: tuple[str, str] | None = None,
     **others: Any,
 ) -> ModelCardData:
-    """The metadata of a card as the Hub understands them, with the word accuracy of each set.
+    """The metadata of a card for the Hub, with the word accuracy of each dataset.
 
-    Sets with warnings, such as a part of a benchmark, are left out: the metadata have no place to say so.
+    Datasets with warnings, such as a part of a benchmark, are omitted, since metadata cannot hold the warning.
 
     Args:
-        name: of the model.
-        license: of its weights, as the Hub names it.
-        language: of the texts that it reads.
-        results: as `svtrv2 evaluate` writes them.
-        source: name and address of who published the results, where it is somebody else.
-        others: fields of `huggingface_hub.ModelCardData`.
+        name: name of the model.
+        license: license of the weights, as an identifier of the Hub.
+        language: language of the texts.
+        results: results of `svtrv2 evaluate`.
+        source: name and URL of the publication, if the results are published by others.
+        others: further fields of `huggingface_hub.ModelCardData`.
     """
     evaluated = [
         EvalResult(
@@ -73,97 +75,71 @@ def metadata(
     )
 
 
+def fill_template(template: Path, data: ModelCardData, **values: Any) -> str:
+    """Renders a card with [`~huggingface_hub.ModelCard.from_template`].
+
+    Args:
+        template: Jinja template of a card, which contains `{{ card_data }}`.
+        data: metadata of the card.
+        values: values of all other variables of the template.
+
+    Raises:
+        ValueError: a variable of the template has no value.
+    """
+    variables = meta.find_undeclared_variables(Environment().parse(template.read_text(encoding="utf-8")))
+    if missing := variables - {"card_data", *values}:
+        raise ValueError(f"The template {template.name} has variables without a value: {', '.join(sorted(missing))}.")
+    return f"{ModelCard.from_template(data, template_path=str(template), **values)}\n"
+
+
 def render_card(
     folder: Path, repo: str, license: str | None, language: str | None = None, results: Mapping[str, Any] | None = None
 ) -> str:
-    """A card for a saved recogniser: what it is, how to use it, how it was trained and how well it reads.
+    """The card of a saved model: size, charset, use, accuracy, training and limits.
 
     Args:
-        folder: of the recogniser; if training left its `run.json` there, the card tells of it.
+        folder: folder of the model; the card describes the training if the folder has its `run.json`.
         repo: `OWNER/NAME` on the Hub.
-        license: of its weights.
-        language: of the texts that it reads.
-        results: as `svtrv2 evaluate` writes them.
+        license: license of the weights.
+        language: language of the texts.
+        results: results of `svtrv2 evaluate`.
 
     Raises:
-        ValueError: there is no licence, without which nobody may use the model, or it is not written as the Hub writes it.
+        ValueError: the license is missing, or is not an identifier of the Hub.
     """
     if not license:
         raise ValueError(
-            "A card needs the licence of the weights, which depends on the data: pass --license, for instance apache-2.0."
+            "A card needs the license of the weights, which depends on the training data: pass --license, for example "
+            "apache-2.0."
         )
     if not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", license):
         raise ValueError(
-            f"--license {license!r} is not written as the Hub writes licences, in small letters without spaces: apache-2.0, cc-by-4.0, "
+            f"--license {license!r} is not a license identifier of the Hub, in lower case without spaces: apache-2.0, cc-by-4.0, "
             "..., or other."
         )
-    config = SVTRv2Config.from_pretrained(folder)
-    processor = SVTRv2Processor.from_pretrained(folder)
+    run = folder / "run.json"
+    record = json.loads(run.read_text(encoding="utf-8")) if run.is_file() else None
+    charset = charset_of(SVTRv2Processor.from_pretrained(folder).tokenizer)
     name = repo.split("/")[1]
-    parts = [
-        f"---\n{metadata(name, license, language, results).to_yaml()}\n---",
-        f"# {name}",
-        f"Reads crops of single words and lines: an SVTRv2 ([paper](https://arxiv.org/abs/2411.15858)) of {_size(config)}, trained "
-        f"with svtrv2-hf. {_charset(processor)}",
-        _USE.replace("REPO", repo),
-        _LIMITS,
-    ]
-    if results is not None:
-        parts.insert(-1, f"## Accuracy\n\n{markdown(results)}")
-    if (folder / "run.json").is_file():
-        parts.insert(-1, _training(json.loads((folder / "run.json").read_text(encoding="utf-8")), folder))
-    return "\n\n".join(parts) + "\n"
-
-
-_USE = """## Use
-
-```python
-from transformers import pipeline
-
-read = pipeline("image-to-text", "REPO", trust_remote_code=True)
-read("word.png")  # [{"generated_text": ..., "score": ...}]
-```
-
-or, with svtrv2-hf installed, without trusting the code of the repository:
-
-```python
-import svtrv2_hf
-from transformers import pipeline
-
-read = pipeline("text-recognition", "REPO")
-```"""
-
-_LIMITS = """## Limits
-
-One line of text at a time, upright or turned by little; text turned by a quarter needs `rotate_vertical=True`. Characters outside the charset are
-read as others, or not at all. A score tells how sure the model is, which is not how often it is right."""
+    return fill_template(
+        TEMPLATE,
+        metadata(name, license, language, results),
+        name=name,
+        repo=repo,
+        size=_size(SVTRv2Config.from_pretrained(folder)),
+        charset=charset,
+        shown=("".join(charset) if len(charset) <= 120 else "".join(charset[:100]) + " …").strip(),
+        accuracy=markdown(results) if results is not None else None,
+        run=record,
+        command=record and redact(record["command"]),  # earlier versions recorded it with secrets
+        recipe=record
+        and record["recipe"]
+        and json.dumps(redact_values(record["recipe"]), indent=1, ensure_ascii=False),
+        has_curve=(folder / "learning_curve.png").is_file(),
+    )
 
 
 def _size(config: SVTRv2Config) -> str:
     parameters = SVTRv2ForCTC(config).drop_guidance().num_parameters() / 1e6
     size = f"size {config.preset_name}, " if config.preset_name else ""
     return f"{size}{parameters:.2f} M parameters"
-
-
-def _charset(processor: SVTRv2Processor) -> str:
-    characters = charset_of(processor.tokenizer)
-    shown = "".join(characters) if len(characters) <= 120 else "".join(characters[:100]) + " …"
-    space = " and the space" if " " in characters else "; no space"
-    # two backticks, since one of the characters may be a backtick
-    return f"It knows {len(characters) - (' ' in characters)} characters{space}: `` {shown.strip()} ``"
-
-
-def _training(run: Mapping[str, Any], folder: Path) -> str:
-    samples = "" if run["samples"] is None else f", {run['samples']:,} samples"
-    hours = "" if run["hours"] is None else f", {run['hours']:.1f} hours"
-    lines = [
-        "## Training",
-        f"    {redact(run['command'])}",  # earlier versions recorded it as it was
-        f"{run['steps']:,} steps{samples}{hours} on {run['machine']}; seed {run['seed']}, {run['date']}.",
-    ]
-    if (folder / "learning_curve.png").is_file():
-        lines.append("![Learning curve](learning_curve.png)")
-    if run["recipe"]:
-        recipe = json.dumps(redact_values(run["recipe"]), indent=1, ensure_ascii=False)
-        lines.append(f"The recipe:\n\n```json\n{recipe}\n```")
-    return "\n\n".join(lines)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Word accuracy and edit similarity as a metric of the `evaluate` library: load it by the path of its folder.
+"""Word accuracy and edit similarity as a metric of the `evaluate` library; load it with the path of this folder.
 
-`evaluate` copies this file and imports the copy, so imports are absolute, and it takes the first metric that the file
-names, so there is only one.
+`evaluate` copies this file and imports the copy, so imports are absolute. It uses the first metric of the file, so the file
+defines only one.
 """
 
 from typing import Any
@@ -13,28 +13,28 @@ import evaluate
 from svtrv2_hf.evaluation.metrics import Protocol, compare
 
 
-_DESCRIPTION = "How well texts were read, under the protocols of text recognition: whole words, and edit similarity."
+_DESCRIPTION = "Accuracy of recognized texts under the protocols of text recognition: word accuracy and edit similarity."
 _INPUTS = """
 Args:
-    predictions (`list` of `str`): the texts that were read.
+    predictions (`list` of `str`): the recognized texts.
     references (`list` of `str`): the true texts.
-    protocol (`str`, defaults to "english"): what two texts must agree in. "english": ASCII letters and digits; "chinese":
-        everything but spaces. Case is ignored in both.
+    protocol (`str`, defaults to "english"): characters to compare. "english": ASCII letters and digits; "chinese":
+        everything except spaces. Both ignore case.
 
 Returns:
     `dict`:
-        - word_accuracy (`float`): share of texts read without error, 0 to 1.
+        - word_accuracy (`float`): share of correct predictions, 0 to 1.
         - one_minus_ned (`float`): mean of 1 - edit distance / length of the longer text, 0 to 1.
-        - case_sensitive_accuracy (`float`): word accuracy if case counts, 0 to 1.
+        - case_sensitive_accuracy (`float`): word accuracy with case, 0 to 1.
         - samples (`int`): number of texts.
-        - emptied (`int`): references of which the protocol leaves nothing. They count as read if nothing is left of the
-            prediction either; the field's evaluators have it so.
-        - word_accuracy_without_emptied (`float`): word accuracy without them, 0 to 1; NaN if nothing is left of any.
+        - emptied (`int`): number of references without compared characters. They count as correct if the prediction has
+            none either, as in other evaluators.
+        - word_accuracy_without_emptied (`float`): word accuracy without them, 0 to 1; NaN if there are no others.
 """
 
 
 class TextRecognition(evaluate.Metric):
-    """Scores readings against labels by [`compare`]."""
+    """Scores predictions against labels with [`compare`]."""
 
     def _info(self) -> evaluate.MetricInfo:
         text = datasets.Value("string")
