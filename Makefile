@@ -15,7 +15,7 @@ TESTED := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 PYTHONDONTWRITEBYTECODE=
 PARALLEL := --numprocesses logical --maxprocesses 4 --dist worksteal
 
 # Tests that say nothing of a version of transformers that the others would not.
-INDEPENDENT := atlas audit augmentation benchmarks cli demo docs drawn errors metrics publish readme renderer results sources speed \
+INDEPENDENT := atlas audit augmentation benchmarks cli demo docs drawn errors metrics publish readme renderer reporting results sources speed \
 	synthetic_texts tables
 
 .PHONY: help test test-slow test-oldest test-demo environments check format demo docs package clean

@@ -1,4 +1,4 @@
-"""The registry of benchmarks, finding them, averages over them, and the published figures."""
+"""The registry of benchmarks, finding datasets, averages, and published results."""
 
 import math
 from pathlib import Path
@@ -38,7 +38,7 @@ def make_sets(root, *folders):
     return root
 
 
-def test_every_set_of_the_references_layout_is_found_in_table_order(tmp_path):
+def test_all_sets_in_the_reference_layout_are_found_in_table_order(tmp_path):
     found = find_sets(make_sets(tmp_path, *UPSTREAM))
     assert list(found) == list(BENCHMARKS)
     assert found["U14M-Multi-Oriented"] == tmp_path / "u14m/multi_oriented"
@@ -46,15 +46,15 @@ def test_every_set_of_the_references_layout_is_found_in_table_order(tmp_path):
     assert found["LTB"] == tmp_path / "ltb"
 
 
-def test_every_set_is_found_by_its_name_whatever_the_case(tmp_path):
+def test_set_names_ignore_case(tmp_path):
     assert list(find_sets(make_sets(tmp_path, *map(str.upper, BENCHMARKS)))) == list(BENCHMARKS)
 
 
-def test_other_folders_with_data_are_sets_of_their_own_after_the_benchmarks(tmp_path):
+def test_other_folders_with_data_are_custom_sets_after_the_benchmarks(tmp_path):
     make_sets(tmp_path, "zebra", "SVT", "general", ".cache", "deeper/plates", "training/part1")
     make_folder(tmp_path / "Apples", ["apple", "pear"])
     (tmp_path / "pictures").mkdir()
-    (tmp_path / "CUTE80").mkdir()  # the name of a benchmark, but nothing in it
+    (tmp_path / "CUTE80").mkdir()  # the name of a benchmark, but empty
     found = find_sets(tmp_path)
     assert list(found) == ["SVT", "Apples", "general", "zebra"]
     assert open_source(str(found["Apples"])).num_samples == 2
@@ -132,7 +132,7 @@ def test_numbers_that_are_not_a_share_raise(samples, correct):
 
 
 @pytest.mark.parametrize(("correct", "samples"), [(1, 3), (81, 263), (299, 300)])
-def test_the_bounds_of_the_interval_are_the_accuracies_that_lie_as_far_off_as_is_allowed(correct, samples):
+def test_the_bounds_of_the_interval_are_z_standard_deviations_away(correct, samples):
     for bound in wilson_interval(correct, samples, z=1.7):
         standard_deviation = math.sqrt(bound * (1 - bound) / samples)
         assert abs(correct / samples - bound) == pytest.approx(1.7 * standard_deviation)
@@ -151,19 +151,19 @@ def test_published_averages_are_the_means_of_the_published_sets():
         for group, average in result.averages.items():
             assert group in AVERAGED
             figures = [result.sets.get(name) for name, benchmark in BENCHMARKS.items() if benchmark.group == group]
-            if group == "OST":  # published as an average alone
+            if group == "OST":  # only the average is published
                 assert figures == [None, None]
             else:
-                # The figures are rounded to 0.1, their average is not made from rounded ones.
+                # The results are rounded to 0.1; the average is computed from unrounded ones.
                 assert math.fsum(figures) / len(figures) == pytest.approx(average, abs=0.06), (result.system, group)
 
 
-def test_the_base_models_figures_stand_under_the_right_sets():
+def test_published_results_of_the_base_model_have_the_right_columns():
     base = next(result for result in PUBLISHED if result.averages.get("Common") == 96.57)
     assert (base.sets["IIIT5k"], base.sets["IC13_857"]) == (99.2, 98.7)
 
 
-def test_the_groups_of_lengths_of_ltb_hold_all_its_texts_and_do_not_overlap():
+def test_the_length_groups_of_ltb_cover_all_texts_without_overlap():
     groups = BENCHMARKS["LTB"].length_groups
     for length in range(26, 300):
         assert sum(length in group.lengths for group in groups) == 1
@@ -172,6 +172,6 @@ def test_the_groups_of_lengths_of_ltb_hold_all_its_texts_and_do_not_overlap():
     assert [group.samples for group in groups] == [3376, 1147, 266]
 
 
-def test_what_is_published_of_ltb_is_of_its_shortest_texts():
+def test_published_results_of_ltb_are_for_its_shortest_texts():
     figures = {name for result in PUBLISHED for name in result.sets if name.startswith("LTB")}
     assert figures == {BENCHMARKS["LTB"].length_groups[0].name}

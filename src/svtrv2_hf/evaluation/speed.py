@@ -310,14 +310,8 @@ def _pipeline(
     rows = []
     for batch_size, read_files in pipelines.items():
         shares = {step: of_step / seconds[batch_size] for step, of_step in read_files.seconds.items()}
-        rows.append(
-            {
-                "batch_size": batch_size,
-                "images": len(paths),
-                "images_per_second": len(paths) / seconds[batch_size],
-                "shares": {**shares, "rest": 1 - sum(shares.values())},
-            }
-        )
+        row = {"batch_size": batch_size, "images": len(paths), "images_per_second": len(paths) / seconds[batch_size]}
+        rows.append(row | {"shares": {**shares, "rest": 1 - sum(shares.values())}})
     return rows, _search("files", rates, ended)
 
 

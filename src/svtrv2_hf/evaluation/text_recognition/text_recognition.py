@@ -13,7 +13,9 @@ import evaluate
 from svtrv2_hf.evaluation.metrics import Protocol, compare
 
 
-_DESCRIPTION = "Accuracy of recognized texts under the protocols of text recognition: word accuracy and edit similarity."
+_DESCRIPTION = (
+    "Accuracy of recognized texts under the protocols of text recognition: word accuracy and edit similarity."
+)
 _INPUTS = """
 Args:
     predictions (`list` of `str`): the recognized texts.
