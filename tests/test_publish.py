@@ -196,7 +196,7 @@ def test_what_it_is_called_with(saved, hub, tmp_path, capsys):
     assert "--repo 'me/x y' is no name on the Hub" in capsys.readouterr().err
     for license in ("Apache-2.0", "apache 2.0", " "):
         assert run(saved, "--license", license, "--dry_run") == 1
-        assert "small letters" in capsys.readouterr().err
+        assert "lower case" in capsys.readouterr().err
         assert not (saved / "README.md").exists()
     assert run(saved) == 1
     assert "needs the license" in capsys.readouterr().err
