@@ -170,7 +170,7 @@ def test_what_are_no_results(saved, hub, tmp_path, capsys, content, message):
     [
         (lambda folder: (folder / "tokenizer.json").unlink(), "tokenizer.json is missing"),
         (lambda folder: torch.save({}, folder / "optimizer.pt"), "optimizer.pt may run code"),
-        (lambda folder: (folder / "model.safetensors").write_bytes(b"no"), "no sound safetensors"),
+        (lambda folder: (folder / "model.safetensors").write_bytes(b"no"), "not a safetensors file"),
         (lambda folder: (folder / "README.md").write_text("# No metadata"), "does not begin with metadata"),
         (lambda folder: (folder / "README.md").write_text("---\nlicense: mit\n---\n"), "tells no pipeline_tag"),
         (lambda folder: (folder / "modeling_svtrv2.py").write_text("1 / 0"), "does not load where svtrv2_hf is not"),
