@@ -58,7 +58,7 @@ def read_weights(path: str | Path, device: str = "cpu") -> Any:
         if not _is_torch_zip(path) and not _starts_as_pickle(path):
             raise WeightFileError(f"{path} is not a PyTorch checkpoint: download it again.") from error
         raise WeightFileError(
-            f"{path} holds Python objects that could run code, so it is not loaded. If you trust it, save its state dict alone "
+            f"{path} holds Python objects that could run code, or is damaged, so it is not loaded. If you trust it, save its state dict alone "
             "where it was made: torch.save({'state_dict': checkpoint['state_dict']}, FILE)."
         ) from error
     except SafetensorError as error:
