@@ -68,7 +68,9 @@ def checkpoint_folder(name: str | Path) -> str:
         return str(folder)
     name = str(name)
     if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name):
-        raise ValueError(f"There is no folder {name[:200]}, and it is no name on the Hub, which is written OWNER/NAME.")
+        raise ValueError(
+            f"There is no folder {name[:200]}, and it is no name on the Hub, which is written OWNER/NAME."
+        )
     return name
 
 
