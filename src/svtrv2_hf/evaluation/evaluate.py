@@ -18,7 +18,7 @@ from tqdm import tqdm
 from transformers.utils import logging
 
 from ..charsets import charset_of
-from ..checkpoint import checkpoint_folder
+from ..checkpoint import checkpoint_folder, load_model_and_processor
 from ..data.buckets import EvaluationBatches
 from ..data.sources import Source, open_source, short_name, split_spec
 from ..modeling_svtrv2 import SVTRv2ForCTC
@@ -79,8 +79,8 @@ def run(
     logging.disable_progress_bar()
     folder = checkpoint_folder(model)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    recogniser = SVTRv2ForCTC.from_pretrained(folder, use_guidance=False).to(device).eval()
-    processor = SVTRv2Processor.from_pretrained(folder)
+    recogniser, processor = load_model_and_processor(model, use_guidance=False)
+    recogniser = recogniser.to(device).eval()
     found = Errors()
     results: dict[str, Any] = {
         "model": model,

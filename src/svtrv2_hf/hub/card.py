@@ -10,6 +10,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from ..charsets import charset_of
+from ..checkpoint import load_config, load_processor
 from ..configuration_svtrv2 import SVTRv2Config
 from ..evaluation.metrics import rounded
 from ..evaluation.tables import markdown
@@ -97,8 +98,7 @@ def render_card(
             f"--license {license!r} is not written as the Hub writes licences, in small letters without spaces: apache-2.0, cc-by-4.0, "
             "..., or other."
         )
-    config = SVTRv2Config.from_pretrained(folder)
-    processor = SVTRv2Processor.from_pretrained(folder)
+    config, processor = load_config(folder), load_processor(folder)
     name = repo.split("/")[1]
     parts = [
         f"---\n{metadata(name, license, language, results).to_yaml()}\n---",
