@@ -2,6 +2,7 @@
 """transformers' Trainer, taught SVTRv2's batches, loss, schedule, evaluation and checkpoints."""
 
 import json
+import math
 import shutil
 import time
 import warnings
@@ -9,11 +10,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import astuple
+from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
 import safetensors.torch
 import torch
+import torch._dynamo
 import torch.nn.functional as F
 from accelerate.utils import gather_object
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
@@ -22,16 +25,27 @@ from tqdm import tqdm
 from transformers import Trainer, TrainerControl, TrainerState
 from transformers.trainer_utils import TrainOutput, get_last_checkpoint, rotate_checkpoints
 
-from ..data.buckets import EvaluationBatches, Position, TrainingBatches
+from ..data.buckets import EvaluationBatches, Position, Progress, TrainingBatches
+from ..data.loader import plain_worker_errors
 from ..evaluation.evaluator import evaluate
 from ..evaluation.metrics import Protocol, Score
 from ..modeling_svtrv2 import SVTRv2Downsample, SVTRv2Embeddings, SVTRv2ForCTC
-from .callbacks import AverageWeights, EvaluateFirst, LearningCurve, StopInTime
+from .callbacks import EvaluateFirst, LearningCurve, StepBoundaries, StopInTime
+from .checkpoint_files import (
+    AVERAGED_WEIGHTS,
+    DATA_STATE,
+    check_optimizer_files,
+    check_weights,
+    read_averaged_weights,
+    read_states,
+    reading,
+)
+from .divergence import DivergedError, non_finite
 from .loader import TrainingStream, make_loader, to_model_inputs
+from .snapshot import Snapshot, random_states, set_buffers, set_random_states
 
 
-DATA_STATE = "data_state.json"
-AVERAGED_WEIGHTS = "averaged_weights.safetensors"
+COMPILED_SIZES = 64  # in training and in evaluation, single images by themselves
 KINDS = ("word_accuracy", "one_minus_ned", "loss")  # of figures, of each set and as means over the sets
 PEAKS = ("initial_lr", "max_lr", "min_lr", "weight_decay")  # what a group of the optimiser is told at the beginning
 
@@ -77,6 +91,8 @@ class SVTRv2Trainer(Trainer):
         self.counts: Counter[tuple[int, str]] = Counter()
         self.stop_in_time = StopInTime(self.args.max_hours)
         self.add_callback(self.stop_in_time)
+        # before all others, so that an error in one of them comes after a complete step
+        self.callback_handler.callbacks.insert(0, StepBoundaries(self._begin_update, self._end_step))
         self.add_callback(EvaluateFirst(self._make_up_for_evaluation))
         self.add_callback(LearningCurve)
         self.seed_shift = 0  # by which the order of the data was changed on going on inexactly
@@ -86,6 +102,15 @@ class SVTRv2Trainer(Trainer):
         self._epoch: float | None = None  # passes over the data so far, where their number is known
         self._evaluations_from = 0  # in the log; those before are of other sets, or their best model is not at hand
         self._staging: Path | None = None
+        self._snapshot: Snapshot | None = None  # of the last complete step; `None` while the weights are being updated
+        self._saved_step = 0  # of the last checkpoint
+        self._evaluating = False  # during training, until the best model is chosen
+        self._together = False  # all processes have agreed that one of them has failed
+        self._overflows = torch.zeros(
+            (), device=self.args.device
+        )  # losses in float16 that were not finite since the last log
+        # It would log 0 for a loss that is not finite, and waits for the GPU at each step.
+        self.args.logging_nan_inf_filter = False
         # The loss divides by the number of samples that `_get_num_items_in_batch` gives.
         self.model_accepts_loss_kwargs = True
 
@@ -97,9 +122,12 @@ class SVTRv2Trainer(Trainer):
         Args:
             resume_from_checkpoint: a checkpoint's folder; or `True` for the last one in the output folder.
 
+        After an error, a checkpoint of the last complete step is saved where that is possible; a note on the error says so.
+
         Raises:
-            ValueError: there is no checkpoint; or it is of another model; or data or settings differ from those that it was
-                made with, and `resume_inexactly` is not set.
+            ValueError: there is no checkpoint; or it is damaged or of another model; or data or settings differ from those that
+                it was made with, and `resume_inexactly` is not set.
+            DivergedError: the loss or the weights are NaN or infinite. No such weights are saved.
         """
         if resume_from_checkpoint is True:
             resume_from_checkpoint = get_last_checkpoint(self.args.output_dir)
@@ -107,7 +135,8 @@ class SVTRv2Trainer(Trainer):
                 raise ValueError(f"There is no checkpoint in {self.args.output_dir} to resume from.")
         self.counts.clear()
         self._started, self._seconds_before = time.perf_counter(), 0.0
-        self.train_dataset.start = Position(0, [])
+        self.train_dataset.start = Position()
+        self._snapshot, self._saved_step, self._evaluating, self._together = None, 0, False, False
         self._evaluations_from, self._epoch = 0, None
         self.stop_in_time.evaluation_due = False
         self._shift_seed(0)
@@ -116,10 +145,9 @@ class SVTRv2Trainer(Trainer):
         if self.args.ema_decay is not None:
             average = get_ema_multi_avg_fn(self.args.ema_decay)
             self.averaged = AveragedModel(self.model, multi_avg_fn=average, use_buffers=True)
-            self.remove_callback(AverageWeights)
-            self.add_callback(AverageWeights(self.averaged))
         if resume_from_checkpoint:
             state = self._restore(Path(str(resume_from_checkpoint)))
+            self._saved_step = state.global_step
             if state.global_step >= self.args.max_steps:  # there is nothing left but what comes after training
                 self._load_from_checkpoint(str(resume_from_checkpoint))
                 if self.averaged is not None and not self.averaged.n_averaged:  # there was no average until now
@@ -130,12 +158,106 @@ class SVTRv2Trainer(Trainer):
                 return TrainOutput(state.global_step, 0.0, {})
         if self.args.should_save:
             shutil.rmtree(Path(self.args.output_dir) / ".saving", ignore_errors=True)  # of a run that was killed
+        if self.args.torch_compile:
+            # Each image size is compiled by itself. Beyond the limit, torch runs the other sizes uncompiled.
+            torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, COMPILED_SIZES)
         try:
-            return super().train(resume_from_checkpoint=resume_from_checkpoint or None, **kwargs)
+            with plain_worker_errors():
+                return super().train(resume_from_checkpoint=resume_from_checkpoint or None, **kwargs)
+        except BaseException as error:
+            self._save_after(error)
+            raise
         finally:
             if self._stream is not None:
                 self._stream.close()
             self.stop_in_time.let_signals_be()
+
+    def _begin_update(self) -> None:
+        self._snapshot = None
+
+    def _end_step(self) -> None:
+        if self.averaged is not None:
+            self.averaged.update_parameters(self.model)
+        assert self._stream is not None
+        self._snapshot = Snapshot(
+            self._stream.position,
+            self.counts.copy(),
+            random_states(self.args.device),
+            [buffer.clone() for buffer in self.model.buffers()],
+            (self.state.best_metric, self.state.best_global_step),
+        )
+
+    def _save_after(self, error: BaseException) -> None:
+        """Saves the last complete step if it is not saved, and notes on the error where it is, or why it is not."""
+        step = self.state.global_step
+        second_interrupt = isinstance(error, KeyboardInterrupt) and self.stop_in_time.interrupted
+        if step <= self._saved_step or isinstance(error, DivergedError) or second_interrupt:
+            return
+        last = f"The last checkpoint is of step {self._saved_step}." if self._saved_step else "None was saved before."
+        if self._snapshot is None or self._stream is None:
+            error.add_note(
+                f"Step {step} cannot be saved, because the error came while the weights were updated. {last}"
+            )
+            return
+        if self.args.world_size > 1 and not self._together:
+            error.add_note(f"Step {step} cannot be saved, because one of several processes failed alone. {last}")
+            return
+        if self.control.should_evaluate or self._evaluating:  # resuming makes up for it
+            self.stop_in_time.evaluation_due = True
+            self.state.best_metric, self.state.best_global_step = self._snapshot.best
+            while self.state.log_history and "eval_loss" in self.state.log_history[-1]:
+                if self.state.log_history[-1]["step"] != step:
+                    break
+                self.state.log_history.pop()
+        self._stream.position = self._snapshot.position
+        self.counts.clear()
+        self.counts.update(self._snapshot.counts)
+        set_random_states(self._snapshot.random, self.args.device)
+        set_buffers(self.model, self._snapshot.buffers)
+        try:
+            shutil.rmtree(Path(self.args.output_dir) / ".saving", ignore_errors=True)  # of a checkpoint that failed
+            self._save_checkpoint(self.model_wrapped, None)
+        except Exception as another:
+            error.add_note(f"Step {step} cannot be saved: {another}. {last}")
+        else:
+            error.add_note(
+                f"Saved {self.args.output_dir}/checkpoint-{step}: the same command with --resume_from_checkpoint True goes on from "
+                "there."
+            )
+
+    def _fail_together(self, error: Exception | None, failed: bool) -> None:
+        """Raises the error of this process or, where another one has `failed`, that this is so. All processes do it together."""
+        if failed:
+            self._together = True
+            raise error or ChildProcessError("Training stops because another process failed; its message says why.")
+
+    def _stop_if_diverged(self, loss: torch.Tensor | None = None) -> None:
+        """All processes call this together, before anything is logged, evaluated or saved.
+
+        Args:
+            loss: the sum of the losses since the last log.
+
+        Raises:
+            DivergedError: on every process, if the loss or the weights of any of them are NaN or infinite.
+        """
+        weights = self.model.state_dict()
+        names = non_finite(weights) or ([] if self.averaged is None else non_finite(self.averaged.state_dict()))
+        if names:
+            what = f"{len(names)} of {len(weights)} tensors of weights hold NaN or infinity"
+        else:
+            what = "the loss is not a finite number"
+        failed = bool(names) or (loss is not None and not bool(loss.isfinite()))
+        if not self.stop_in_time.on_any_process(failed):
+            return
+        kept = []
+        if self._saved_step and (last := get_last_checkpoint(self.args.output_dir)):
+            kept.append(f"The last checkpoint is {last}.")
+        if self.state.best_global_step:
+            kept.append(f"The best model, of step {self.state.best_global_step}, is in {self.args.output_dir}.")
+        raise DivergedError(
+            f"Training has diverged by step {self.state.global_step}: {what}. No checkpoint of that is saved. "
+            f"{' '.join(kept) or 'None was saved before.'} Lower --learning_rate, or limit the gradients (--max_grad_norm 1)."
+        )
 
     def _check_metric(self) -> None:
         metric = self.args.metric_for_best_model
@@ -161,9 +283,48 @@ class SVTRv2Trainer(Trainer):
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         return to_model_inputs(inputs, self.args.device)
 
-    def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: torch.device) -> torch.Tensor:
-        number = torch.tensor(sum(len(batch["labels"]) for batch in batch_samples), device=device)
-        return self.accelerator.gather(number).sum() if self.args.world_size > 1 else number
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[dict[str, Any]], num_batches: int, device: torch.device
+    ) -> tuple[list[dict[str, Any]], torch.Tensor]:
+        """The batches of a step, and how many samples they hold on all processes together.
+
+        Where the data of one process fail, all of them raise an error.
+        """
+        batches: list[dict[str, Any]] = []
+        failure = None
+        try:
+            with plain_worker_errors():
+                batches.extend(islice(epoch_iterator, num_batches))
+        except Exception as error:
+            failure = error
+        own = sum(len(batch["labels"]) for batch in batches)
+        failures, number = self.stop_in_time.sum_over_processes(failure is not None, own)
+        self._fail_together(failure, failures > 0)
+        return batches, torch.tensor(int(number), device=device)
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        loss = super().training_step(*args, **kwargs)
+        if self.accelerator.scaler is not None:
+            # In float16 a batch may overflow now and then. The scaler skips such a step; its loss is not counted.
+            self._overflows += ~loss.isfinite()
+            loss = loss.where(loss.isfinite(), 0.0)
+        return loss
+
+    def _maybe_log_save_evaluate(self, tr_loss: torch.Tensor, *args: Any, **kwargs: Any) -> None:
+        control = self.control
+        if control.should_log or control.should_evaluate or control.should_save or control.should_training_stop:
+            self._count_overflows(tr_loss)
+            self._stop_if_diverged(tr_loss)
+        super()._maybe_log_save_evaluate(tr_loss, *args, **kwargs)
+
+    def _count_overflows(self, losses: torch.Tensor) -> None:
+        """Makes the sum of losses in float16 what it would be with the mean in place of those that were not finite."""
+        overflows = float(self._overflows)
+        if overflows and self.control.should_log:
+            steps = self.state.global_step - self._globalstep_last_logged
+            batches = steps * self.args.gradient_accumulation_steps
+            losses *= batches / (batches - overflows) if overflows < batches else math.nan
+            self._overflows.zero_()
 
     def compute_loss(
         self,
@@ -256,7 +417,9 @@ class SVTRv2Trainer(Trainer):
             name: getattr(scheduler, name) for name in ("total_steps", "_schedule_phases") if hasattr(scheduler, name)
         }
         rates = [{name: group[name] for name in PEAKS if name in group} for group in optimizer.param_groups]
-        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None:
+            with reading(Path(checkpoint) / "optimizer.pt"):
+                super()._load_optimizer_and_scheduler(checkpoint)
         vars(scheduler).update(shape)
         for group, own in zip(optimizer.param_groups, rates, strict=True):
             group.update(own)
@@ -302,6 +465,21 @@ class SVTRv2Trainer(Trainer):
                 described[f"data/{names[number]}/{name}"] += count
         return dict(described)
 
+    def skipped(self) -> str:
+        """A sentence about the share of samples that were skipped, and why. All processes call this together."""
+        total: Counter[str] = Counter()
+        own = [dict(self.counts)]
+        for counts in gather_object(own) if self.args.world_size > 1 else own:
+            for (_, name), count in counts.items():
+                total[name] += count
+        read, dropped = total.pop("samples", 0), total.pop("dropped_characters", 0)
+        number = total.total()
+        sentence = f"Of {read:,} samples read, {number:,} were skipped"
+        if number:
+            reasons = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in total.most_common())
+            sentence += f" ({100 * number / read:.2g} %: {reasons})"
+        return sentence + (f"; {dropped:,} characters were dropped from labels." if dropped else ".")
+
     @property
     def recogniser(self) -> SVTRv2ForCTC:
         """The model that is evaluated and saved for use: of the averaged weights, if there are any."""
@@ -319,6 +497,7 @@ class SVTRv2Trainer(Trainer):
             Nothing, if training is to stop: then the evaluation is broken off, and made up for on resuming.
         """
         start = time.perf_counter()
+        self._evaluating = True
         sets = eval_dataset or self.eval_dataset or {}
         metrics: dict[str, float] = {}
         if self.args.world_size > 1:
@@ -326,11 +505,16 @@ class SVTRv2Trainer(Trainer):
             for buffer in self.recogniser.buffers():
                 torch.distributed.broadcast(buffer, src=0)
         for name, batches in sets.items():
-            with closing(iter(make_loader(batches, self.args))) as loaded:
-                watched = self._watched(loaded, name, batches)
-                score = evaluate(
-                    self.recogniser, self.processing_class, watched, self.protocol, self.accelerator.autocast
-                )
+            score, failure = Score(), None
+            try:
+                with plain_worker_errors(), closing(iter(make_loader(batches, self.args))) as loaded:
+                    watched = self._watched(loaded, name, batches)
+                    score = evaluate(
+                        self.recogniser, self.processing_class, watched, self.protocol, self.accelerator.autocast
+                    )
+            except Exception as error:
+                failure = error
+            self._fail_together(failure, self.stop_in_time.on_any_process(failure is not None))
             if self.is_in_train and self.stop_in_time.agreed():
                 self.stop_in_time.save_and_stop(self.control, evaluation_left=True)
                 return {}
@@ -359,11 +543,14 @@ class SVTRv2Trainer(Trainer):
         own = None if number is None else number // self.args.world_size
         hidden = self.args.disable_tqdm or not self.is_world_process_zero()
         with tqdm(desc=f"Evaluating {name}", total=own, unit=" images", leave=False, disable=hidden, delay=2) as bar:
-            for batch in loaded:
-                if self.is_in_train and self.stop_in_time.told():
-                    return
-                yield batch
-                bar.update(len(batch["samples"]) + len(batch["unreadable"]))
+            try:
+                for batch in loaded:
+                    if self.is_in_train and self.stop_in_time.told():
+                        return
+                    yield batch
+                    bar.update(len(batch["samples"]) + len(batch["unreadable"]))
+            except (ValueError, OSError) as error:
+                raise ValueError(f"The evaluation set {name} cannot be read: {error}") from error
 
     @property
     def evaluations(self) -> list[dict[str, float]]:
@@ -377,8 +564,13 @@ class SVTRv2Trainer(Trainer):
 
     def evaluate_at_the_end(self) -> None:
         """Evaluates, unless the last step just did, and keeps the model if it is the best."""
-        if not any(entry["step"] == self.state.global_step for entry in self.evaluations):
+        if any(entry["step"] == self.state.global_step for entry in self.evaluations):
+            return
+        try:
             self._determine_best_metric(self.evaluate(), trial=None)
+        except BaseException as error:
+            self._save_after(error)
+            raise
 
     def _sum_over_ranks(self, score: Score) -> Score:
         if self.args.world_size == 1:
@@ -388,11 +580,12 @@ class SVTRv2Trainer(Trainer):
         return Score(*sums.tolist())
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
-        if not metrics:  # of an evaluation that was broken off
-            return False
-        is_best = self._wins_a_tie(metrics) or super()._determine_best_metric(metrics, trial)
+        is_best = False
+        if metrics:  # not of an evaluation that was broken off
+            is_best = self._wins_a_tie(metrics) or super()._determine_best_metric(metrics, trial)
         if is_best:
             self.save_recogniser()
+        self._evaluating = False
         return is_best
 
     def _wins_a_tie(self, metrics: dict[str, float]) -> bool:
@@ -416,7 +609,11 @@ class SVTRv2Trainer(Trainer):
         """Saves the recogniser and its processor into the output folder, for use.
 
         Each file appears when it is complete.
+
+        Raises:
+            DivergedError: its weights are NaN or infinite.
         """
+        self._stop_if_diverged()
         if self.args.should_save:
             staging = Path(self.args.output_dir) / ".saving" / "recogniser"
             self.recogniser.save_pretrained(staging)
@@ -429,7 +626,12 @@ class SVTRv2Trainer(Trainer):
         return str(self._staging or super()._get_output_dir(trial))
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
-        """Writes the checkpoint aside and renames it when it is complete, so that a kill leaves no half of one."""
+        """Writes the checkpoint aside and renames it when it is complete, so that a kill leaves no half of one.
+
+        Raises:
+            DivergedError: the weights are NaN or infinite.
+        """
+        self._stop_if_diverged()
         run = Path(super()._get_output_dir(trial))
         name = f"checkpoint-{self.state.global_step}"
         self._staging = run / ".saving"
@@ -452,11 +654,13 @@ class SVTRv2Trainer(Trainer):
             shutil.rmtree(run / ".saving")
             rotate_checkpoints(str(run), save_total_limit=self.args.save_total_limit, use_mtime=True)
         self.accelerator.wait_for_everyone()
+        self._saved_step = self.state.global_step
 
     def _data_states(self) -> dict[str, Any]:
         assert self._stream is not None
         counts = [[number, name, count] for (number, name), count in self.counts.items()]
-        own = {"taken": self._stream.position.taken, "formed": self._stream.position.formed, "counts": counts}
+        position = self._stream.position
+        own = {"taken": position.taken, "workers": position.workers, "counts": counts}
         ranks = gather_object([own]) if self.args.world_size > 1 else [own]
         settings = {**self._settings(), "seed": self.train_dataset.seed - self.seed_shift}
         return {
@@ -498,20 +702,18 @@ class SVTRv2Trainer(Trainer):
 
     def _restore(self, checkpoint: Path) -> TrainerState:
         """Sets data and averaged weights to where the checkpoint left them; the parent restores the rest."""
-        path = checkpoint / DATA_STATE
-        if not path.is_file():
-            raise ValueError(f"There is no {path}: {checkpoint} is no checkpoint of this trainer.")
-        if not (checkpoint / "optimizer.pt").is_file():
-            raise ValueError(f"{checkpoint} has no optimizer.pt, without which training cannot go on as it was.")
-        states = json.loads(path.read_text())
-        state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+        if not checkpoint.is_dir():
+            raise ValueError(f"There is no checkpoint {checkpoint} to resume from.")
+        states, state = read_states(checkpoint)
         now, before = json.loads(json.dumps(self._settings())), states["settings"]
         self._check_model(checkpoint, before)
         # older checkpoints hold fewer settings
         differing = [name for name in now if name in before and now[name] != before[name]]
         if not differing:
             own = states["ranks"][self.args.process_index]
-            self.train_dataset.start = Position(own["taken"], own["formed"])
+            # older checkpoints hold only how many batches each worker has formed
+            workers = own.get("workers") or [(formed,) for formed in own["formed"]]
+            self.train_dataset.start = Position(own["taken"], [Progress(*worker) for worker in workers])
             self._shift_seed(states["seed_shift"])
             self._add_counts(own["counts"])
         elif self.args.resume_inexactly:
@@ -533,9 +735,27 @@ class SVTRv2Trainer(Trainer):
             self._begin_evaluations_anew(state, "other sets, another metric or another protocol decide now")
         elif not (Path(self.args.output_dir) / "model.safetensors").is_file():
             self._begin_evaluations_anew(state, f"{self.args.output_dir} does not hold it")
-        if self.averaged is not None and (checkpoint / AVERAGED_WEIGHTS).is_file():
-            self.averaged.load_state_dict(safetensors.torch.load_file(checkpoint / AVERAGED_WEIGHTS))
+        files = ["optimizer.pt", "scheduler.pt"]
+        if self.args.world_size == before.get("processes"):
+            files.append(self._random_file)
+        if self.args.fp16 and before.get("fp16"):
+            files.append("scaler.pt")
+        check_optimizer_files(checkpoint, files)
+        if self.averaged is not None and before.get("ema_decay") is not None:
+            averaged = read_averaged_weights(checkpoint)
+            with reading(checkpoint / AVERAGED_WEIGHTS):
+                self.averaged.load_state_dict(averaged)
         return state
+
+    @property
+    def _random_file(self) -> str:
+        return "rng_state.pth" if self.args.world_size == 1 else f"rng_state_{self.args.process_index}.pth"
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        if checkpoint is None:
+            return
+        with reading(Path(checkpoint) / self._random_file):
+            super()._load_rng_state(checkpoint)
 
     def _begin_evaluations_anew(self, state: TrainerState, why: str) -> None:
         if state.best_metric is not None and self.is_world_process_zero():
@@ -552,8 +772,7 @@ class SVTRv2Trainer(Trainer):
         Raises:
             ValueError: model, charset or frozen stages were others.
         """
-        with safetensors.safe_open(checkpoint / "model.safetensors", "pt") as file:
-            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118  no dict
+        shapes = check_weights(checkpoint)
         if shapes != {name: tuple(tensor.shape) for name, tensor in self.model.state_dict().items()}:
             difference = "another model, or another number of characters"
         elif before.get("charset") != self._settings()["charset"]:
