@@ -234,7 +234,7 @@ def test_resuming_reads_only_the_images_that_wait_for_a_batch(tmp_path):
 
     whole = list(itertools.islice(stream(), 62))
     last = whole[49]
-    assert last["read"] > 180
+    assert last["read"] > 160
     fetched.clear()
     again = stream()
     again.start = Position(50, [Progress(last["formed"], last["read"], last["waiting"].tolist())])
@@ -242,7 +242,7 @@ def test_resuming_reads_only_the_images_that_wait_for_a_batch(tmp_path):
         assert torch.equal(expected["pixels"], batch["pixels"])
         assert torch.equal(expected["labels"], batch["labels"])
         assert expected["counts"] == batch["counts"]
-    assert len(fetched) < 12 * 4 + 3 * 64, "the waiting ones, the batches, and what is fetched ahead from each source"
+    assert len(fetched) < 100, "those that wait, and what is fetched ahead for the next batches"
 
 
 def test_ranks_share_the_samples():

@@ -16,7 +16,8 @@ from test_training import arguments, trainer_on
 from torch.utils.data import IterableDataset, get_worker_info
 from transformers import TrainerCallback
 
-from svtrv2_hf import SVTRv2ForCTC
+from svtrv2_hf import SVTRv2Config, SVTRv2ForCTC
+from svtrv2_hf.data.file_source import FileSource
 from svtrv2_hf.data.labels import LabelEncoder, RejectedSampleError, Rejection
 from svtrv2_hf.data.loader import Loader, plain_worker_errors
 from svtrv2_hf.data.sources import open_source
@@ -165,17 +166,16 @@ def losses(trainer):
 
 
 def fail_in_the_data(trainer):
-    """When the stream is read the twenty-first time for the third step's batches."""
-    source = trainer.train_dataset.sources[0]
-    fetch, read = source.fetch, []
+    """At the first batch of the fourth step."""
+    make, calls = trainer.train_dataset._batch, []
 
-    def failing(indices):
-        read.extend(indices)
-        if len(read) > 64:
+    def failing(*args):
+        calls.append(1)
+        if len(calls) == 7:
             raise OSError("the disk is gone")
-        return fetch(indices)
+        return make(*args)
 
-    source.fetch = failing
+    trainer.train_dataset._batch = failing
 
 
 def fail_in_a_forward_pass(trainer):
@@ -207,22 +207,39 @@ WAYS = {
 }
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_whatever_ends_a_run_leaves_a_checkpoint(config, folder, held, tmp_path, way):
-    """Training goes on from it as if nothing had happened."""
-    options = {
-        "max_steps": 7, "gradient_accumulation_steps": 2, "ema_decay": 0.5, "logging_steps": 1, "eval_strategy": "steps",
-        "eval_steps": 3, "save_strategy": "steps", "save_steps": 3 if way == "save" else 100,
-    }  # fmt: skip
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory):
+    """A run that nothing ends, and what makes trainers of the same run elsewhere."""
+    root = tmp_path_factory.mktemp("whole")
+    data = make_folder(root / "data", [f"{number:03}" for number in range(40)] + [f"{n:07}" for n in range(24)])
+    held = make_folder(root / "held", [f"{number:03}" for number in range(10)])
     torch.manual_seed(0)
-    initial = SVTRv2ForCTC(config)
+    initial = SVTRv2ForCTC(small_config())
 
-    def new(place):
-        return trainer_on(folder, copy.deepcopy(initial), arguments(place, **options), held, augment=True)
+    def new(place, save_steps=100):
+        args = arguments(
+            place, max_steps=7, gradient_accumulation_steps=2, ema_decay=0.5, logging_steps=1, eval_strategy="steps",
+            eval_steps=3, save_strategy="steps", save_steps=save_steps,
+        )  # fmt: skip
+        return trainer_on(data, copy.deepcopy(initial), args, held, augment=True)
 
-    whole = new(tmp_path / "whole")
+    whole = new(root)
     whole.train()
-    failing = new(tmp_path)
+    return whole, new
+
+
+def small_config():
+    return SVTRv2Config(
+        vocab_size=len(CHARSET) + 1, hidden_sizes=[16, 32, 32], depths=[1, 1, 1], num_attention_heads=[2, 2, 2],
+        num_convolution_blocks=[1, 0, 0],
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_whatever_ends_a_run_leaves_a_checkpoint(whole_run, tmp_path, way):
+    """Training goes on from it as if nothing had happened."""
+    whole, new = whole_run
+    failing = new(tmp_path, save_steps=3 if way == "save" else 100)
     fail, error = WAYS[way]
     fail(failing)
     with pytest.raises(error) as caught:
@@ -326,17 +343,11 @@ def saved_by_torch(value):
 @pytest.fixture(scope="module")
 def run_to_damage(tmp_path_factory):
     """A run with two checkpoints, and what makes a trainer that resumes it."""
-    from svtrv2_hf import SVTRv2Config
-
     root = tmp_path_factory.mktemp("damaged")
     data = make_folder(root / "data", [f"{number:03}" for number in range(20)])
-    config = SVTRv2Config(
-        vocab_size=len(CHARSET) + 1, hidden_sizes=[16, 32, 32], depths=[1, 1, 1], num_attention_heads=[2, 2, 2],
-        num_convolution_blocks=[1, 0, 0],
-    )  # fmt: skip
 
     def new():
-        return trainer_on(data, SVTRv2ForCTC(config), arguments(root, ema_decay=0.9, **SAVING))
+        return trainer_on(data, SVTRv2ForCTC(small_config()), arguments(root, ema_decay=0.9, **SAVING))
 
     new().train()
     return root / "out", new
@@ -536,7 +547,6 @@ def test_the_command_says_what_was_skipped_and_what_is_saved(tmp_path, folder, h
     main(words)
     assert "samples read, 0 were skipped." in capsys.readouterr().err
     fetched = []
-    from svtrv2_hf.data.file_source import FileSource
 
     fetch = FileSource.fetch
 

@@ -82,9 +82,10 @@ def read_states(checkpoint: Path) -> tuple[dict[str, Any], TrainerState]:
                 raise TypeError("ranks")
     path = checkpoint / "trainer_state.json"
     with reading(path):
-        state = TrainerState.load_from_json(str(path))
-        if not (isinstance(state.global_step, int) and isinstance(state.log_history, list)):
+        written = json.loads(path.read_text(encoding="utf-8"))
+        if not (isinstance(written["global_step"], int) and isinstance(written["log_history"], list)):
             raise TypeError("global_step")
+        state = TrainerState.load_from_json(str(path))
     return states, state
 
 

@@ -2,7 +2,6 @@
 """transformers' Trainer, taught SVTRv2's batches, loss, schedule, evaluation and checkpoints."""
 
 import json
-import math
 import shutil
 import time
 import warnings
@@ -22,7 +21,7 @@ from accelerate.utils import gather_object
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
-from transformers import Trainer, TrainerControl, TrainerState
+from transformers import TrainerState
 from transformers.trainer_utils import TrainOutput, get_last_checkpoint, rotate_checkpoints
 
 from ..data.buckets import EvaluationBatches, Position, Progress, TrainingBatches
@@ -30,7 +29,7 @@ from ..data.loader import plain_worker_errors
 from ..evaluation.evaluator import evaluate
 from ..evaluation.metrics import Protocol, Score
 from ..modeling_svtrv2 import SVTRv2Downsample, SVTRv2Embeddings, SVTRv2ForCTC
-from .callbacks import EvaluateFirst, LearningCurve, StepBoundaries, StopInTime
+from .callbacks import EvaluateFirst, LearningCurve
 from .checkpoint_files import (
     AVERAGED_WEIGHTS,
     DATA_STATE,
@@ -40,9 +39,8 @@ from .checkpoint_files import (
     read_states,
     reading,
 )
-from .divergence import DivergedError, non_finite
 from .loader import TrainingStream, make_loader, to_model_inputs
-from .snapshot import Snapshot, random_states, set_buffers, set_random_states
+from .recovery import RecoveringTrainer
 
 
 COMPILED_SIZES = 64  # in training and in evaluation, single images by themselves
@@ -50,13 +48,13 @@ KINDS = ("word_accuracy", "one_minus_ned", "loss")  # of figures, of each set an
 PEAKS = ("initial_lr", "max_lr", "min_lr", "weight_decay")  # what a group of the optimiser is told at the beginning
 
 
-class SVTRv2Trainer(Trainer):
+class SVTRv2Trainer(RecoveringTrainer):
     """Trains [`SVTRv2ForCTC`] on [`TrainingBatches`], on any number of ranks.
 
     What differs from its parent: batches come ready made and of several sizes, and ranks draw them on their own; the loss is
     a mean over all samples of a step, over ranks and accumulated batches alike; weight decay and schedule are the paper's;
     evaluation adds up counts; what was read and rejected is logged as `data/...`; a checkpoint appears under its name only
-    when it is complete, and resuming from it is exact.
+    when it is complete, and resuming from it is exact; errors leave a checkpoint, as [`RecoveringTrainer`] does.
 
     Args:
         eval_dataset (`dict[str, EvaluationBatches]`, *optional*): the sets to evaluate on, by name.
@@ -71,7 +69,6 @@ class SVTRv2Trainer(Trainer):
 
     optimizer: torch.optim.Optimizer | None
     lr_scheduler: LRScheduler | None
-    control: TrainerControl
     model: SVTRv2ForCTC
     train_dataset: TrainingBatches
     eval_dataset: Mapping[str, EvaluationBatches] | None
@@ -87,30 +84,14 @@ class SVTRv2Trainer(Trainer):
         self.protocol = protocol
         self.freeze_stages = freeze_stages
         self.frozen = self._freeze(freeze_stages)
-        self.averaged: AveragedModel | None = None
-        self.counts: Counter[tuple[int, str]] = Counter()
-        self.stop_in_time = StopInTime(self.args.max_hours)
-        self.add_callback(self.stop_in_time)
-        # before all others, so that an error in one of them comes after a complete step
-        self.callback_handler.callbacks.insert(0, StepBoundaries(self._begin_update, self._end_step))
         self.add_callback(EvaluateFirst(self._make_up_for_evaluation))
         self.add_callback(LearningCurve)
         self.seed_shift = 0  # by which the order of the data was changed on going on inexactly
-        self._stream: TrainingStream | None = None
         self._last_log = self._started = time.perf_counter()
         self._seconds_before = 0.0  # of the parts of this run that came before
         self._epoch: float | None = None  # passes over the data so far, where their number is known
         self._evaluations_from = 0  # in the log; those before are of other sets, or their best model is not at hand
         self._staging: Path | None = None
-        self._snapshot: Snapshot | None = None  # of the last complete step; `None` while the weights are being updated
-        self._saved_step = 0  # of the last checkpoint
-        self._evaluating = False  # during training, until the best model is chosen
-        self._together = False  # all processes have agreed that one of them has failed
-        self._overflows = torch.zeros(
-            (), device=self.args.device
-        )  # losses in float16 that were not finite since the last log
-        # It would log 0 for a loss that is not finite, and waits for the GPU at each step.
-        self.args.logging_nan_inf_filter = False
         # The loss divides by the number of samples that `_get_num_items_in_batch` gives.
         self.model_accepts_loss_kwargs = True
 
@@ -136,7 +117,7 @@ class SVTRv2Trainer(Trainer):
         self.counts.clear()
         self._started, self._seconds_before = time.perf_counter(), 0.0
         self.train_dataset.start = Position()
-        self._snapshot, self._saved_step, self._evaluating, self._together = None, 0, False, False
+        self._forget_failures()
         self._evaluations_from, self._epoch = 0, None
         self.stop_in_time.evaluation_due = False
         self._shift_seed(0)
@@ -171,93 +152,6 @@ class SVTRv2Trainer(Trainer):
             if self._stream is not None:
                 self._stream.close()
             self.stop_in_time.let_signals_be()
-
-    def _begin_update(self) -> None:
-        self._snapshot = None
-
-    def _end_step(self) -> None:
-        if self.averaged is not None:
-            self.averaged.update_parameters(self.model)
-        assert self._stream is not None
-        self._snapshot = Snapshot(
-            self._stream.position,
-            self.counts.copy(),
-            random_states(self.args.device),
-            [buffer.clone() for buffer in self.model.buffers()],
-            (self.state.best_metric, self.state.best_global_step),
-        )
-
-    def _save_after(self, error: BaseException) -> None:
-        """Saves the last complete step if it is not saved, and notes on the error where it is, or why it is not."""
-        step = self.state.global_step
-        second_interrupt = isinstance(error, KeyboardInterrupt) and self.stop_in_time.interrupted
-        if step <= self._saved_step or isinstance(error, DivergedError) or second_interrupt:
-            return
-        last = f"The last checkpoint is of step {self._saved_step}." if self._saved_step else "None was saved before."
-        if self._snapshot is None or self._stream is None:
-            error.add_note(
-                f"Step {step} cannot be saved, because the error came while the weights were updated. {last}"
-            )
-            return
-        if self.args.world_size > 1 and not self._together:
-            error.add_note(f"Step {step} cannot be saved, because one of several processes failed alone. {last}")
-            return
-        if self.control.should_evaluate or self._evaluating:  # resuming makes up for it
-            self.stop_in_time.evaluation_due = True
-            self.state.best_metric, self.state.best_global_step = self._snapshot.best
-            while self.state.log_history and "eval_loss" in self.state.log_history[-1]:
-                if self.state.log_history[-1]["step"] != step:
-                    break
-                self.state.log_history.pop()
-        self._stream.position = self._snapshot.position
-        self.counts.clear()
-        self.counts.update(self._snapshot.counts)
-        set_random_states(self._snapshot.random, self.args.device)
-        set_buffers(self.model, self._snapshot.buffers)
-        try:
-            shutil.rmtree(Path(self.args.output_dir) / ".saving", ignore_errors=True)  # of a checkpoint that failed
-            self._save_checkpoint(self.model_wrapped, None)
-        except Exception as another:
-            error.add_note(f"Step {step} cannot be saved: {another}. {last}")
-        else:
-            error.add_note(
-                f"Saved {self.args.output_dir}/checkpoint-{step}: the same command with --resume_from_checkpoint True goes on from "
-                "there."
-            )
-
-    def _fail_together(self, error: Exception | None, failed: bool) -> None:
-        """Raises the error of this process or, where another one has `failed`, that this is so. All processes do it together."""
-        if failed:
-            self._together = True
-            raise error or ChildProcessError("Training stops because another process failed; its message says why.")
-
-    def _stop_if_diverged(self, loss: torch.Tensor | None = None) -> None:
-        """All processes call this together, before anything is logged, evaluated or saved.
-
-        Args:
-            loss: the sum of the losses since the last log.
-
-        Raises:
-            DivergedError: on every process, if the loss or the weights of any of them are NaN or infinite.
-        """
-        weights = self.model.state_dict()
-        names = non_finite(weights) or ([] if self.averaged is None else non_finite(self.averaged.state_dict()))
-        if names:
-            what = f"{len(names)} of {len(weights)} tensors of weights hold NaN or infinity"
-        else:
-            what = "the loss is not a finite number"
-        failed = bool(names) or (loss is not None and not bool(loss.isfinite()))
-        if not self.stop_in_time.on_any_process(failed):
-            return
-        kept = []
-        if self._saved_step and (last := get_last_checkpoint(self.args.output_dir)):
-            kept.append(f"The last checkpoint is {last}.")
-        if self.state.best_global_step:
-            kept.append(f"The best model, of step {self.state.best_global_step}, is in {self.args.output_dir}.")
-        raise DivergedError(
-            f"Training has diverged by step {self.state.global_step}: {what}. No checkpoint of that is saved. "
-            f"{' '.join(kept) or 'None was saved before.'} Lower --learning_rate, or limit the gradients (--max_grad_norm 1)."
-        )
 
     def _check_metric(self) -> None:
         metric = self.args.metric_for_best_model
@@ -301,30 +195,6 @@ class SVTRv2Trainer(Trainer):
         failures, number = self.stop_in_time.sum_over_processes(failure is not None, own)
         self._fail_together(failure, failures > 0)
         return batches, torch.tensor(int(number), device=device)
-
-    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        loss = super().training_step(*args, **kwargs)
-        if self.accelerator.scaler is not None:
-            # In float16 a batch may overflow now and then. The scaler skips such a step; its loss is not counted.
-            self._overflows += ~loss.isfinite()
-            loss = loss.where(loss.isfinite(), 0.0)
-        return loss
-
-    def _maybe_log_save_evaluate(self, tr_loss: torch.Tensor, *args: Any, **kwargs: Any) -> None:
-        control = self.control
-        if control.should_log or control.should_evaluate or control.should_save or control.should_training_stop:
-            self._count_overflows(tr_loss)
-            self._stop_if_diverged(tr_loss)
-        super()._maybe_log_save_evaluate(tr_loss, *args, **kwargs)
-
-    def _count_overflows(self, losses: torch.Tensor) -> None:
-        """Makes the sum of losses in float16 what it would be with the mean in place of those that were not finite."""
-        overflows = float(self._overflows)
-        if overflows and self.control.should_log:
-            steps = self.state.global_step - self._globalstep_last_logged
-            batches = steps * self.args.gradient_accumulation_steps
-            losses *= batches / (batches - overflows) if overflows < batches else math.nan
-            self._overflows.zero_()
 
     def compute_loss(
         self,
