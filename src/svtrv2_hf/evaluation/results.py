@@ -37,7 +37,7 @@ class SetResult:
         empty: labels without a character.
         cut: labels of which the protocol leaves out letters or digits, or everything.
         outside_charset: labels with characters, of those that the protocol compares, that the model cannot read.
-        uncompared_outside_charset: other labels with characters that the model cannot read, which the protocol ignores; not spaces.
+        uncompared_outside_charset: other labels with characters that the model cannot read, which the protocol leaves out; but for spaces.
         unreadable: names of the images that could not be read. They are in `score` as errors, and have no aspect ratio.
     """
 
@@ -78,7 +78,7 @@ class SetResult:
         self.cut += not normalized or any(c.isalnum() and not normalize_text(c, self.protocol) for c in label)
         if not self._known.issuperset(normalized):
             self.outside_charset += 1
-        elif not self._charset.issuperset("".join(label.split())):
+        elif any(not normalize_text(character, self.protocol) for character in {*label} - self._charset - {" "}):
             self.uncompared_outside_charset += 1
         return bool(one.correct)
 
