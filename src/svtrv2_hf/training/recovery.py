@@ -41,7 +41,7 @@ def random_states(device: torch.device) -> list[torch.Tensor]:
     """States of torch's random number generators: the CPU's, and the device's if it is another."""
     states = [torch.get_rng_state()]
     if device.type != "cpu":
-        states.append(torch.get_device_module(device).get_rng_state(device))
+        states.append(torch.get_device_module(device).get_rng_state())
     return states
 
 
@@ -49,7 +49,7 @@ def set_random_states(states: list[torch.Tensor], device: torch.device) -> None:
     """Sets what [`random_states`] returned."""
     torch.set_rng_state(states[0])
     if device.type != "cpu":
-        torch.get_device_module(device).set_rng_state(states[1], device)
+        torch.get_device_module(device).set_rng_state(states[1])
 
 
 @torch.no_grad()
