@@ -5,7 +5,7 @@ import pickle
 import re
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from multiprocessing.pool import ExceptionWithTraceback
+from multiprocessing.pool import ExceptionWithTraceback  # type: ignore[attr-defined]
 from typing import Any
 
 from torch.utils.data import DataLoader, IterableDataset
