@@ -29,10 +29,9 @@ def test_torch_compile_makes_a_graph_for_each_image_size(config):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("guidance", [False, True])
-def test_a_compiled_model_computes_the_same_at_every_size(config, guidance):
+def test_a_compiled_model_computes_the_same_at_every_size(config):
     """Training and reading, images of one size and of several in a batch, with the compiler that users get."""
-    config.depths, config.drop_path_rate, config.use_guidance = [1, 1, 1], 0.0, guidance
+    config.depths, config.drop_path_rate, config.use_guidance = [1, 1, 1], 0.0, True
     config.num_convolution_blocks = [1, 0, 0]
     model = SVTRv2ForCTC(config).train()
     compiled = torch.compile(model)
