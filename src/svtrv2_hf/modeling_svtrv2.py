@@ -239,6 +239,10 @@ class SVTRv2Embeddings(nn.Module):
         )
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        if torch.compiler.is_dynamo_compiling():
+            # As dictionary keys, height and width become constants of the graph: one graph for each image size, whatever the
+            # batch size. Inductor cannot compile a single graph for all sizes on CPUs (as of torch 2.13).
+            dict.fromkeys(pixel_values.shape[-2:])
         dtype = next(self.parameters()).dtype
         return self.layers(pixel_values.to(dtype, memory_format=torch.channels_last))
 
