@@ -13,7 +13,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from svtrv2_hf import SVTRv2ForCTC, SVTRv2Processor, default_checkpoint
+from svtrv2_hf.checkpoint import default_checkpoint, load_model_and_processor
+from svtrv2_hf.weight_files import check_values
 
 
 LARGEST = 12e6  # bytes of all files
@@ -31,8 +32,8 @@ def ship(checkpoint: str, folder: Path) -> None:
     Raises:
         ValueError: the checkpoint is too large for the package.
     """
-    model = SVTRv2ForCTC.from_pretrained(checkpoint, use_guidance=False).half()
-    processor = SVTRv2Processor.from_pretrained(checkpoint)
+    model, processor = load_model_and_processor(checkpoint, use_guidance=False)
+    check_values(model.half().state_dict(), f"The weights in {checkpoint} in float16")
     with tempfile.TemporaryDirectory() as temporary:
         staging = Path(temporary)
         model.save_pretrained(staging)

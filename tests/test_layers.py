@@ -25,7 +25,7 @@ LAYERS = [
         "pipeline_svtrv2",
         "processing_svtrv2",
     ],
-    ["charsets", "checkpoint", "conversion", "redaction", "reporting"],
+    ["charsets", "checkpoint", "conversion", "redaction", "reporting", "weight_files"],
     ["data", "synthetic"],
     ["evaluation"],
     ["training"],

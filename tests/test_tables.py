@@ -223,4 +223,6 @@ def test_notes_report_unusual_labels():
     assert line["notes"].startswith("odd: 2 labels have no character that the protocol compares; 1 of them")
     unknown = one_set([("caf\u00e9", "cafe")], "chinese")
     assert "cafes: 1 label has characters outside the charset of the model" in markdown(results({"cafes": unknown}))
+    ignored = one_set([("caf\u00e9", "cafe")], "english")
+    assert "outside the charset of the model that the protocol ignores." in markdown(results({"cafes": ignored}))
     assert "- something is wrong" in markdown(results({"bad": {**unknown, "warnings": ["something is wrong"]}}))

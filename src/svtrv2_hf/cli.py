@@ -6,6 +6,7 @@ import glob
 import io
 import json
 import os
+import pickle
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -19,10 +20,11 @@ from tqdm import tqdm
 from transformers.utils import logging
 
 from .charsets import ENGLISH_94, read_charset
-from .checkpoint import checkpoint_folder
+from .checkpoint import load_model_and_processor
 from .configuration_svtrv2 import PRESETS
 from .conversion import convert, local_file
 from .redaction import redact
+from .weight_files import check_values
 
 
 _NO_PICTURES = {".bufr", ".grib", ".h5", ".hdf", ".mpg", ".mpeg"}
@@ -61,9 +63,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `| head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain on its way out
         return 1
-    except (ValueError, OSError) as error:
-        print(f"svtrv2: {redact(str(error))}", file=sys.stderr)
+    except Exception as error:
+        if os.environ.get("SVTRV2_TRACEBACK"):
+            raise
+        print(f"svtrv2: {redact(_message(error))}", file=sys.stderr)
         return 1
+
+
+def _message(error: Exception) -> str:
+    """This package's own errors as they are; of others the type and one line, and how to see where they come from."""
+    text = str(error).strip()
+    if isinstance(error, (ValueError, OSError)) and text and "Traceback" not in text:
+        return text
+    if isinstance(error, pickle.UnpicklingError):  # whose text advises to run the code in the file
+        text = "a file holds Python objects that could run code, or is damaged"
+    line = text.splitlines()[-1].strip() if "Traceback" in text else " ".join(text.split())
+    return f"{type(error).__name__}: {line[:500]} (SVTRV2_TRACEBACK=1 in the environment shows where it comes from)"
 
 
 @contextmanager
@@ -252,8 +267,6 @@ def _benchmark(arguments: argparse.Namespace) -> int:
     from .evaluation.provenance import check_output
     from .evaluation.speed import benchmark, fresh, image_files
     from .evaluation.speed_report import render
-    from .modeling_svtrv2 import SVTRv2ForCTC
-    from .processing_svtrv2 import SVTRv2Processor
 
     _check_device(arguments.device)
     if arguments.output:
@@ -264,9 +277,9 @@ def _benchmark(arguments: argparse.Namespace) -> int:
     if arguments.size:
         model, processor = fresh(arguments.size)
     else:
-        folder = checkpoint_folder(arguments.model)
-        model, processor = SVTRv2ForCTC.from_pretrained(folder), SVTRv2Processor.from_pretrained(folder)
+        model, processor = load_model_and_processor(arguments.model)
     model = model.eval().to(arguments.device, getattr(torch, arguments.dtype))
+    check_values(model.state_dict(), f"The weights in {arguments.dtype}")
     with tempfile.TemporaryDirectory() as folder:
         files = image_files(arguments.images, Path(folder), arguments.limit) if arguments.images else []
         results = benchmark(
@@ -581,9 +594,10 @@ def _read(arguments: argparse.Namespace) -> int:
     logging.disable_progress_bar()
     from transformers import pipeline
 
-    read = pipeline("text-recognition", model=checkpoint_folder(arguments.model), batch_size=arguments.batch_size)
+    model, processor = load_model_and_processor(arguments.model)
+    read = pipeline("text-recognition", model=model, processor=processor, batch_size=arguments.batch_size)
     failures = 0
-    ascii_only = sys.stdout.encoding.lower().replace("-", "") != "utf8"
+    ascii_only = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
     results = read(
         (file for file in files),
         on_error="return",

@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 from transformers import pipeline
 
-from ..checkpoint import checkpoint_folder
+from ..checkpoint import load_model_and_processor
 from ..image_processing_svtrv2 import UnreadableImageError, load_rgb
 
 
@@ -51,10 +51,11 @@ class Reader:
             name: to show.
 
         Raises:
-            OSError: there is no such model.
+            OSError, ValueError: The model is not found, or its files are damaged.
         """
         self.name = name
-        self._pipeline = pipeline("text-recognition", checkpoint_folder(model))
+        loaded, processor = load_model_and_processor(model)
+        self._pipeline = pipeline("text-recognition", model=loaded, processor=processor)
 
     def read(self, image: Image.Image) -> Reading:
         """Reads an RGB image; any number of threads may do so at the same time."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from huggingface_hub import snapshot_download
 
+from ..checkpoint import load_model_and_processor
 from ..hub.check import CODE, PUBLISHED_FILES, published, secrets_in
 
 
@@ -62,6 +63,8 @@ def export_space(models: Sequence[str], folder: str | Path) -> None:
     target = Path(folder)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ValueError(f"{folder} is not an empty folder: name another one, or remove it.")
+    for model in models:
+        load_model_and_processor(model)  # what does not load here would not load there
     found = {model: _files_of(model) for model in models if model != "default"}
     target.mkdir(parents=True, exist_ok=True)
     places = {"default": "default"}

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any, TextIO, cast
 
 import torch
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 from transformers.utils import logging
 
 from ..charsets import charset_of
-from ..checkpoint import checkpoint_folder
+from ..checkpoint import checkpoint_folder, load_model_and_processor
 from ..data.buckets import EvaluationBatches
+from ..data.loader import Loader, plain_worker_errors
 from ..data.sources import Source, open_source, short_name, split_spec
 from ..modeling_svtrv2 import SVTRv2ForCTC
 from ..processing_svtrv2 import SVTRv2Processor
@@ -79,8 +79,8 @@ def run(
     logging.disable_progress_bar()
     folder = checkpoint_folder(model)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    recogniser = SVTRv2ForCTC.from_pretrained(folder, use_guidance=False).to(device).eval()
-    processor = SVTRv2Processor.from_pretrained(folder)
+    recogniser, processor = load_model_and_processor(model, use_guidance=False)
+    recogniser = recogniser.to(device).eval()
     found = Errors()
     results: dict[str, Any] = {
         "model": model,
@@ -229,18 +229,19 @@ def evaluate_set(
     usual_ratio = (benchmark.max_ratio if benchmark else None) or processor.image_processor.max_ratio
     image_processor = copy.copy(processor.image_processor)
     image_processor.max_ratio = max_ratio or usual_ratio
-    batches = DataLoader(EvaluationBatches(source, image_processor, batch_size), batch_size=None, num_workers=workers)
+    batches = Loader(EvaluationBatches(source, image_processor, batch_size), num_workers=workers)
     result = SetResult(protocol, charset, benchmark.max_label_length if benchmark and protocol == usual else None)
     predictions = cast(
         Iterable[Prediction],
         tqdm(read(model, processor, batches), name, source.num_samples, unit=" images", disable=None),
     )
-    for prediction in predictions:
-        correct = result.add(prediction)
-        if errors is not None:
-            errors.add(name, prediction, protocol)
-        if log is not None:
-            log.write(json.dumps(_line(name, prediction, correct), ensure_ascii=False) + "\n")
+    with plain_worker_errors():
+        for prediction in predictions:
+            correct = result.add(prediction)
+            if errors is not None:
+                errors.add(name, prediction, protocol)
+            if log is not None:
+                log.write(json.dumps(_line(name, prediction, correct), ensure_ascii=False) + "\n")
     unlike_published = []
     if benchmark and protocol != usual:
         unlike_published.append(f"compared by the {protocol} protocol, not the {usual} one")

@@ -38,6 +38,8 @@ class SetResult:
         empty: number of labels without characters.
         cut: number of labels from which the protocol removes letters, digits, or everything.
         outside_charset: number of labels with compared characters that are not in the charset.
+        uncompared_outside_charset: number of other labels with characters outside the charset, spaces excepted, which the
+            protocol ignores.
         unreadable: names of unreadable images. They count as errors in `score` and have no aspect ratio.
     """
 
@@ -52,7 +54,9 @@ class SetResult:
         self.empty = 0
         self.cut = 0
         self.outside_charset = 0
+        self.uncompared_outside_charset = 0
         self.unreadable: list[str] = []
+        self._charset = set(charset)
         self._known = set(normalize_text("".join(charset), protocol))
 
     def add(self, prediction: Prediction) -> bool:
@@ -74,7 +78,10 @@ class SetResult:
             self.as_published += one
         self.empty += not label.strip()
         self.cut += not normalized or any(c.isalnum() and not normalize_text(c, self.protocol) for c in label)
-        self.outside_charset += not self._known.issuperset(normalized)
+        if not self._known.issuperset(normalized):
+            self.outside_charset += 1
+        elif any(not normalize_text(character, self.protocol) for character in {*label} - self._charset - {" "}):
+            self.uncompared_outside_charset += 1
         return bool(one.correct)
 
     def to_dict(self) -> dict[str, Any]:
@@ -101,6 +108,8 @@ class SetResult:
             result["cut_labels"] = self.cut
         if self.outside_charset:
             result["outside_charset"] = self.outside_charset
+        if self.uncompared_outside_charset:
+            result["uncompared_outside_charset"] = self.uncompared_outside_charset
         if self.unreadable:
             result["unreadable"] = self.unreadable
         return result

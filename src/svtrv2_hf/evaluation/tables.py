@@ -195,6 +195,11 @@ def _notes(name: str, one: Mapping[str, Any]) -> Iterator[str]:
         )
     if outside := one.get("outside_charset"):
         yield f"{name}: {plural(outside, 'label')} {'has' if outside == 1 else 'have'} characters outside the charset of the model."
+    if outside := one.get("uncompared_outside_charset"):
+        yield (
+            f"{name}: {plural(outside, 'label')} {'has' if outside == 1 else 'have'} characters outside the charset of the model "
+            "that the protocol ignores."
+        )
     yield from one.get("warnings", [])
 
 

@@ -11,11 +11,11 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from jinja2 import Environment, meta
 
 from ..charsets import charset_of
+from ..checkpoint import load_config, load_processor
 from ..configuration_svtrv2 import SVTRv2Config
 from ..evaluation.metrics import rounded
 from ..evaluation.tables import markdown
 from ..modeling_svtrv2 import SVTRv2ForCTC
-from ..processing_svtrv2 import SVTRv2Processor
 from ..redaction import redact, redact_values
 
 
@@ -119,14 +119,15 @@ def render_card(
         )
     run = folder / "run.json"
     record = json.loads(run.read_text(encoding="utf-8")) if run.is_file() else None
-    charset = charset_of(SVTRv2Processor.from_pretrained(folder).tokenizer)
+    config, processor = load_config(folder), load_processor(folder)
+    charset = charset_of(processor.tokenizer)
     name = repo.split("/")[1]
     return fill_template(
         TEMPLATE,
         metadata(name, license, language, results),
         name=name,
         repo=repo,
-        size=_size(SVTRv2Config.from_pretrained(folder)),
+        size=_size(config),
         charset=charset,
         shown=("".join(charset) if len(charset) <= 120 else "".join(charset[:100]) + " …").strip(),
         accuracy=markdown(results) if results is not None else None,

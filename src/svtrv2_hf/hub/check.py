@@ -13,11 +13,10 @@ from typing import Any
 
 import yaml
 from PIL import Image, ImageDraw, ImageFont
-from safetensors import SafetensorError, safe_open
 from transformers import pipeline
 
 from ..charsets import charset_of
-from ..processing_svtrv2 import SVTRv2Processor
+from ..checkpoint import load_model_and_processor, load_processor
 from ..redaction import environment_without_secrets, lines_with_secrets, redact_values
 
 
@@ -91,9 +90,10 @@ def check_folder(folder: Path, sample: Path | None = None) -> list[str]:
     faults = [
         f"{name} is missing" for name in _NEEDED if not (folder / name).is_file() and not _in_parts(folder, name)
     ]
-    faults += [f"{path.name} is no sound safetensors file: {error}" for path, error in _broken_weights(folder)]
-    faults += _faults_of_card(folder / "README.md")
     faults += _foreign_code(folder)
+    if not faults:
+        faults += _faults_of_weights(folder)
+    faults += _faults_of_card(folder / "README.md")
     faults += secrets_in(sorted(folder.iterdir()))
     faults += _false_pictures(folder)
     if not faults:
@@ -131,15 +131,12 @@ def _in_parts(folder: Path, name: str) -> bool:
     return name == "model.safetensors" and (folder / "model.safetensors.index.json").is_file()
 
 
-def _broken_weights(folder: Path) -> list[tuple[Path, str]]:
-    broken = []
-    for path in sorted(folder.glob("*.safetensors")):
-        try:
-            with safe_open(path, "pt") as file:
-                file.keys()
-        except (SafetensorError, OSError) as error:
-            broken.append((path, str(error)))
-    return broken
+def _faults_of_weights(folder: Path) -> list[str]:
+    try:
+        load_model_and_processor(folder)
+    except (ValueError, OSError) as error:
+        return [str(error)]
+    return []
 
 
 def _faults_of_card(path: Path) -> list[str]:
@@ -257,7 +254,7 @@ def _faults_in_use(folder: Path, sample: Path | None) -> list[str]:
 
 def _draw_sample(folder: Path, path: Path) -> None:
     """A few characters of the charset in Pillow's own font, which knows the usual Latin ones; others will look like boxes."""
-    charset = charset_of(SVTRv2Processor.from_pretrained(folder).tokenizer)
+    charset = charset_of(load_processor(folder).tokenizer)
     usual = [character for character in charset if character in string.ascii_letters + string.digits]
     text = "".join((usual or charset)[:8])
     font = ImageFont.load_default(28)

@@ -81,7 +81,8 @@ def run(
                 file=sys.stderr,
             )
         if faults := check_folder(staged, None if sample is None else Path(sample)):
-            raise ValueError(f"{folder} is not ready to be published:\n  " + "\n  ".join(faults))
+            listed = "\n  ".join(fault.replace(temporary, folder) for fault in faults)
+            raise ValueError(f"{folder} is not ready to be published:\n  {listed}")
         if behind := left_behind(path):
             print(f"Not published: {', '.join(behind)}.", file=sys.stderr)
         if dry_run:

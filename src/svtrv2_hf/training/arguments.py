@@ -38,6 +38,7 @@ NOT_SUPPORTED = {
     "eval_accumulation_steps": _EVALUATION,
     "batch_eval_metrics": _EVALUATION,
     "include_for_metrics": _EVALUATION,
+    "logging_nan_inf_filter": "training stops where the loss is not a finite number",
 }
 NOT_NEGATIVE = (
     "learning_rate",
@@ -137,6 +138,9 @@ class SVTRv2TrainingArguments(TrainingArguments):
     greater_is_better: bool | None = field(
         default=None, metadata={"help": "Whether more of it is better. Default: yes, but of a loss."}
     )
+    logging_nan_inf_filter: bool = field(
+        default=False, metadata={"help": "Keep: training that diverges stops with an error."}
+    )
     ignore_data_skip: bool = field(default=True, metadata={"help": "Keep: SVTRv2Trainer finds its place by itself."})
     hub_token: str | None = field(
         default=None,
@@ -173,7 +177,7 @@ class SVTRv2TrainingArguments(TrainingArguments):
             # uploaded with it.
             os.environ["HF_TOKEN"] = self.hub_token
             self.hub_token = None
-        for one in fields(TrainingArguments):
+        for one in fields(self):
             if one.name in NOT_SUPPORTED:
                 default = one.default if one.default_factory is MISSING else one.default_factory()
                 if getattr(self, one.name) not in (default, None):

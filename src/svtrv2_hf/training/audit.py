@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..charsets import ENGLISH_94, charset_of, read_charset
-from ..checkpoint import checkpoint_folder
+from ..checkpoint import load_processor
 from ..configuration_svtrv2 import PRESETS
 from ..data.audit import AuditReport, audit_into
 from ..data.audit_chart import plot
@@ -20,7 +20,6 @@ from ..data.file_source import FileSource
 from ..data.labels import LabelEncoder
 from ..data.sources import Source, open_source
 from ..image_processing_svtrv2 import SVTRv2ImageProcessor, UnreadableImageError, load_rgb
-from ..processing_svtrv2 import SVTRv2Processor
 from .arguments import DataAndModelArguments, read_recipe
 from .model import share_widths
 
@@ -128,7 +127,7 @@ def _rules(settings: Mapping[str, Any]) -> tuple[LabelEncoder, SVTRv2ImageProces
     model = settings.get("model")
     saved = None
     if model is not None and model not in PRESETS:
-        saved = SVTRv2Processor.from_pretrained(checkpoint_folder(str(model)))
+        saved = load_processor(str(model))
     if settings.get("charset") is not None:
         characters = read_charset(settings["charset"])
     else:

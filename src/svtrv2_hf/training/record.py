@@ -2,6 +2,7 @@
 """What a run leaves behind to be found again: how it was started, where, what it cost and what came of it."""
 
 import json
+import math
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -57,5 +58,14 @@ class RunRecord(TrainerCallback):
             ],
         }
         staging = Path(args.output_dir) / "run.json.part"
-        staging.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        staging.write_text(json.dumps(_finite(record), indent=1, allow_nan=False) + "\n", encoding="utf-8")
         staging.replace(staging.with_suffix(""))
+
+
+def _finite(value: Any) -> Any:
+    """The same with `None` for NaN and infinity, which JSON cannot hold: the loss of a set whose labels cannot be encoded."""
+    if isinstance(value, dict):
+        return {name: _finite(one) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
