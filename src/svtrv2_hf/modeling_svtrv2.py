@@ -22,6 +22,7 @@ Agrees with Topdu/OpenOCR at ae934e5: `openrec/modeling/encoders/svtrv2_lnconv_t
 """
 
 import math
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -489,5 +490,9 @@ class SVTRv2ForCTC(SVTRv2PreTrainedModel):
             index = torch.tensor(rows, device=pixel_values.device)
             yield index, pixel_values[index, :, :height, :width]
 
+
+if hasattr(os, "register_at_fork"):
+    # OpenMP's threads do not survive a fork: a forked child waits for them forever, unless it computes in one thread.
+    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 __all__ = ["SVTRv2CTCOutput", "SVTRv2ForCTC", "SVTRv2Model", "SVTRv2PreTrainedModel", "ctc_loss"]

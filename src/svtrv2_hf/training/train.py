@@ -196,4 +196,4 @@ def _print_best(trainer: SVTRv2Trainer, names: Sequence[str]) -> None:
 
 def _tell(arguments: SVTRv2TrainingArguments, message: str) -> None:
     if arguments.process_index == 0:
-        print(message, file=sys.stderr)
+        print(printable(message, keep="\n"), file=sys.stderr)
