@@ -45,7 +45,7 @@ PATIENCE = 120  # seconds for a body to arrive
 UNREAD = 8  # answers that wait for the same visitor to fetch them
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """A request that is answered here."""
 
     def __init__(self, status: int, reason: str):
@@ -80,9 +80,9 @@ class Gate:
 
         try:
             if scope["type"] != "http":
-                raise Refused(404, "Not found.")
+                raise RefusedError(404, "Not found.")
             await self._pass(scope, receive, answer)
-        except Refused as error:
+        except RefusedError as error:
             if not started:
                 await JSONResponse({"detail": str(error)}, error.status)(scope, receive, send)
         except Exception as error:  # a request that Gradio stumbles over is not worth a traceback
@@ -96,12 +96,12 @@ class Gate:
             if path.startswith(FILE):
                 self._check_path(path.removeprefix(FILE))
             elif not GET.fullmatch(path):
-                raise Refused(404, "Not found.")
+                raise RefusedError(404, "Not found.")
             await self.app(scope, receive, send)
             return
         kind = POST.get(path.rstrip("/")) if method == "POST" else None
         if kind is None:
-            raise Refused(404, "Not found.")
+            raise RefusedError(404, "Not found.")
         if kind == "upload":
             await self._upload(scope, receive, send)
             return
@@ -121,11 +121,11 @@ class Gate:
         try:
             uploaded_file({"path": path if os.path.isabs(path) else f"/{path}"})  # noqa: PTH117
         except UnreadableImageError as error:
-            raise Refused(403, str(error)) from None
+            raise RefusedError(403, str(error)) from None
 
     async def _upload(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self.uploads >= UPLOADS:
-            raise Refused(503, "Too many files are being sent to this page. Try again in a moment.")
+            raise RefusedError(503, "Too many files are being sent to this page. Try again in a moment.")
         self.uploads += 1
         try:
             await asyncio.to_thread(prune, self.own_files)
@@ -139,7 +139,7 @@ class Gate:
         while more:
             message = await limited()
             if message["type"] != "http.request":
-                raise Refused(400, "The request broke off.")
+                raise RefusedError(400, "The request broke off.")
             body, more = body + message.get("body", b""), message.get("more_body", False)
         return body
 
@@ -149,31 +149,31 @@ class Gate:
             call = json.loads(body)
             [value] = call["data"]
         except (ValueError, TypeError, LookupError, RecursionError):
-            raise Refused(422, 'The request is not JSON of the form {"data": [image]}.') from None
+            raise RefusedError(422, 'The request is not JSON of the form {"data": [image]}.') from None
         checked: dict[str, Any] = {}
         session = call.get("session_hash")
         if session is not None:
             if not isinstance(session, str) or not re.fullmatch(r"[\w-]{1,64}", session):
-                raise Refused(422, "session_hash is not a name.")
+                raise RefusedError(422, "session_hash is not a name.")
             if self.waiting(session) >= UNREAD:
-                raise Refused(429, "Fetch the answers to the requests before.")
+                raise RefusedError(429, "Fetch the answers to the requests before.")
             checked["session_hash"] = session
         takes: str | int = "image"
         if not only_image:
             number = call.get("fn_index")
             if type(number) is not int or number not in self.inputs:
-                raise Refused(422, "fn_index is not a function of this page.")
+                raise RefusedError(422, "fn_index is not a function of this page.")
             takes, checked["fn_index"] = self.inputs[number], number
             if type(call.get("trigger_id")) is int:
                 checked["trigger_id"] = call["trigger_id"]
         if isinstance(takes, int):
             if type(value) is not int or not 0 <= value < takes:
-                raise Refused(422, "The example does not exist.")
+                raise RefusedError(422, "The example does not exist.")
         elif value is not None:
             try:
                 value = {"path": str(uploaded_file(value)), "meta": {"_type": "gradio.FileData"}}
             except UnreadableImageError as error:
-                raise Refused(422, str(error)) from None
+                raise RefusedError(422, str(error)) from None
         return {**checked, "data": [value]}
 
 
@@ -188,11 +188,11 @@ def _limited(receive: Receive, limit: int) -> Receive:
         try:
             message = await asyncio.wait_for(receive(), max(deadline - time.monotonic(), 0.001))
         except TimeoutError:
-            raise Refused(408, "The request took too long to arrive.") from None
+            raise RefusedError(408, "The request took too long to arrive.") from None
         received += len(message.get("body", b""))
         complete = not message.get("more_body", False)
         if received > limit:
-            raise Refused(413, f"The request has more than the {limit} bytes that are taken.")
+            raise RefusedError(413, f"The request has more than the {limit} bytes that are taken.")
         return message
 
     return limited

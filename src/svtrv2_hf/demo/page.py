@@ -103,7 +103,9 @@ def serve(models: Sequence[str], host: str | None = None, port: int | None = Non
     """
     page = build_page(load_readers(models))
     page.queue(max_size=WAITING, api_open=False)
-    takes = {number: "image" if not function.preprocess else len(example_files()) for number, function in page.fns.items()}
+    takes = {
+        number: "image" if not function.preprocess else len(example_files()) for number, function in page.fns.items()
+    }
     waiting = page._queue.pending_event_ids_session
     page._queue.pending_messages_per_session.max_size = SESSIONS  # of answers that were not fetched
     page.launch(

@@ -19,6 +19,7 @@ from transformers.utils import logging
 
 from ..charsets import charset_of
 from ..checkpoint import checkpoint_folder
+from ..console import printable
 from ..data.buckets import EvaluationBatches
 from ..data.sources import Source, open_source, short_name, split_spec
 from ..modeling_svtrv2 import SVTRv2ForCTC

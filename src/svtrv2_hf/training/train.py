@@ -15,6 +15,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging
 
 from ..charsets import charset_of
+from ..console import printable
 from ..data.augmentation import Augmentation
 from ..data.buckets import BucketBatches, EvaluationBatches
 from ..data.labels import LabelEncoder, UnknownCharactersError
