@@ -40,7 +40,7 @@ POST = {
     "/gradio_api/upload": "upload",
 }
 SMALL = 2**16  # bytes of a body without a file
-UPLOADS = 4  # files received at the same time
+UPLOADS = 16  # files received at the same time; others wait
 PATIENCE = 120  # seconds for a body to arrive
 UNREAD = 8  # answers that wait for the same visitor to fetch them
 
@@ -65,7 +65,7 @@ class Gate:
     def __init__(self, app: Any, inputs: Mapping[int, str | int], waiting: Callable[[str], int]):
         self.app, self.inputs, self.waiting = app, inputs, waiting
         self.own_files = frozenset(path for path in upload_folder().rglob("*") if path.is_file())
-        self.uploads = 0
+        self.uploads = asyncio.Semaphore(UPLOADS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -124,14 +124,9 @@ class Gate:
             raise RefusedError(403, str(error)) from None
 
     async def _upload(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self.uploads >= UPLOADS:
-            raise RefusedError(503, "Too many files are being sent to this page. Try again in a moment.")
-        self.uploads += 1
-        try:
+        async with self.uploads:
             await asyncio.to_thread(prune, self.own_files)
             await self.app(scope, _limited(receive, (MEGABYTES + 1) * 2**20), send)
-        finally:
-            self.uploads -= 1
 
     @staticmethod
     async def _body(receive: Receive) -> bytes:
