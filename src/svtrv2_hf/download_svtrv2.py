@@ -77,7 +77,7 @@ class _Raw(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int | None:
         self.socket.settimeout(_remaining(self.deadline))
-        return self.file.readinto(buffer)  # type: ignore[no-any-return]
+        return self.file.readinto(buffer)
 
     def close(self) -> None:
         self.file.close()
@@ -104,8 +104,12 @@ class _WithDeadline(urllib.request.AbstractHTTPHandler):
     def do_open(self, http_class: Any, req: Any, **arguments: Any) -> Any:
         def connection(host: str, **more: Any) -> Any:
             connection = http_class(host, **{**more, "timeout": _remaining(self.deadline)})
-            connection.response_class = lambda socket, *a, **k: HTTPResponse(_Timed(socket, self.deadline), *a, **k)
+            connection.response_class = response
             return connection
+
+        def response(socket: Any, *more: Any, **named: Any) -> HTTPResponse:
+            timed: Any = _Timed(socket, self.deadline)
+            return HTTPResponse(timed, *more, **named)
 
         return super().do_open(connection, req, **arguments)
 
