@@ -632,10 +632,11 @@ def _find_images(paths: Sequence[str]) -> tuple[list[str], list[str]]:
     files: list[str] = []
     problems: list[str] = []
     for path in paths:
+        found: list[str]
         if not path:
             problems.append("A path is empty: name an image, a folder, a pattern or a URL.")
-            found = []
-        elif os.path.isdir(path):  # noqa: PTH112  Path.is_dir raises for a path that is too long
+            continue
+        if os.path.isdir(path):  # noqa: PTH112  Path.is_dir raises for a path that is too long
             found, wrong = _images_below(path)
             problems += wrong
         elif os.path.lexists(path) or not glob.has_magic(path) or "://" in path:

@@ -61,7 +61,7 @@ def load_rgb(
         name (`str`, *optional*): what to call the image in errors; by default its path or a description.
         timeout (`float`, *optional*, defaults to 30): seconds that a download may take in all; `None` for no limit.
         max_pixels (`int`, *optional*, defaults to 64,000,000): pixels of the largest image to decode, at most
-            `PIL.Image.MAX_IMAGE_PIXELS`. Decoding takes 8 to 20 bytes per pixel.
+            `PIL.Image.MAX_IMAGE_PIXELS`. Reading takes 8 to 25 bytes of memory per pixel.
 
     The EXIF rotation is applied, transparency composed on white, 16-bit gray scaled to 8 bits. A 16-bit file whose largest value
     fits into 8, 10 or 12 bits is scaled from these.
@@ -288,11 +288,10 @@ def _by_blocks(size: tuple[int, int], block_to_rgb: Callable[[Box], Image.Image]
 
 
 def _array_to_rgb(array: np.ndarray | torch.Tensor, max_pixels: int | None) -> Image.Image:
-    is_tensor = isinstance(array, torch.Tensor)
     if array.ndim == 3:
         layouts = (array.shape[0] in (1, 3, 4), array.shape[2] in (1, 3, 4))
-        if layouts == (True, False) or (layouts == (True, True) and is_tensor):
-            array = torch.moveaxis(array, 0, -1) if is_tensor else np.moveaxis(array, 0, -1)
+        if layouts == (True, False) or (layouts == (True, True) and isinstance(array, torch.Tensor)):
+            array = array.moveaxis(0, -1) if isinstance(array, torch.Tensor) else np.moveaxis(array, 0, -1)
         elif not any(layouts):
             raise ValueError(
                 f"neither the first nor the last dimension of shape {tuple(array.shape)} is 1, 3 or 4 channels"
