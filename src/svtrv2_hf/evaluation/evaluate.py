@@ -18,6 +18,7 @@ from transformers.utils import logging
 
 from ..charsets import charset_of
 from ..checkpoint import checkpoint_folder, load_model_and_processor
+from ..console import printable
 from ..data.buckets import EvaluationBatches
 from ..data.loader import Loader, plain_worker_errors
 from ..data.sources import Source, open_source, short_name, split_spec
@@ -117,7 +118,7 @@ def run(
             results["errors"] = found.summary()
             if output is not None:
                 write(results, Path(output))
-    print(markdown(results))
+    print(printable(markdown(results), keep="\n"))
     if errors is not None:
         title = f"What {'the default checkpoint' if model == 'default' else model} misreads"
         write_page(found, Path(errors) / "errors.html", title)
@@ -125,7 +126,7 @@ def run(
     faults = [warning for one in results["sets"].values() for warning in one.get("warnings", [])]
     faults += [f"{name} was not evaluated: {why}" for name, why in results["unfinished"].items()]
     for fault in faults:
-        print(f"svtrv2: {fault}", file=sys.stderr)
+        print(f"svtrv2: {printable(fault)}", file=sys.stderr)
     return 1 if faults else 0
 
 

@@ -12,9 +12,10 @@ from typing import Any
 from ..charsets import ENGLISH_94, charset_of, read_charset
 from ..checkpoint import load_processor
 from ..configuration_svtrv2 import PRESETS
+from ..console import printable
 from ..data.audit import AuditReport, audit_into
 from ..data.audit_chart import plot
-from ..data.audit_report import printable, render, render_histograms, total
+from ..data.audit_report import render, render_histograms, total
 from ..data.augmentation import Augmentation, contact_sheet
 from ..data.file_source import FileSource
 from ..data.labels import LabelEncoder
@@ -89,7 +90,7 @@ def run(
             "Interrupted: this is about the samples read by then."
             + (f" Nothing was read of {unread}." if unread else "")
         )
-    print(printable("\n\n".join([render(reports), *remarks])))
+    print(printable("\n\n".join([render(reports), *remarks]), keep="\n"))
     if output is not None:
         _write(reports, remarks, Path(output))
         (Path(output) / "augmentation.png").unlink(missing_ok=True)  # of an earlier audit by another recipe
@@ -173,7 +174,7 @@ def _write(reports: Sequence[AuditReport], remarks: Sequence[str], folder: Path)
     (folder / "audit.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     parts = [render(reports), *remarks, render_histograms(reports), "![Charts](audit.png)"]
     text = "\n\n".join(["# Audit of training data", *parts])
-    (folder / "audit.md").write_text(printable(text) + "\n", encoding="utf-8")
+    (folder / "audit.md").write_text(printable(text, keep="\n") + "\n", encoding="utf-8")
     plot(reports, folder / "audit.png")
 
 
