@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if os.environ.get("SVTRV2_TRACEBACK"):
             raise
-        print(f"svtrv2: {redact(_message(error))}", file=sys.stderr)
+        print(f"svtrv2: {printable(redact(_message(error)), keep=chr(10))}", file=sys.stderr)
         return 1
 
 
