@@ -22,6 +22,7 @@ Agrees with Topdu/OpenOCR at ae934e5: `openrec/modeling/encoders/svtrv2_lnconv_t
 """
 
 import math
+import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -586,6 +587,10 @@ class SVTRv2ForCTC(SVTRv2PreTrainedModel):
             index = torch.tensor(rows, device=pixel_values.device)
             yield index, pixel_values[index, :, :height, :width]
 
+
+if hasattr(os, "register_at_fork"):
+    # OpenMP's threads do not survive a fork: a forked child waits for them forever, unless it computes in one thread.
+    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 __all__ = [
     "SVTRv2CTCOutput",

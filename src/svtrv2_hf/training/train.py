@@ -13,6 +13,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging
 
 from ..charsets import charset_of
+from ..console import printable
 from ..data.augmentation import Augmentation
 from ..data.buckets import BucketBatches, EvaluationBatches
 from ..data.labels import LabelEncoder
@@ -186,4 +187,4 @@ def _print_best(trainer: SVTRv2Trainer, names: Sequence[str]) -> None:
 
 def _tell(arguments: SVTRv2TrainingArguments, message: str) -> None:
     if arguments.process_index == 0:
-        print(message, file=sys.stderr)
+        print(printable(message, keep="\n"), file=sys.stderr)
