@@ -273,6 +273,8 @@ class PlainBatches(BucketBatches):
                     "counts": {},
                     "worker": 0,
                     "formed": formed,
+                    "read": formed * self.batch_size,
+                    "waiting": torch.zeros(0, dtype=torch.long),
                 }
 
 

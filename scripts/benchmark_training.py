@@ -177,13 +177,14 @@ class InMemory(TrainingBatches):
             "labels": torch.from_numpy(rng.integers(1, len(ENGLISH_94) + 1, (batch_size, LETTERS))),
             "counts": {(0, "samples"): batch_size},
             "worker": 0,
+            "waiting": torch.zeros(0, dtype=torch.long),
         }
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         formed = 0
         while True:
             formed += 1
-            yield {**self.batch, "formed": formed}
+            yield {**self.batch, "formed": formed, "read": formed * self.batch_size}
 
     def _samples(self, *_: Any) -> Iterator[None]:
         raise NotImplementedError
