@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from svtrv2_hf.data import streamed_source
 from svtrv2_hf.data.sources import mix, open_source
 from svtrv2_hf.data.streamed_source import StreamedSource
 
@@ -197,6 +198,42 @@ def test_every_kind_gives_every_sample_once_an_epoch(kinds, workers, ranks):
         assert orders[0] != orders[1], name
     for name, stream in zip(sources, begun, strict=True):
         assert len(list(stream)) == len(kinds[name][1]) - 1, name
+
+
+@pytest.fixture(scope="module")
+def sorted_shards(tmp_path_factory):
+    """20 shards of 100 sorted samples each: as parquet, as tars, and as the row groups of one parquet file."""
+    root = tmp_path_factory.mktemp("sorted")
+    samples = [(b"x" * 50, f"{number:04}") for number in range(2000)]
+    for shard in range(20):
+        part = samples[100 * shard : 100 * shard + 100]
+        write_parquet(root / f"parquet{shard}", part, shards=1)
+        write_tars(root / f"tar{shard}", part, shards=1)
+    columns = {"image": [image for image, _ in samples], "text": [text for _, text in samples]}
+    pq.write_table(pa.table(columns), root / "one.parquet", row_group_size=100)
+    return root
+
+
+@pytest.mark.parametrize("place", ["parquet*/0.parquet", "tar*/0.tar", "one.parquet"])
+@pytest.mark.parametrize("parts", [1, 2, 3])
+def test_a_shuffled_pass_interleaves_the_shards(sorted_shards, place, parts, monkeypatch):
+    source = open_source(f"{sorted_shards}/{place}")
+    if place == "one.parquet" and not hasattr(datasets.IterableDataset, "reshard"):
+        pytest.skip("this version of datasets does not split files")
+    monkeypatch.setattr(streamed_source, "BUFFER", 50)
+    for limit in (1 << 20, 500):  # a buffer of 50 samples, and of 10 by their bytes
+        monkeypatch.setattr(streamed_source, "BUFFER_BYTES", limit)
+        orders = [[int(sample.text) for sample in source.read(part, parts, seed=3)] for part in range(parts)]
+        assert sorted(itertools.chain(*orders)) == list(range(2000))
+        for order in orders:
+            assert len({number // 100 for number in order[:100]}) >= min(10, 20 // parts)
+            steps = sorted(abs(a - b) for a, b in itertools.pairwise(order))
+            assert steps[len(steps) // 2] > 300, "about 580 in a full shuffle"
+
+
+def test_large_row_groups_are_interleaved_fewer_at_a_time(sorted_shards, monkeypatch):
+    monkeypatch.setattr(streamed_source, "OPEN_BYTES", 5000)  # a row group has more than 1,000
+    assert 2 <= open_source(f"{sorted_shards}/one.parquet").open_shards <= 4
 
 
 def test_the_order_follows_from_seed_and_epoch(kinds):

@@ -46,7 +46,9 @@ class Source(ABC):
     def read(self, part: int = 0, parts: int = 1, seed: int | None = None, epoch: int = 0) -> Iterator[Sample]:
         """One pass over a part of the samples; together, the `parts` parts of an epoch hold each sample exactly once.
 
-        The order follows from `seed` and `epoch`; without a seed it is that of the files.
+        The order is a function of `part`, `parts`, `seed` and `epoch`; without a seed it is that of the files. With a seed,
+        lists of files and LMDBs are shuffled as a whole; parquet, tars and datasets of the Hub are read from several shards at
+        a time, in a random order of the shards, through a shuffle buffer.
         """
 
     @abstractmethod
@@ -192,8 +194,9 @@ def open_source(spec: str, split: str = "train") -> Source:
     data_files = None if kind == Kind.HUB else files
     # Files are all in the split "train", as `datasets` calls it; so are those of an image folder that does not part them.
     splits = [options["split"]] if "split" in options else [split] if place.startswith("hub:") else [split, "train"]
-    stream, known = open_stream(path, data_files, options.get("config"), splits)
-    source = StreamedSource(stream, place, name, weight, known if samples is None else int(samples), image, text)
+    stream, known, open_shards = open_stream(path, data_files, options.get("config"), splits)
+    known = known if samples is None else int(samples)
+    source = StreamedSource(stream, place, name, weight, known, image, text, open_shards)
     source.local = kind != Kind.HUB and not any("://" in file for file in files)
     return source
 
@@ -325,8 +328,8 @@ def pick_column(place: str, columns: Sequence[str], key: str, chosen: str | None
 def mix(sources: Sequence[Source], part: int, parts: int, seed: int) -> Iterator[tuple[int, int, Sample]]:
     """An endless stream of one part of several sources.
 
-    Without weights there are true epochs: in each, every sample of every source comes exactly once, at random over the
-    whole epoch. With weights each draw picks a source with a chance in proportion to its weight, and each source goes
+    Without weights there are true epochs: in each, every sample of every source comes exactly once, and the sources are mixed
+    at random over the whole epoch; the order within a source is that of its `read`. With weights each draw picks a source with a chance in proportion to its weight, and each source goes
     through epochs of its own, every sample exactly once in each.
 
     Args:

@@ -1,30 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
 """Labelled images from whatever the library `datasets` can stream: parquet, webdataset, and datasets of the Hub."""
 
-import inspect
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import fsspec.asyn
+import numpy as np
 import pyarrow.parquet
-from datasets import DatasetBuilder, Image, IterableDataset, load_dataset_builder
-from datasets.distributed import split_dataset_by_node
+from datasets import Image, IterableDataset, load_dataset_builder
 from PIL import Image as PillowImage
+from pyarrow.dataset import ParquetFragmentScanOptions
 
 from .sources import IMAGE_COLUMNS, TEXT_COLUMNS, Sample, Source, pick_column
 
 
-BATCH = 64  # samples that are read together
-BUFFER = 1000  # samples that are shuffled together
+T = TypeVar("T")
 
-# From version 5 on, `datasets` feeds the buffer from ten shards at a time, each in a thread, at less than half the speed,
-# and sleeps for five seconds at the end of each pass over parquet.
-_ONE_SHARD = {"max_buffer_input_shards": 1}
-_SHUFFLING = _ONE_SHARD if _ONE_SHARD.keys() <= inspect.signature(IterableDataset.shuffle).parameters.keys() else {}
+BATCH = 64  # samples that are read together
+PARQUET_ROWS = 256  # of parquet that are decoded together
+OPEN_SHARDS = 16  # shards that are read at the same time
+OPEN_BYTES = 1 << 30  # of parquet, of which an open shard holds a whole row group
+BUFFER = 10_000  # samples in the shuffle buffer, at most
+BUFFER_BYTES = 64 << 20  # of their encoded images, at most
 
 if hasattr(os, "register_at_fork"):
     # The workers of `datasets` itself do this: a lock that was held during the fork would be held for ever.
@@ -38,7 +40,11 @@ class Stream(Protocol):
 
 
 class StreamedSource(Source):
-    """Samples that come in the order of their shards, shuffled by a buffer.
+    """Samples of shards that can only be read from their beginning to their end.
+
+    A shuffled pass visits the shards in random order and interleaves several of them, and draws from a buffer of up to
+    [`BUFFER`] samples or [`BUFFER_BYTES`] of encoded images. If there are fewer files than open shards, the row groups of parquet
+    files are the shards. `datasets` interleaves from version 5 on, but in threads that cost more than half of the speed.
 
     Args:
         stream: opens the stream.
@@ -49,6 +55,7 @@ class StreamedSource(Source):
         image: the column of the images: bytes, a dictionary with `bytes` or `path`, or images of Pillow. If not given,
             the one that has a usual name. An image that is missing has no bytes, so that the label rules count it.
         text: the column of the texts, likewise. A text that is missing is empty.
+        open_shards: how many shards a shuffled pass interleaves.
 
     Raises:
         ValueError: the columns cannot be told, or do not hold images and texts.
@@ -63,6 +70,7 @@ class StreamedSource(Source):
         num_samples: int | None = None,
         image: str | None = None,
         text: str | None = None,
+        open_shards: int = OPEN_SHARDS,
     ):
         dataset = stream()
         columns = dataset.column_names or _columns_of_first(dataset, place)
@@ -72,6 +80,7 @@ class StreamedSource(Source):
         self.num_samples = num_samples
         self.image = pick_column(place, columns, "image", image, IMAGE_COLUMNS)
         self.text = pick_column(place, columns, "text", text, TEXT_COLUMNS)
+        self.open_shards = open_shards
         self._stream = stream
         self._dataset = stream([self.image, self.text])
         if dataset.features:
@@ -99,19 +108,36 @@ class StreamedSource(Source):
 
         Parts are made of whole shards if these can be dealt out evenly; if not, each part reads all and keeps its share.
         """
-        dataset = self._dataset
-        if seed is not None:
-            dataset = dataset.shuffle(seed=seed, buffer_size=BUFFER, **_SHUFFLING)
-        dataset = split_dataset_by_node(dataset, rank=part, world_size=parts)
-        # Of this copy alone: workers share the counter of the dataset that they were forked with. Without a seed it is
-        # left at 0, since a later epoch has another order of the shards even if nothing is to be shuffled.
-        dataset.set_epoch(0 if seed is None else epoch)
+        whole = self._dataset.num_shards % parts == 0
+        dataset = self._dataset.shard(parts, part, contiguous=False) if whole and parts > 1 else self._dataset
+        if seed is None:
+            rows = self._rows(dataset)
+        else:  # parts that share all shards must visit them in the same order
+            rng = np.random.default_rng([seed, epoch, part if whole else 0, 3])
+            rows = _interleave(
+                (partial(self._rows, shard) for shard in self._shards(dataset, rng)), rng, self.open_shards
+            )
+        samples = (self._sample(image, text) for image, text in (rows if whole else islice(rows, part, None, parts)))
+        return samples if seed is None else _buffered(samples, np.random.default_rng([seed, epoch, part, 4]))
+
+    def _shards(self, dataset: IterableDataset, rng: np.random.Generator) -> Iterator[IterableDataset]:
+        """The shards of a dataset, each as one of its own, in random order."""
+        if dataset.num_shards < self.open_shards and hasattr(
+            dataset, "reshard"
+        ):  # which older versions of `datasets` lack
+            dataset = dataset.reshard()
+        for number in rng.permutation(dataset.num_shards).tolist():
+            yield dataset.shard(dataset.num_shards, number)
+
+    def _rows(self, dataset: IterableDataset) -> Iterator[tuple[Any, Any]]:
         # Not by `iter(dataset)`, which would divide a worker's part among the workers once more.
         for batch in dataset.iter(batch_size=BATCH):
-            for image, text in zip(batch[self.image], batch[self.text], strict=True):
-                text = self._checked(text)
-                path = image.get("path") if isinstance(image, dict) else None
-                yield Sample(self._encoded(image), text, path or f"{self.place}, {text!r}")
+            yield from zip(batch[self.image], batch[self.text], strict=True)
+
+    def _sample(self, image: Any, text: Any) -> Sample:
+        text = self._checked(text)
+        path = image.get("path") if isinstance(image, dict) else None
+        return Sample(self._encoded(image), text, path or f"{self.place}, {text!r}")
 
     def texts(self) -> Iterator[str]:
         """The texts, without the other columns where the format allows."""
@@ -137,6 +163,40 @@ class StreamedSource(Source):
         return image
 
 
+def _interleave(openings: Iterable[Callable[[], Iterator[T]]], rng: np.random.Generator, count: int) -> Iterator[T]:
+    """Items of several streams, each from one of `count` open ones at random; where one ends, the next is opened."""
+    waiting = iter(openings)
+    streams = [opening() for opening in islice(waiting, count)]
+    while streams:
+        for draw in rng.random(1024).tolist():
+            number = int(draw * len(streams))
+            try:
+                yield next(streams[number])
+            except StopIteration:
+                if (opening := next(waiting, None)) is not None:
+                    streams[number] = opening()
+                else:
+                    del streams[number]
+                    if not streams:
+                        break
+
+
+def _buffered(samples: Iterator[Sample], rng: np.random.Generator) -> Iterator[Sample]:
+    """Draws from a buffer that is kept full."""
+    buffer: list[Sample] = []
+    size = 0
+    for sample in samples:
+        buffer.append(sample)
+        size += len(sample.image)
+        while len(buffer) > BUFFER or size > BUFFER_BYTES:
+            number = int(rng.random() * len(buffer))
+            buffer[number], buffer[-1] = buffer[-1], buffer[number]
+            size -= len(buffer[-1].image)
+            yield buffer.pop()
+    for number in rng.permutation(len(buffer)).tolist():
+        yield buffer[number]
+
+
 def _read(path: str | None) -> bytes | None:
     if path is None:
         return None
@@ -158,8 +218,8 @@ def open_stream(
     data_files: Sequence[str] | None = None,
     config: str | None = None,
     splits: Sequence[str] = ("train",),
-) -> tuple[Stream, int | None]:
-    """What `datasets.load_dataset` streams, and its number of samples where that is told or cheap to find.
+) -> tuple[Stream, int | None, int]:
+    """What `datasets.load_dataset` streams, its number of samples where that is known or cheap to find, and the shards to interleave.
 
     Args:
         path: a dataset of the Hub, or a folder; or a format, with `data_files`.
@@ -178,21 +238,25 @@ def open_stream(
             f"{path} has no split {splits[0]!r}; it has {', '.join(datasets)}. Name one after the place: ?split=NAME."
         )
     dataset = datasets[split]
-    stream: Stream = partial(_select, dataset)
-    if builder.name == "parquet":
-        stream = partial(_select_from_parquet, dataset, path, data_files, config, split)
-    return stream, _num_samples(builder, split)
-
-
-def _num_samples(builder: DatasetBuilder, split: str) -> int | None:
-    if split in (builder.info.splits or {}) and builder.info.splits[split].num_examples:
-        return builder.info.splits[split].num_examples
-    if builder.name != "parquet" or split not in builder.config.data_files:
-        return None
-    files = [Path(file) for file in builder.config.data_files[split]]
-    if not all(file.is_file() for file in files):
-        return None  # remote ones: each would cost a request
-    return sum(pyarrow.parquet.read_metadata(file).num_rows for file in files)
+    stated = (builder.info.splits or {}).get(split)
+    num_samples = stated.num_examples or None if stated is not None else None
+    if builder.name != "parquet":
+        return partial(_select, dataset), num_samples, OPEN_SHARDS
+    # By pages: a row group may be as large as its file, and several files are open at once.
+    options: dict[str, Any] = {"batch_size": PARQUET_ROWS}
+    if hasattr(builder.config, "fragment_scan_options"):  # which older versions of `datasets` lack
+        options["fragment_scan_options"] = ParquetFragmentScanOptions(use_buffered_stream=True, pre_buffer=False)
+    stream = partial(_select_from_parquet, dataset, path, data_files, config, split, options)
+    files = [Path(file) for file in builder.config.data_files.get(split, [])]
+    if not files or not all(file.is_file() for file in files):
+        return stream, num_samples, OPEN_SHARDS  # remote ones: each would cost a request
+    footers = [pyarrow.parquet.read_metadata(file) for file in files]
+    largest = max(
+        (footer.row_group(group).total_byte_size for footer in footers for group in range(footer.num_row_groups)),
+        default=0,
+    )
+    open_shards = min(OPEN_SHARDS, max(2, OPEN_BYTES // max(largest, 1)))
+    return stream, num_samples or sum(footer.num_rows for footer in footers), open_shards
 
 
 def _select(dataset: IterableDataset, columns: list[str] | None = None) -> IterableDataset:
@@ -205,10 +269,11 @@ def _select_from_parquet(
     data_files: Sequence[str] | None,
     config: str | None,
     split: str,
+    options: dict[str, Any],
     columns: list[str] | None = None,
 ) -> IterableDataset:
     """Leaves the other columns unread."""
     if not columns:
         return dataset
-    builder = load_dataset_builder(path, config, data_files=data_files, columns=columns)
+    builder = load_dataset_builder(path, config, data_files=data_files, columns=columns, **options)
     return builder.as_streaming_dataset(split=split).select_columns(columns)
