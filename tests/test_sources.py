@@ -392,7 +392,10 @@ def test_lmdb_behind_links_is_found_once(tmp_path):
         ("{}/folder?weights=1", ValueError, "weights cannot be given; for a list of files there are weight, name"),
         ("{}/folder?text=label", ValueError, "text cannot be given"),
         ("{}/lmdb?samples=3", ValueError, "samples cannot be given; for LMDB"),
-        ("{}/tar?split=test", ValueError, "split cannot be given"),
+        ("{}/folder?split=test", ValueError, "split cannot be given"),
+        ("{}/tar?split=val", ValueError, r"no file of the split 'validation', but of train \(3\)"),
+        ("{}/hub", FileNotFoundError, r"at .*\. If it is a dataset as the Hub stores it, hub:.*/hub reads it\."),
+        ("{}/lmdb?text=label", ValueError, "text cannot be given; for LMDB"),
         ("{}/folder?weight=0", ValueError, "weight must be a number above 0, not '0'"),
         ("{}/folder?weight=inf", ValueError, "weight must be a number above 0"),
         ("{}/folder?weight=x", ValueError, "weight must be a number above 0, not 'x'"),
@@ -424,6 +427,46 @@ def test_the_split_of_a_dataset_that_is_read_if_none_is_named(tmp_path):
         open_source(f"hub:{tmp_path}/one", split="test")
     # Files have no splits, and are all read.
     assert list(open_source(f"{tmp_path}/one", split="test").texts()) == ["train"]
+
+
+@pytest.mark.parametrize("kind", ["parquet", "tar", "lmdb", "folders"])
+def test_splits_are_told_apart_by_the_names_of_files_and_folders(tmp_path, kind, caplog):
+    root = tmp_path / "test" / "data"  # a folder that all have in common says nothing
+    place = {"parquet": f"{root}/*.parquet", "tar": str(root), "lmdb": str(root), "folders": f"{root}/*/*.tar"}[kind]
+    root.mkdir(parents=True)
+    for name in ("train", "training", "test", "Val"):
+        path = root / name
+        if kind == "lmdb":
+            write_lmdb(path / "MJ_test", [(png(1), name)])
+        elif kind == "folders":
+            write_tars(path, [(png(1), name)], shards=1)
+        elif kind == "tar":
+            write_tars(tmp_path / "made" / name, [(png(1), name)], shards=1)
+            (tmp_path / "made" / name / "0.tar").rename(root / f"{name}-00000.tar")
+        else:
+            parquet_of(root / f"words_{name}-00000-of-00001.parquet", {"image": [png(1)], "text": [name]})
+    for split, expected in {"train": ["train", "training"], "test": ["test"]}.items():
+        caplog.clear()
+        assert sorted(open_source(place, split=split).texts()) == expected
+        assert f"test (1), train (2), validation (1): only {split} is read" in caplog.text
+    caplog.clear()
+    assert list(open_source(f"{place}?split=valid").texts()) == ["Val"]
+    assert sorted(open_source(f"{place}?split=all").texts()) == ["Val", "test", "train", "training"]
+    assert not caplog.text
+
+
+def test_files_without_the_name_of_a_split_are_of_training(tmp_path, caplog):
+    for name in ("a", "b", "latest", "validated"):
+        parquet_of(tmp_path / f"{name}.parquet", {"image": [png(1)], "text": [name]})
+    for split in ("train", "test"):
+        assert sorted(open_source(str(tmp_path), split=split).texts()) == ["a", "b", "latest", "validated"]
+    assert not caplog.text
+    parquet_of(tmp_path / "eval.parquet", {"image": [png(1)], "text": ["eval"]})
+    assert sorted(open_source(str(tmp_path)).texts()) == ["a", "b", "latest", "validated"]
+    with pytest.raises(ValueError, match=r"no file of the split 'validation', but of test \(1\), train \(4\)"):
+        open_source(str(tmp_path), split="validation")
+    assert list(open_source(f"{tmp_path}/eval.parquet").texts()) == ["eval"], "one file is what it is"
+    assert sorted(open_source(f"file://{tmp_path}/*.parquet").texts()) == ["a", "b", "latest", "validated"]
 
 
 def test_a_place_with_two_kinds_of_data_is_an_error(tmp_path):

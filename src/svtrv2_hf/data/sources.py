@@ -14,6 +14,8 @@ from urllib.parse import unquote
 
 import numpy as np
 
+from .splits import files_of_split
+
 
 class Sample(NamedTuple):
     """An image, still encoded, and its text."""
@@ -110,9 +112,9 @@ _ENDINGS = {
 _KEYS = {
     Kind.LIST: (),
     Kind.METADATA: ("image", "text"),
-    Kind.LMDB: (),
-    Kind.PARQUET: ("image", "text", "samples"),
-    Kind.TAR: ("image", "text", "samples"),
+    Kind.LMDB: ("split",),
+    Kind.PARQUET: ("image", "text", "samples", "split"),
+    Kind.TAR: ("image", "text", "samples", "split"),
     Kind.HUB: ("image", "text", "samples", "split", "config"),
     Kind.DRAWN: ("samples", "difficulty", "lines", "charset", "words"),
 }
@@ -138,18 +140,19 @@ def open_source(spec: str, split: str = "train") -> Source:
 
             Keys are `weight` (share of the draws in a mixture) and `name` (for logs); `image` and `text`, the columns,
             where there are columns; `samples`, how many there are, for parquet, webdataset and `hub:`, which do not
-            always tell, and for `drawn:`; `split` and `config` for `hub:`. For `drawn:` there are
+            always tell, and for `drawn:`; `config` for `hub:`; `split` for `hub:`, and for LMDB, parquet and webdataset, where
+            names of folders or files part several (`train/0.tar`, `test-00000-of-00001.parquet`; `all` is all of them). For `drawn:` there are
             `difficulty` (1), `lines` (1, or 0 for words alone), `charset` (a file, one character a line, of what texts are
             made of; printable ASCII if not given) and `words` (a file, one a line, of more words to draw).
-        split: the split to read of a dataset of the Hub if the spec names none.
+        split: the split to read if the spec names none, of a dataset of the Hub or of files of several splits.
 
     Returns:
         the source. Whatever it needs of files and connections is opened anew in each process that reads it.
 
     Raises:
         FileNotFoundError: nothing that is understood lies there, or a file that a list names is missing.
-        ValueError: a key or its value is wrong, the place holds several kinds of data, a list is malformed, or a dataset of the
-            Hub has no such split.
+        ValueError: a key or its value is wrong, the place holds several kinds of data, a list is malformed, or there is no
+            such split.
     """
     place, options = split_spec(spec)
     kind, files = recognise(place)
@@ -161,6 +164,8 @@ def open_source(spec: str, split: str = "train") -> Source:
     if samples is not None and samples != int(samples):
         raise ValueError(f"{spec!r}: samples must be a whole number.")
     name = options.get("name") or short_name(place)
+    if kind in (Kind.LMDB, Kind.PARQUET, Kind.TAR):
+        files = files_of_split(place, files, options.get("split", split), asked="split" in options)
     image, text = options.get("image"), options.get("text")
 
     # Imported here, since they import this module, and so that reading a list needs no package of another kind.
@@ -192,8 +197,12 @@ def open_source(spec: str, split: str = "train") -> Source:
 
     path = {Kind.PARQUET: "parquet", Kind.TAR: "webdataset"}.get(kind, files[0])
     data_files = None if kind == Kind.HUB else files
-    # Files are all in the split "train", as `datasets` calls it; so are those of an image folder that does not part them.
-    splits = [options["split"]] if "split" in options else [split] if place.startswith("hub:") else [split, "train"]
+    if kind != Kind.HUB:  # `datasets` calls any list of files so
+        splits = ["train"]
+    elif "split" in options:
+        splits = [options["split"]]
+    else:  # an image folder need not have several splits
+        splits = [split] if place.startswith("hub:") else [split, "train"]
     stream, known, open_shards = open_stream(path, data_files, options.get("config"), splits)
     known = known if samples is None else int(samples)
     source = StreamedSource(stream, place, name, weight, known, image, text, open_shards)
@@ -257,21 +266,39 @@ def recognise(place: str) -> tuple[Kind, list[str]]:
     if place.startswith("drawn:"):
         return Kind.DRAWN, [place.removeprefix("drawn:")] if place != "drawn:" else []
     remote = "://" in place
-    files = [Path(place)] if remote else _files_at(Path(place).expanduser())
+    found = _remote_files(place) if remote else [str(file) for file in _files_at(Path(place).expanduser())]
+    files = [Path(file) for file in found]
     kinds = {_ENDINGS.get(file.suffix) for file in files}
     kind = next(iter(kinds), None)
     if kind is None or None in kinds or (remote and kind not in (Kind.PARQUET, Kind.TAR)):
-        inside = (
-            [] if remote else sorted({file.parent.name for name in _LISTS for file in Path(place).glob(f"*/{name}")})
-        )
-        hint = f" Folders in it hold some: {', '.join(inside[:5])}." if inside else ""
+        hint = "" if remote else _hint(Path(place).expanduser())
         raise FileNotFoundError(f"There is no data that is understood at {place!r}.{hint} It may be {_FORMS}.")
     if [file.name for file in files] == ["metadata.parquet"] and not remote:
         return Kind.HUB, [str(files[0].parent)]  # an image folder, which datasets reads
     if len(kinds) > 1 or (len(files) > 1 and kind in (Kind.LIST, Kind.METADATA)):
         names = {f"*{file.suffix}" if file.suffix in (".parquet", ".tar") else file.name for file in files}
         raise ValueError(f"{place} holds more than one kind of data. Name one of them: {', '.join(sorted(names))}.")
-    return kind, [place] if remote else [str(file) for file in files]
+    return kind, found
+
+
+def _remote_files(place: str) -> list[str]:
+    """The files that a pattern matches, so that their splits can be told apart; or the address itself."""
+    if "*" not in place:
+        return [place]
+    import fsspec
+
+    system, pattern = fsspec.core.url_to_fs(place)
+    return [system.unstrip_protocol(file) for file in sorted(system.glob(pattern))]
+
+
+def _hint(folder: Path) -> str:
+    """What a folder without data of its own has below it, in a sentence."""
+    inside = sorted({file.parent.name for name in _LISTS for file in folder.glob(f"*/{name}")})
+    if inside:
+        return f" Folders in it hold some: {', '.join(inside[:5])}."
+    if any(file.suffix in (".parquet", ".tar") for pattern in ("*/*", "*/*/*") for file in folder.glob(pattern)):
+        return f" If it is a dataset as the Hub stores it, hub:{folder} reads it."
+    return ""
 
 
 def _files_at(path: Path) -> list[Path]:

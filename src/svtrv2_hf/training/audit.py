@@ -68,7 +68,10 @@ def run(
     if output is not None:
         Path(output).mkdir(parents=True, exist_ok=True)
     sources = [(source, source.name) for source in map(open_source, words)]
-    sources += [(source, f"{source.name} (eval)") for source in map(open_source, _specs(recipe, "eval_data"))]
+    sources += [
+        (source, f"{source.name} (eval)")
+        for source in (open_source(spec, "test") for spec in _specs(recipe, "eval_data"))
+    ]
     if not sources:
         raise ValueError("The recipe names no train_data and no eval_data, and there is no source beside it.")
 

@@ -44,7 +44,7 @@ def main(argv: Sequence[str]) -> None:
     model, processor = model_and_processor(chosen)
     with arguments.main_process_first(desc="opening the data"):  # which may build what the others then find
         sources = _open_sources(chosen.train_data)
-        held_out = _open_sources(chosen.eval_data)
+        held_out = _open_sources(chosen.eval_data, "test")
     encoder = LabelEncoder(charset_of(processor.tokenizer), chosen.max_label_length, chosen.unknown_characters)
     if chosen.unknown_characters == "error" and arguments.process_index == 0:
         check_characters(sources, encoder)
@@ -144,8 +144,8 @@ def check_characters(sources: Sequence[Source], encoder: LabelEncoder) -> None:
         )
 
 
-def _open_sources(specs: Sequence[str]) -> list[Source]:
-    sources = [open_source(spec) for spec in specs]
+def _open_sources(specs: Sequence[str], split: str = "train") -> list[Source]:
+    sources = [open_source(spec, split) for spec in specs]
     names = Counter(source.name for source in sources)
     if twice := [name for name, number in names.items() if number > 1]:
         raise ValueError(
