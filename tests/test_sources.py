@@ -319,7 +319,14 @@ def test_a_list_has_lines_of_file_tab_text(tmp_path):
     [
         ("metadata.csv", "file_name,text\nmissing.png,a\n", FileNotFoundError, "line 2: there is no file"),
         ("metadata.csv", "file_name,text\na.png,a,b\n", ValueError, "line 2: 3 values for the 2 columns.*quotes"),
-        ("metadata.csv", "file,text\na.png,a\n", ValueError, r"the image .*none.* are file, text; .*\?image=COLUMN"),
+        ("metadata.csv", "where,text\na.png,a\n", ValueError, r"the image .*none.* are where, text; .*\?image=COLUMN"),
+        ("metadata.csv", "file,path,text\na.png,a,b\n", ValueError, r"the image may be .*several.*\?image=COLUMN"),
+        (
+            "metadata.csv",
+            "file_name;text\na.png;a;b\n",
+            ValueError,
+            "line 2: 3 values .* a semicolon must be in double",
+        ),
         ("metadata.csv", "file_name,text,label\na.png,a,b\n", ValueError, r"the text may be .*several.*\?text=COLUMN"),
         ("metadata.csv", "", ValueError, "names no image"),
         ("metadata.jsonl", '{"file_name": "a.png", "text": 7}\n', ValueError, "line 1: .* must be strings"),
@@ -341,6 +348,35 @@ def test_columns_of_metadata_can_be_named(tmp_path):
     (tmp_path / "metadata.csv").unlink()
     write_jsonl(tmp_path, [("a.png", None)])
     assert list(open_source(str(tmp_path)).texts()) == [""], "null is an empty text"
+
+
+@pytest.mark.parametrize(
+    "header", [("filename", "words"), ("FILENAME", "IDENTITY"), ("image_path", "gt"), ("path", "label")]
+)
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_a_csv_of_other_programs(tmp_path, header, separator):
+    (tmp_path / "a.png").write_bytes(b"image")
+    with (tmp_path / "labels.csv").open("w", newline="") as file:
+        csv.writer(file, delimiter=separator).writerows([header, ("a.png", "one, two; three")])
+    for place in (tmp_path, tmp_path / "labels.csv"):
+        assert next(open_source(str(place)).read())[:2] == (b"image", "one, two; three")
+
+
+def test_a_folder_of_save_to_disk_is_named_as_such(tmp_path):
+    dataset = datasets.Dataset.from_dict({"image": [b"x"], "text": ["a"]})
+    dataset.save_to_disk(tmp_path / "one")
+    datasets.DatasetDict({"train": dataset}).save_to_disk(tmp_path / "several")
+    for name in ("one", "several"):
+        with pytest.raises(FileNotFoundError, match=r"saved by save_to_disk of datasets: write it as parquet"):
+            open_source(str(tmp_path / name))
+
+
+def test_usual_names_of_columns_go_before_others(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"image")
+    write_csv(tmp_path, [("a.png", "no", "yes", "no")], header=("file_name", "path", "text", "sentence"))
+    assert list(open_source(str(tmp_path)).texts()) == ["yes"]
+    path = parquet_of(tmp_path / "a.parquet", {"images": [b"x"], "ground_truth": ["yes"], "number": [1]})
+    assert next(open_source(path).read())[:2] == (b"x", "yes")
 
 
 def test_what_lmdb_lacks_is_empty_and_counted(tmp_path):

@@ -13,7 +13,22 @@ from zlib import crc32
 
 import numpy as np
 
-from .sources import TEXT_COLUMNS, IndexedSource, Sample, pick_column
+from .sources import OTHER_TEXT_COLUMNS, TEXT_COLUMNS, IndexedSource, Sample, pick_column
+
+
+# Names of the column of the file names where there is no `file_name`.
+FILE_COLUMNS = (
+    "filename",
+    "file",
+    "filepath",
+    "file_path",
+    "path",
+    "image",
+    "image_path",
+    "image_name",
+    "img",
+    "img_path",
+)
 
 
 class FileSource(IndexedSource):
@@ -154,22 +169,27 @@ def _metadata_rows(listing: Path, image: str | None, text: str | None) -> Iterat
     records = _csv_records(listing) if listing.suffix == ".csv" else _jsonl_records(listing)
     for number, record in records:
         columns = list(record)
-        image = pick_column(f"{listing}, line {number}", columns, "image", image, ("file_name",))
-        text = pick_column(f"{listing}, line {number}", columns, "text", text, TEXT_COLUMNS)
+        image = pick_column(f"{listing}, line {number}", columns, "image", image, ("file_name",), FILE_COLUMNS)
+        text = pick_column(f"{listing}, line {number}", columns, "text", text, TEXT_COLUMNS, OTHER_TEXT_COLUMNS)
         file, label = record[image], "" if record[text] is None else record[text]
         if not isinstance(file, str) or not isinstance(label, str):
             raise ValueError(f"{listing}, line {number}: {image} and {text} must be strings in {record}.")
         yield number, file, label
 
 
+_SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
+
+
 def _csv_records(listing: Path) -> Iterator[tuple[int, dict[str, str | None]]]:
-    reader = csv.reader(io.StringIO(_decode(listing), newline=""))
+    content = _decode(listing)
+    separator = max(",;\t", key=content.partition("\n")[0].count)  # a comma if none is there
+    reader = csv.reader(io.StringIO(content, newline=""), delimiter=separator)
     header = next(reader, [])
     for row in reader:
         if len(row) not in (0, len(header)):
             raise ValueError(
                 f"{listing}, line {reader.line_num}: {len(row)} values for the {len(header)} columns "
-                f"{', '.join(header)}. A text with a comma must be in double quotes."
+                f"{', '.join(header)}. A text with a {_SEPARATORS[separator]} must be in double quotes."
             )
         if row:
             yield reader.line_num, dict(zip(header, row, strict=True))

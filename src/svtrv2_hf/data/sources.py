@@ -120,6 +120,19 @@ _KEYS = {
 }
 IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp")
 TEXT_COLUMNS = ("text", "label", "txt", "transcription", "transcript", "word")
+# Names that are looked for, in any case, where there is none of those.
+OTHER_IMAGE_COLUMNS = ("images", "image_bytes", "img_bytes", "picture")
+OTHER_TEXT_COLUMNS = (
+    "words",
+    "labels",
+    "texts",
+    "ground_truth",
+    "groundtruth",
+    "gt",
+    "sentence",
+    "caption",
+    "identity",
+)
 
 
 def open_source(spec: str, split: str = "train") -> Source:
@@ -130,7 +143,8 @@ def open_source(spec: str, split: str = "train") -> Source:
 
             - a folder with a `labels.tsv` (UTF-8, a line `file TAB text` for each image, files relative to the folder
               or to `images/` in it), or another such list, `.tsv` or `.txt`, its files relative to its folder;
-            - an image folder with a `metadata.csv`, `.jsonl` or `.parquet` (columns `file_name` and `text`), or that file;
+            - an image folder with a `metadata.csv`, `.jsonl` or `.parquet` (columns `file_name` and `text`, or other usual
+              names such as `filename` and `words`) or a `labels.csv`, or that file;
             - a folder with an LMDB (`data.mdb`; keys `num-samples`, and from 1 `image-%09d` and `label-%09d`), or a
               folder below which there are such: all together are one source;
             - a `.parquet` file or a `.tar` file (webdataset), a pattern, or a folder of them; remote ones (`hf://`,
@@ -293,6 +307,11 @@ def _remote_files(place: str) -> list[str]:
 
 def _hint(folder: Path) -> str:
     """What a folder without data of its own has below it, in a sentence."""
+    if (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file():
+        return (
+            " It was saved by save_to_disk of datasets: write it as parquet (datasets.load_from_disk(FOLDER), and to_parquet(FILE) of "
+            "each split)."
+        )
     inside = sorted({file.parent.name for name in _LISTS for file in folder.glob(f"*/{name}")})
     if inside:
         return f" Folders in it hold some: {', '.join(inside[:5])}."
@@ -304,6 +323,7 @@ def _hint(folder: Path) -> str:
 def _files_at(path: Path) -> list[Path]:
     if path.is_dir():
         found = [file for pattern in (*_LISTS, "*.parquet", "*.tar") for file in sorted(path.glob(pattern))]
+        found = found or sorted(path.glob("labels.csv"))
         return found if found and not (path / "data.mdb").is_file() else found + _databases_below(path)
     if path.is_file():
         return [path]
@@ -329,7 +349,9 @@ def _databases_below(folder: Path) -> list[Path]:
     return found
 
 
-def pick_column(place: str, columns: Sequence[str], key: str, chosen: str | None, usual: Sequence[str]) -> str:
+def pick_column(
+    place: str, columns: Sequence[str], key: str, chosen: str | None, usual: Sequence[str], others: Sequence[str] = ()
+) -> str:
     """The column that was chosen, or the only one with a usual name.
 
     Args:
@@ -338,11 +360,14 @@ def pick_column(place: str, columns: Sequence[str], key: str, chosen: str | None
         key: what the column holds, and how to choose it in a spec: `image` or `text`.
         chosen: the name that was given, if any.
         usual: names to look for otherwise.
+        others: names to look for where there is none of these; of all of them, upper and lower case are the same then.
 
     Raises:
         ValueError: there is no such column, or several could be meant.
     """
     found = [column for column in columns if column in ([chosen] if chosen else usual)]
+    if not found and not chosen:
+        found = [column for column in columns if column.strip().lower() in (*usual, *others)]
     if len(found) != 1:
         which = f"is not {chosen!r}" if chosen else "may be any of several" if found else "has none of the usual names"
         raise ValueError(

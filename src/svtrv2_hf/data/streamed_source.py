@@ -16,7 +16,7 @@ from datasets import Image, IterableDataset, load_dataset_builder
 from PIL import Image as PillowImage
 from pyarrow.dataset import ParquetFragmentScanOptions
 
-from .sources import IMAGE_COLUMNS, TEXT_COLUMNS, Sample, Source, pick_column
+from .sources import IMAGE_COLUMNS, OTHER_IMAGE_COLUMNS, OTHER_TEXT_COLUMNS, TEXT_COLUMNS, Sample, Source, pick_column
 
 
 T = TypeVar("T")
@@ -78,8 +78,8 @@ class StreamedSource(Source):
         self.name = name
         self.weight = weight
         self.num_samples = num_samples
-        self.image = pick_column(place, columns, "image", image, IMAGE_COLUMNS)
-        self.text = pick_column(place, columns, "text", text, TEXT_COLUMNS)
+        self.image = pick_column(place, columns, "image", image, IMAGE_COLUMNS, OTHER_IMAGE_COLUMNS)
+        self.text = pick_column(place, columns, "text", text, TEXT_COLUMNS, OTHER_TEXT_COLUMNS)
         self.open_shards = open_shards
         self._stream = stream
         self._dataset = stream([self.image, self.text])

@@ -14,10 +14,11 @@ from transformers import set_seed
 from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging
 
-from ..charsets import charset_of
+from ..charsets import Normalization, charset_of, normalize_unicode
 from ..data.augmentation import Augmentation
 from ..data.buckets import BucketBatches, EvaluationBatches
 from ..data.labels import LabelEncoder, UnknownCharactersError
+from ..data.normalized import NormalizedSource
 from ..data.sources import Source, open_source
 from ..evaluation.metrics import usual_protocol
 from ..processing_svtrv2 import SVTRv2Processor
@@ -43,8 +44,8 @@ def main(argv: Sequence[str]) -> None:
     resume = _resume_from(arguments)
     model, processor = model_and_processor(chosen)
     with arguments.main_process_first(desc="opening the data"):  # which may build what the others then find
-        sources = _open_sources(chosen.train_data)
-        held_out = _open_sources(chosen.eval_data, "test")
+        sources = _open_sources(chosen.train_data, chosen.normalize)
+        held_out = _open_sources(chosen.eval_data, chosen.normalize, "test")
     encoder = LabelEncoder(charset_of(processor.tokenizer), chosen.max_label_length, chosen.unknown_characters)
     if chosen.unknown_characters == "error" and arguments.process_index == 0:
         check_characters(sources, encoder)
@@ -127,6 +128,8 @@ def check_characters(sources: Sequence[Source], encoder: LabelEncoder) -> None:
         UnknownCharactersError: there are any; the message tells all of them, how often, and what to do.
     """
     unknown: Counter[str] = Counter()
+    solved: Counter[Normalization] = Counter()
+    forms: tuple[Normalization, ...] = ("nfc", "nfkc")
     strange = looked_at = 0
     for source in sources:
         number = source.num_samples if source.local else 10_000
@@ -136,16 +139,28 @@ def check_characters(sources: Sequence[Source], encoder: LabelEncoder) -> None:
             if found := encoder.unknown(text):
                 strange += 1
                 unknown.update(sorted(found))
+                solved.update(form for form in forms if not encoder.unknown(normalize_unicode(text, form)))
     if strange:
         listed = ", ".join(f"{character!r} ({number})" for character, number in unknown.most_common(50))
         raise UnknownCharactersError(
             f"{strange} of {looked_at} labels have characters outside the charset: {listed}. Add them to the charset "
             "(--charset FILE), or pass --unknown_characters drop_sample or drop_character. `svtrv2 audit` tells more."
+            + _normalization_hint(solved)
         )
 
 
-def _open_sources(specs: Sequence[str], split: str = "train") -> list[Source]:
+def _normalization_hint(solved: Counter[Normalization]) -> str:
+    """Which normalization form brings labels into the charset, if one does."""
+    form: Normalization = "nfkc" if solved["nfkc"] > solved["nfc"] else "nfc"
+    return f" With --normalize {form}, {solved[form]} of the labels are in the charset." if solved[form] else ""
+
+
+def _open_sources(specs: Sequence[str], normalize: Normalization, split: str = "train") -> list[Source]:
     sources = [open_source(spec, split) for spec in specs]
+    if normalize != "none":  # rendered text is what its charset says
+        sources = [
+            source if isinstance(source, DrawnSource) else NormalizedSource(source, normalize) for source in sources
+        ]
     names = Counter(source.name for source in sources)
     if twice := [name for name, number in names.items() if number > 1]:
         raise ValueError(
