@@ -20,7 +20,7 @@ from svtrv2_hf.cli import main
 from svtrv2_hf.data.audit import AuditReport, audit
 from svtrv2_hf.data.audit_chart import plot
 from svtrv2_hf.data.audit_report import advise, never_seen, render_histograms, render_table
-from svtrv2_hf.data.buckets import BucketBatches
+from svtrv2_hf.data.buckets import BucketBatches, Progress
 from svtrv2_hf.data.labels import LabelEncoder, RejectedSampleError, Rejection
 from svtrv2_hf.data.sources import Sample, Source
 
@@ -355,7 +355,7 @@ def test_faults_are_told_and_written(good, bad, tmp_path, capsys):
 
 
 def test_a_source_without_samples_is_a_fault(monkeypatch, capsys):
-    monkeypatch.setattr(svtrv2_hf.training.audit, "open_source", lambda name: ListSource([], name))
+    monkeypatch.setattr(svtrv2_hf.training.audit, "open_source", lambda name, split: ListSource([], name))
     status, out, _ = run(capsys, "nothing")
     assert status == 1
     assert "There is no sample." in out
@@ -421,7 +421,7 @@ def test_audit_and_training_count_the_same():
     report = audit(ListSource(samples), *rules)
     batches = BucketBatches([ListSource(samples)], *rules, batch_size=1)
     counts = Counter()
-    list(itertools.islice(batches._samples(0, 1, counts), len(samples)))
+    list(itertools.islice(batches._samples(0, 1, counts, Progress()), len(samples)))
     assert counts.pop((0, "samples")) == report.samples
     assert counts.pop((0, "dropped_characters")) > 0
     expected = {(0, str(fault)): count for fault, count in report.faults.items() if fault != UNKNOWN}
@@ -576,7 +576,7 @@ def test_an_interrupted_audit_tells_what_it_has_read(monkeypatch, tmp_path, caps
     samples = [Sample(SQUARE, "abc", str(number)) for number in range(4)]
     sources = {"first": samples, "second": [*samples, KeyboardInterrupt(), *samples], "third": samples}
     monkeypatch.setattr(svtrv2_hf.data.audit, "SAMPLES_PER_REPORT", 3)
-    monkeypatch.setattr(svtrv2_hf.training.audit, "open_source", lambda name: ListSource(sources[name], name))
+    monkeypatch.setattr(svtrv2_hf.training.audit, "open_source", lambda name, split: ListSource(sources[name], name))
     status, out, _ = run(capsys, *sources, "--output", tmp_path / "out")
     assert status == 130
     assert "Nothing was read of third." in out

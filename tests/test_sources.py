@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from svtrv2_hf.data import streamed_source
+from svtrv2_hf.data import shards, streamed_source
 from svtrv2_hf.data.sources import mix, open_source
 from svtrv2_hf.data.streamed_source import StreamedSource
 
@@ -232,7 +232,7 @@ def test_a_shuffled_pass_interleaves_the_shards(sorted_shards, place, parts, mon
 
 
 def test_large_row_groups_are_interleaved_fewer_at_a_time(sorted_shards, monkeypatch):
-    monkeypatch.setattr(streamed_source, "OPEN_BYTES", 5000)  # a row group has more than 1,000
+    monkeypatch.setattr(shards, "OPEN_BYTES", 5000)  # a row group has more than 1,000
     assert 2 <= open_source(f"{sorted_shards}/one.parquet").open_shards <= 4
 
 

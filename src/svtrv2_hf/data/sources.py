@@ -283,6 +283,7 @@ def recognise(place: str) -> tuple[Kind, list[str]]:
         return Kind.HUB, [place.removeprefix("hub:")]
     if place.startswith("drawn:"):
         return Kind.DRAWN, [place.removeprefix("drawn:")] if place != "drawn:" else []
+    place = place.removeprefix("file://")
     remote = "://" in place
     found = _remote_files(place) if remote else [str(file) for file in _files_at(Path(place).expanduser())]
     files = [Path(file) for file in found]
