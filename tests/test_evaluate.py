@@ -14,7 +14,7 @@ from svtrv2_hf.cli import main
 from svtrv2_hf.data.sources import open_source
 from svtrv2_hf.evaluation import evaluate
 from svtrv2_hf.evaluation.evaluate import open_sets
-from svtrv2_hf.evaluation.evaluator import Reading
+from svtrv2_hf.evaluation.evaluator import Prediction
 
 
 @pytest.fixture
@@ -131,7 +131,7 @@ def test_readings_and_labels_are_normalized_alike(tmp_path, model, processor, mo
     make_folder(tmp_path / "set", ["cafe\u0301", "A"])
     source = open_source(str(tmp_path / "set"))
     readings = [
-        Reading(sample, text, size=(40, 30))
+        Prediction(sample, text, size=(40, 30))
         for sample, text in zip(source.read(), ("caf\u00e9", "\uff21"), strict=True)
     ]
     monkeypatch.setattr(evaluate, "read", lambda *_: iter(readings))
