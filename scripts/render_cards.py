@@ -348,7 +348,7 @@ def fonts() -> str:
         rows = list(csv.DictReader(file, delimiter="\t"))
     by_licence: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
-        by_licence[row["licence"]][row["package"]].append(row["font"])
+        by_licence[row["license"]][row["package"]].append(row["font"])
     parts = []
     for licence, packages in sorted(by_licence.items(), key=lambda item: -sum(map(len, item[1].values()))):
         number = sum(map(len, packages.values()))
