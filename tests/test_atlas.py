@@ -74,7 +74,9 @@ def make_font(path, family="Boxes", glyphs=(), style="Regular", weight=400, feat
     builder = FontBuilder(1000)
     builder.setupGlyphOrder([".notdef", *names.values()])
     builder.setupCharacterMap({ord(character): name for character, name in names.items()})
-    builder.setupGlyf({".notdef": box(100, 0, 300, 500)} | {names[one]: shape for one, shape in shapes.items()})
+    builder.setupGlyf(
+        {".notdef": box(100, 0, 300, 500)} | {names[character]: shape for character, shape in shapes.items()}
+    )
     builder.setupHorizontalMetrics(dict.fromkeys([".notdef", *names.values()], (500, 0)))
     builder.setupHorizontalHeader(ascent=1000, descent=-300)
     builder.setupNameTable({"familyName": family, "styleName": style})
@@ -295,8 +297,8 @@ def test_dejavu_has_all_ascii_characters(dejavu):
 
 
 def test_capitals_in_place_of_lowercase_letters_are_detected(tmp_path):
-    shapes = {one: box(0, 0, 100 + 20 * number, 1000) for number, one in enumerate("ABDEGHQRT")}
-    small = {one.lower(): box(0, 0, 50 + 10 * number, 500) for number, one in enumerate("ABDEGHQRT")}
+    shapes = {letter: box(0, 0, 100 + 20 * number, 1000) for number, letter in enumerate("ABDEGHQRT")}
+    small = {letter.lower(): box(0, 0, 50 + 10 * number, 500) for number, letter in enumerate("ABDEGHQRT")}
     face = make_font(tmp_path / "capitals.ttf", glyphs=shapes | small)
     assert build_atlas([face], "ABDEGHQRTabdeghqrt", progress=False).has_lowercase.tolist() == [False]
 

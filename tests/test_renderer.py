@@ -59,9 +59,9 @@ def random_texts(count, seed=0):
 
 def ink_columns(pixels):
     """Return which columns of an image without clutter contain ink."""
-    picture = pixels.float().mean(-1)
-    background = picture[0, 0]
-    return ((picture - background).abs() > 0.4 * (picture - background).abs().max()).any(0)
+    gray = pixels.float().mean(-1)
+    background = gray[0, 0]
+    return ((gray - background).abs() > 0.4 * (gray - background).abs().max()).any(0)
 
 
 def runs(columns):
@@ -103,10 +103,10 @@ def test_all_values_are_finite(atlas, difficulty, monkeypatch):
 
     def checked(self, image, *rest):
         assert torch.isfinite(image).all()
-        taken = capture(self, image, *rest)
-        assert torch.isfinite(taken).all()
-        seen.append(len(taken))
-        return taken
+        captured = capture(self, image, *rest)
+        assert torch.isfinite(captured).all()
+        seen.append(len(captured))
+        return captured
 
     monkeypatch.setattr(Camera, "capture", checked)
     renderer = Renderer(atlas, difficulty)
@@ -392,22 +392,24 @@ def test_resampling_at_full_resolution_is_the_identity():
     line = torch.rand(1, 40, 1)
     torch.testing.assert_close(upsampling_weights(40, full) @ line, line)
     assert (downsampling_weights(40, full, none, 20) @ line - line).abs().max() < 0.03
-    taken = torch.tensor([13.0, 40.0, 27.0])
-    for weights in (downsampling_weights(40, taken, torch.tensor([0.0, 3.0, 1.0]), 20), upsampling_weights(40, taken)):
+    sampled = torch.tensor([13.0, 40.0, 27.0])
+    for weights in (
+        downsampling_weights(40, sampled, torch.tensor([0.0, 3.0, 1.0]), 20),
+        upsampling_weights(40, sampled),
+    ):
         torch.testing.assert_close(weights.sum(2), torch.ones(3, 40))
     ramp = torch.arange(40.0)[None, :, None]
-    there_and_back = upsampling_weights(40, taken[:1]) @ (downsampling_weights(40, taken[:1], none, 20) @ ramp)
+    there_and_back = upsampling_weights(40, sampled[:1]) @ (downsampling_weights(40, sampled[:1], none, 20) @ ramp)
     assert (there_and_back - ramp)[:, 6:-6].abs().max() < 0.5
 
 
 def test_coarser_quantization_increases_the_error():
     camera = Camera(torch.device("cpu"))
-    picture = torch.rand(2, 3, 16, 24) * 255
-    fine = camera.quantize(picture, torch.full((2, 3, 8, 8), 0.01))
-    torch.testing.assert_close(fine, picture, atol=0.1, rtol=0)
+    image = torch.rand(2, 3, 16, 24) * 255
+    fine = camera.quantize(image, torch.full((2, 3, 8, 8), 0.01))
+    torch.testing.assert_close(fine, image, atol=0.1, rtol=0)
     errors = [
-        (camera.quantize(picture, torch.full((2, 3, 8, 8), step)) - picture).square().mean()
-        for step in (4.0, 16.0, 64.0)
+        (camera.quantize(image, torch.full((2, 3, 8, 8), step)) - image).square().mean() for step in (4.0, 16.0, 64.0)
     ]
     assert errors[0] < errors[1] < errors[2]
 

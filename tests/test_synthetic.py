@@ -104,8 +104,8 @@ def test_stream_resumes_exactly(atlas, workers, taken):
 
 
 def test_seeds_produce_different_texts(atlas):
-    one, two = (texts_in(take(batches_of(atlas, seed=seed), 10)) for seed in (1, 2))
-    assert (one & two).total() < 0.2 * one.total()
+    first, second = (texts_in(take(batches_of(atlas, seed=seed), 10)) for seed in (1, 2))
+    assert (first & second).total() < 0.2 * first.total()
 
 
 def test_texts_without_a_seed_differ_from_training_texts(atlas):
@@ -422,8 +422,8 @@ def test_evaluation_renders_outside_of_autocast(atlas, config):
     for context in (nullcontext, autocast):
         batches = Batches(open_source(f"drawn:{atlas}?samples=4"), processor.image_processor, 1)
         evaluate(model, processor, batches, autocast=context)
-    for exact, found in zip(images[:4], images[4:], strict=True):
-        assert torch.equal(exact, found)
+    for exact, autocast_image in zip(images[:4], images[4:], strict=True):
+        assert torch.equal(exact, autocast_image)
 
 
 def test_frame_labels_require_synthetic_text_only(atlas, tmp_path):

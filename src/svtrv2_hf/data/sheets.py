@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Contact sheets: one picture that shows many images."""
+"""Contact sheets: single images that show many others."""
 
 import io
 import random
@@ -26,22 +26,22 @@ def sample_sheet(samples: Iterable[Sample]) -> Image.Image:
     for sample in samples:
         with Image.open(io.BytesIO(sample.image)) as image:
             width = min(SHEET_WIDTH, round(image.width * ROW_HEIGHT / image.height))
-            resized = image.resize((width, ROW_HEIGHT), Image.Resampling.BICUBIC)
+            thumbnail = image.resize((width, ROW_HEIGHT), Image.Resampling.BICUBIC)
         if used + width > SHEET_WIDTH:
             rows.append([])
             used = 0
-        rows[-1].append((resized, sample.text))
+        rows[-1].append((thumbnail, sample.text))
         used += width + GAP
     sheet = Image.new("RGB", (SHEET_WIDTH, len(rows) * (ROW_HEIGHT + TEXT_HEIGHT + GAP)), "white")
     canvas = ImageDraw.Draw(sheet)
     for number, row in enumerate(rows):
         x, y = 0, number * (ROW_HEIGHT + TEXT_HEIGHT + GAP)
-        for image, text in row:
-            while font.getlength(text) > image.width and len(text) > 1:
+        for thumbnail, text in row:
+            while font.getlength(text) > thumbnail.width and len(text) > 1:
                 text = text[:-2] + "\u2026"
-            sheet.paste(image, (x, y))
+            sheet.paste(thumbnail, (x, y))
             canvas.text((x, y + ROW_HEIGHT), text, font=font, fill="black")
-            x += image.width + GAP
+            x += thumbnail.width + GAP
     return sheet
 
 

@@ -117,12 +117,12 @@ def _panel(image: torch.Tensor, scene: Scene, rng: RandomStreams) -> None:
     place = rows.to(scene.device)
     beyond = coverage(outside, scale)[:, None]
     beyond = beyond * (rng.bernoulli(0.7).float().to(scene.device))[:, None, None, None]
-    picture = image[place].lerp(scene.color(_sample_third_color(scene, rows, rng)), beyond)
+    panel = image[place].lerp(scene.color(_sample_third_color(scene, rows, rng)), beyond)
     inset, thickness, visible = columns(
         scene.device, rng.uniform(0.5, 4), rng.uniform(0.5, 2), rng.bernoulli(0.5).float()
     )
     line = coverage(thickness - (outside + inset).abs(), scale) * visible
-    image[place] = picture.lerp(scene.color(scene.ink[rows]), line[:, None])
+    image[place] = panel.lerp(scene.color(scene.ink[rows]), line[:, None])
 
 
 def _rules(image: torch.Tensor, scene: Scene, rng: RandomStreams) -> None:

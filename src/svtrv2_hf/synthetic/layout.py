@@ -146,10 +146,10 @@ class Typesetter:
         plain, wide = rng.normal(0, 0.5), rng.uniform(1.0, 9.0)
         spacing = torch.where(rng.bernoulli(0.13 * difficulty), wide, plain.clamp(-1.2, 1.5) * min(difficulty, 1.0))
         # Widely spaced letters, in single words only: in other texts, spaces could not be recognized.
-        apart = rng.substream("apart")
+        spaced = rng.substream("apart")
         alone = (ink == present).all(1) & (count <= 14)
         spacing = torch.where(
-            apart.bernoulli(0.025 * difficulty) & alone, apart.uniform(0.4, 1.0) * CAP_HEIGHT, spacing
+            spaced.bernoulli(0.025 * difficulty) & alone, spaced.uniform(0.4, 1.0) * CAP_HEIGHT, spacing
         )
         unsteady = rng.bernoulli(0.05 * difficulty)
         jitter = rng.substream("jitter").normal(0, 1, ids.shape[1:]) * (unsteady * rng.uniform(0.4, 1.6))[:, None]

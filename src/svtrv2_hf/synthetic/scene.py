@@ -82,13 +82,13 @@ def make_scene(
     # Low contrast, down to the limit of legibility; none at difficulty 0.
     ink = enforce_contrast(background, ink, 0.15 + (1 - own.clamp(max=1)) * 0.35 + 0.10 * rng.uniform())
     scale = geometry.scale(*size)
-    apart = contrast(background, ink)
+    difference = contrast(background, ink)
     relief = rng.substream("relief")
     raised = relief.bernoulli(0.03 * own) & (scale < 1.1) & ~neon  # the sides of smaller letters are invisible
-    alike = (background + relief.normal(0, 0.04, (1,)) + relief.normal(0, 0.015, (3,))).clamp(0, 1)
-    ink = torch.where(raised[:, None], alike, ink)
-    apart = torch.where(raised, torch.full_like(apart, 0.2), apart)
-    return Scene(typesetter, layout, geometry, x, y, scale, background, ink, apart, own, raised, neon, device)
+    relief_ink = (background + relief.normal(0, 0.04, (1,)) + relief.normal(0, 0.015, (3,))).clamp(0, 1)
+    ink = torch.where(raised[:, None], relief_ink, ink)
+    difference = torch.where(raised, torch.full_like(difference, 0.2), difference)
+    return Scene(typesetter, layout, geometry, x, y, scale, background, ink, difference, own, raised, neon, device)
 
 
 class Glyphs:

@@ -87,10 +87,10 @@ def letter_likeness(fields: torch.Tensor, charset: str, families: Sequence[int])
         for of_fonts, width, number in zip(
             shapes.split(FONTS_PER_CHUNK), widths.split(FONTS_PER_CHUNK), family.split(FONTS_PER_CHUNK), strict=True
         ):
-            alike = (of_fonts.flatten(0, 1) @ bank).view(len(width), len(kinds), len(references), len(kinds))
-            alike -= STRETCH * (width[:, :, None, None] - widths[references]).abs()
-            alike.masked_fill_((number[:, None] == family[references])[:, None, :, None], -1)
-            rows.append(alike.amax(dim=2))
+            similarity = (of_fonts.flatten(0, 1) @ bank).view(len(width), len(kinds), len(references), len(kinds))
+            similarity -= STRETCH * (width[:, :, None, None] - widths[references]).abs()
+            similarity.masked_fill_((number[:, None] == family[references])[:, None, :, None], -1)
+            rows.append(similarity.amax(dim=2))
         likeness = _hits(torch.cat(rows), same)
     return likeness
 
