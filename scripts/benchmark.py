@@ -30,11 +30,10 @@ import numpy as np
 import torch
 from PIL import Image
 from tqdm import tqdm
-from transformers import AutoModelForCTC, AutoProcessor
 from transformers.utils import logging
 
 from svtrv2_hf import SVTRv2Config, SVTRv2ForCTC, SVTRv2ImageProcessor, load_rgb
-from svtrv2_hf.checkpoint import checkpoint_folder
+from svtrv2_hf.checkpoint import load_model_and_processor
 from svtrv2_hf.configuration_svtrv2 import PRESETS
 from svtrv2_hf.conversion import convert_state_dict, infer_config
 from svtrv2_hf.data.sources import open_source
@@ -84,8 +83,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     logging.set_verbosity_error()
 
     if arguments.model:
-        folder = checkpoint_folder(arguments.model)
-        model, processor = AutoModelForCTC.from_pretrained(folder).eval(), AutoProcessor.from_pretrained(folder)
+        model, processor = load_model_and_processor(arguments.model)
     else:
         model, processor = fresh(arguments.size)
     results: dict[str, Any] = {

@@ -34,7 +34,7 @@ from transformers.utils import logging
 
 from svtrv2_hf import ENGLISH_94, SVTRv2Config, SVTRv2ForCTC, SVTRv2ImageProcessor, load_rgb
 from svtrv2_hf.data.augmentation import OPERATIONS, Augmentation
-from svtrv2_hf.data.buckets import BucketBatches, Position
+from svtrv2_hf.data.buckets import BucketBatches, Position, Progress
 from svtrv2_hf.data.labels import LabelEncoder
 from svtrv2_hf.data.sources import open_source
 from svtrv2_hf.evaluation.provenance import check_output, provenance
@@ -248,7 +248,7 @@ def rate(batches: Any, workers: int, images: int, warm_up: int = 4) -> float:
 def replay(place: str, images: int) -> int:
     """Images a second that a resumed run passes over."""
     batches = stream(place)
-    batches.start = Position(images // 64 - 10, [images // 64 - 10])
+    batches.start = Position(0, [Progress(0, images)])
     start = time.perf_counter()
     next(iter(batches))
     return round(images / (time.perf_counter() - start))

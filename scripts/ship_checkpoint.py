@@ -14,7 +14,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from svtrv2_hf import SVTRv2ForCTC, SVTRv2Processor, default_checkpoint
+from svtrv2_hf.checkpoint import default_checkpoint, load_model_and_processor
+from svtrv2_hf.weight_files import check_values
 
 
 LARGEST = 12e6  # bytes of all files together
@@ -32,8 +33,8 @@ def ship(recogniser: str, folder: Path) -> None:
     Raises:
         ValueError: it would be larger than a package should be.
     """
-    model = SVTRv2ForCTC.from_pretrained(recogniser, use_guidance=False).half()
-    processor = SVTRv2Processor.from_pretrained(recogniser)
+    model, processor = load_model_and_processor(recogniser, use_guidance=False)
+    check_values(model.half().state_dict(), f"The weights in {recogniser} in float16")
     with tempfile.TemporaryDirectory() as temporary:
         staging = Path(temporary)
         model.save_pretrained(staging)

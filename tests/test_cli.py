@@ -117,11 +117,13 @@ def test_one_bad_place_does_not_keep_the_others_from_being_read(saved, folder, t
     (tmp_path / "empty").mkdir()
     (folder / "scan.h5").write_bytes(b"no picture")
     (folder / "phone.HEIC").write_bytes(b"a photograph")
+    (folder / "figure.eps").write_bytes(b"a program")
     status, lines, errors = read(
         capsys, tmp_path / "empty", tmp_path / "*.nothing", folder, "--model", saved, "--max_ratio", "40"
     )
     assert (status, len(lines)) == (1, 3)
-    assert "no image in the folder" in errors and "No file matches" in errors and "phone.HEIC" in errors
+    assert "no image in the folder" in errors and "No file matches" in errors
+    assert "2 images in" in errors and "figure.eps the first" in errors
     assert "scan.h5" not in errors
 
 
@@ -157,3 +159,43 @@ def test_the_reader_of_the_output_may_leave(saved, folder):
     command = f"'{program}' read '{folder}' --model '{saved}' | true"
     done = subprocess.run(command, shell=True, capture_output=True, text=True)
     assert "Broken pipe" not in done.stderr and "Traceback" not in done.stderr
+
+
+def test_what_is_not_a_regular_file_is_skipped_by_name(saved, folder, capsys):
+    os.mkfifo(folder / "pipe.png")
+    (folder / "gone.png").symlink_to(folder / "nowhere")
+    status, lines, errors = read(capsys, folder, "--model", saved)
+    assert (status, len(lines)) == (1, 3)
+    assert "pipe.png is not a regular file" in errors and "gone.png is a link that leads nowhere" in errors
+    status, lines, errors = read(capsys, folder / "*.png", folder / "pipe.png", "--model", saved)
+    assert (status, len(lines)) == (1, 1)
+    assert errors.count("pipe.png': it is not a regular file") == 2
+
+
+def test_paths_that_cannot_be_do_not_end_the_command(saved, folder, capsys):
+    long = "x" * 5000
+    status, lines, errors = read(capsys, "", long, f"{long}*", "file:///etc/hostname", folder, "--model", saved)
+    assert (status, len(lines)) == (1, 3)
+    assert "A path is empty" in errors and "too long" in errors and "file:// are not supported" in errors
+
+
+def test_control_characters_do_not_reach_the_terminal(saved, folder, capsys):
+    name = "a\x1b[31m\r\n\u202e\x9b.png"
+    (folder / "one.png").rename(folder / name)
+    (folder / "b\x1b[2J.png").write_bytes(b"not an image")
+    status, lines, errors = read(capsys, folder, folder / "c\x1b.png", "--model", saved)
+    assert status == 1 and len(lines) == 3
+    assert any("a\\u001b[31m\\u000d\\u000a\\u202e\\u009b.png\t" in line for line in lines)
+    assert not set("\x1b\r\u202e\x9b") & set("".join(lines) + errors)
+    _, lines, _ = read(capsys, folder / name, "--model", saved, "--json")
+    assert json.loads(lines[0])["path"] == str(folder / name)
+    assert not set("\x1b\r\u202e\x9b") & set(lines[0])
+
+
+def test_squeezed_lines_are_counted(saved, tmp_path, capsys):
+    draw("a", width=1500, height=30).save(tmp_path / "line.png")
+    status, lines, errors = read(capsys, tmp_path / "line.png", "--model", saved)
+    assert (status, len(lines)) == (0, 1)
+    assert "1 of 1 images are wider than 12 times their height" in errors and "--max_ratio auto" in errors
+    status, _, errors = read(capsys, tmp_path / "line.png", "--model", saved, "--max-ratio", "auto")
+    assert status == 0 and "wider" not in errors

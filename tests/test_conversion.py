@@ -63,7 +63,9 @@ def test_a_folder_that_transformers_loads(tiny, tmp_path, suffix, capsys):
         "tokenizer_config.json",
         "configuration_svtrv2.py",
         "ctc_svtrv2.py",
+        "download_svtrv2.py",
         "guidance_svtrv2.py",
+        "image_loading_svtrv2.py",
         "image_processing_svtrv2.py",
         "layers_svtrv2.py",
         "modeling_svtrv2.py",
@@ -230,7 +232,7 @@ class Malicious:
 def test_code_in_a_checkpoint_does_not_run(tiny, tmp_path):
     trap = tmp_path / "trap"
     source = checkpoint(tmp_path / "best.pth", tiny, config=Malicious(str(trap)))
-    with pytest.raises(ConversionError, match=r"holds Python objects, which could run code"):
+    with pytest.raises(ConversionError, match=r"holds Python objects that could run code"):
         load_checkpoint(source)
     assert not trap.exists()
     torch.load(source, weights_only=False)
@@ -240,9 +242,9 @@ def test_code_in_a_checkpoint_does_not_run(tiny, tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "no PyTorch checkpoint"),
-        (b"not a checkpoint", "no PyTorch checkpoint|holds Python objects"),
-        (pickle.dumps([1, 2]), "no PyTorch checkpoint|holds Python objects|no state dict"),
+        (b"", "is empty"),
+        (b"not a checkpoint", "not a PyTorch checkpoint"),
+        (pickle.dumps([1, 2]), "not a PyTorch checkpoint|could run code|not hold a state dict"),
     ],
 )
 def test_other_files(tmp_path, content, message):
@@ -251,9 +253,9 @@ def test_other_files(tmp_path, content, message):
     with pytest.raises(ConversionError, match=message):
         load_checkpoint(source)
     torch.save({"state_dict": {}}, source)
-    with pytest.raises(ConversionError, match="no state dict of tensors"):
+    with pytest.raises(ConversionError, match="does not hold a state dict of tensors"):
         load_checkpoint(source)
-    with pytest.raises(ConversionError, match="There is no checkpoint"):
+    with pytest.raises(ConversionError, match="Checkpoint not found"):
         load_checkpoint(tmp_path / "none.pth")
 
 
@@ -269,3 +271,19 @@ def test_numbers_of_numpy_1_are_plain(tiny, tmp_path):
         for name, content in parts.items():
             archive.writestr(name, content)
     assert load_checkpoint(source).keys() == tiny.keys()
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "_orig_mod.module."])
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_prefixes_of_wrappers_are_removed(tiny, tmp_path, caplog, prefix, suffix):
+    wrapped = {prefix + name: tensor for name, tensor in tiny.items()}
+    if suffix == ".pth":
+        source = checkpoint(tmp_path / "best.pth", wrapped)
+    else:
+        source = tmp_path / "best.safetensors"
+        save_file(wrapped, source)
+    assert load_checkpoint(source).keys() == tiny.keys()
+    assert "prefix of a wrapper" in caplog.text
+    wrapped["decoder.fc.bias"] = tiny["decoder.fc.bias"]
+    with pytest.raises(ConversionError, match="with and without the prefix"):
+        load_checkpoint(checkpoint(tmp_path / "both.pth", wrapped))

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from svtrv2_hf import SVTRv2ImageProcessor
 from svtrv2_hf.data.augmentation import Augmentation
-from svtrv2_hf.data.buckets import BucketBatches, EvaluationBatches, Position, pixel_values_of
+from svtrv2_hf.data.buckets import BucketBatches, EvaluationBatches, Position, Progress, pixel_values_of
 from svtrv2_hf.data.labels import LabelEncoder, RejectedSampleError, Rejection, UnknownCharactersError, frames_needed
 from svtrv2_hf.data.sources import Sample, open_source
 
@@ -187,9 +187,13 @@ def test_a_rotated_photograph_goes_to_the_bucket_of_its_upright_size():
     assert next(batches_of([photo], batch_size=1))["pixels"].shape == (1, height, width, 3)
 
 
+@pytest.mark.parametrize("by_forming", [False, True])
 @pytest.mark.parametrize(("workers", "taken"), [(0, 1), (0, 37), (2, 1), (2, 36), (2, 37), (3, 38)])
-def test_a_stream_is_found_again(workers, taken):
-    """What follows is the same, batches that came to nothing and counts included, wherever the break was."""
+def test_a_stream_is_found_again(workers, taken, by_forming):
+    """What follows is the same, batches that came to nothing and counts included, wherever the break was.
+
+    Also from a position of an older version, which holds only how many batches each worker has formed.
+    """
     samples = [word(f"{number:03}") for number in range(40)] + [word(f"{number:09}") for number in range(20)]
     # Found out on decoding, and of a size of their own, so that whole batches come to nothing.
     cut = [Sample(encoded(draw("x", 300, 30))[:100], "cut", "cut")] * 8
@@ -201,19 +205,44 @@ def test_a_stream_is_found_again(workers, taken):
         return list(itertools.islice(iter(loader), number))
 
     whole = read(stream_of(samples, **options), taken + 20)
-    formed = [0] * max(1, workers)
+    done = [Progress()] * max(1, workers)
     for batch in whole[:taken]:
-        formed[batch["worker"]] = batch["formed"]
+        read_by_now = () if by_forming else (batch["read"], batch["waiting"].tolist())
+        done[batch["worker"]] = Progress(batch["formed"], *read_by_now)
     if taken > 30:
-        assert sum(formed) > taken, "some batches came to nothing"
+        assert sum(progress.formed for progress in done) > taken, "some batches came to nothing"
     again = stream_of(samples, **options)
-    again.start = Position(taken, formed)
+    again.start = Position(taken, done)
     for expected, batch in zip(whole[taken:], read(again, 20), strict=True):
         assert torch.equal(expected["pixels"], batch["pixels"])
         assert torch.equal(expected["labels"], batch["labels"])
         assert {name: expected[name] for name in ("counts", "worker", "formed")} == {
             name: batch[name] for name in ("counts", "worker", "formed")
         }
+
+
+def test_resuming_reads_only_the_images_that_wait_for_a_batch(tmp_path):
+    labels = [f"{number:03}" for number in range(30)] + [f"{number:09}" for number in range(10)]
+    folder, other = make_folder(tmp_path / "data", labels), make_folder(tmp_path / "other", labels[:20])
+    fetched = []
+
+    def stream():
+        sources = [open_source(str(place)) for place in (folder, other)]
+        for source in sources:
+            source.fetch = lambda indices, fetch=source.fetch: fetched.extend(indices) or fetch(indices)
+        return BucketBatches(sources, LabelEncoder(CHARSET), SVTRv2ImageProcessor(), 4)
+
+    whole = list(itertools.islice(stream(), 62))
+    last = whole[49]
+    assert last["read"] > 160
+    fetched.clear()
+    again = stream()
+    again.start = Position(50, [Progress(last["formed"], last["read"], last["waiting"].tolist())])
+    for expected, batch in zip(whole[50:], itertools.islice(again, 12), strict=True):
+        assert torch.equal(expected["pixels"], batch["pixels"])
+        assert torch.equal(expected["labels"], batch["labels"])
+        assert expected["counts"] == batch["counts"]
+    assert len(fetched) < 100, "those that wait, and what is fetched ahead for the next batches"
 
 
 def test_ranks_share_the_samples():

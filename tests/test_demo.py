@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 import xml.etree.ElementTree as ET
 from concurrent.futures import ThreadPoolExecutor
@@ -53,7 +54,7 @@ def test_a_reading_says_what_the_pipeline_says_and_what_size_was_read(reader):
 
 def test_models_of_one_name_are_told_apart(saved):
     twin = shutil.copytree(saved, saved.parent / "other" / saved.name)
-    assert [reader.name for reader in load_readers([str(saved), "default"])] == ["recogniser", "default"]
+    assert [reader.name for reader in load_readers([str(saved), "default"])] == ["recogniser", "svtrv2-nano-drawn"]
     assert [reader.name for reader in load_readers([str(saved), str(twin)])] == [str(saved), str(twin)]
 
 
@@ -104,7 +105,7 @@ def test_what_is_no_image_is_told_with_its_name_and_what_to_do(tmp_path):
     with pytest.raises(svtrv2_hf.UnreadableImageError) as told:
         open_upload(text)
     assert str(told.value) == (
-        "Cannot read notes.png: it is in no image format that Pillow knows. Take an image as PNG, JPEG or WebP."
+        "Cannot read notes.png: it is in no image format that Pillow knows. Send the crop of a word or line as PNG, JPEG or WebP."
     )
 
 
@@ -118,8 +119,8 @@ def test_files_that_are_too_large_are_not_opened(tmp_path):
 
 def test_images_of_too_many_pixels_are_not_decoded(tmp_path):
     bomb = tmp_path / "bomb.png"
-    Image.new("1", (12_000, 12_000)).save(bomb)
-    with pytest.raises(svtrv2_hf.UnreadableImageError, match=r"bomb.png: its 12000x12000 pixels"):
+    Image.new("1", (4001, 4000)).save(bomb)
+    with pytest.raises(svtrv2_hf.UnreadableImageError, match=r"bomb.png: its 4001x4000 pixels"):
         open_upload(bomb)
 
 
@@ -146,7 +147,7 @@ def ask(client, file):
 def test_the_endpoint_answers_with_characters(served, reader):
     [answer] = ask(client_of(served), EXAMPLES / "1.png")
     expected = reader.read(open_upload(EXAMPLES / "1.png"))
-    assert (answer["model"], answer["text"]) == ("default", expected.text)
+    assert (answer["model"], answer["text"]) == ("svtrv2-nano-drawn", expected.text)
     assert answer["characters"] == expected.characters
     assert (answer["height"], answer["width"]) == (expected.height, expected.width)
 
@@ -185,21 +186,129 @@ def test_the_endpoint_tells_politely_what_it_cannot_read(served, tmp_path):
     assert "Traceback" not in str(told.value) and "tmp" not in str(told.value)
 
 
-def test_files_of_the_server_are_not_to_be_had(served, tmp_path):
+def send(served, path, body, content_type="application/json", method="POST"):
+    """Status and text of an answer."""
+    request = urllib.request.Request(served + path, body, {"Content-Type": content_type}, method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=30) as response:
+            return response.status, response.read().decode("utf-8", "replace")
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def upload(served, name, data):
+    head = f'--x\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n\r\n'.encode()
+    return send(served, "gradio_api/upload", head + data + b"\r\n--x--\r\n", "multipart/form-data; boundary=x")
+
+
+def call(served, value):
+    """Status and answer of the endpoint, as any program may call it."""
+    status, answer = send(served, "gradio_api/call/read", json.dumps({"data": [value]}).encode())
+    if status != 200:
+        return status, answer
+    return send(served, f"gradio_api/call/read/{json.loads(answer)['event_id']}", None, method="GET")
+
+
+def test_files_of_the_server_are_not_to_be_had(served, tmp_path, capfd):
     file = tmp_path / "private.png"
     draw("secret").save(file)
-    sent = {"data": [{"path": str(file), "meta": {"_type": "gradio.FileData"}}]}
-    answers = []
-    for body in (sent, {"data": [None]}):
-        request = urllib.request.Request(
-            f"{served}gradio_api/call/read", json.dumps(body).encode(), {"Content-Type": "application/json"}
+    [sent] = json.loads(upload(served, "mine.png", file.read_bytes())[1])
+    assert call(served, {"path": sent})[1].startswith("event: complete")
+    meta = {"meta": {"_type": "gradio.FileData"}}
+    answers = [
+        call(served, value)
+        for value in (
+            {"path": str(file)},
+            {"path": str(file), **meta},
+            {"path": str(tmp_path / "nothing.png")},
+            {"path": str(tmp_path)},
+            {"path": f"{sent}/../../../..{file}"},
+            {"path": file.as_uri()},
+            {"path": "x" * 5000},
+            {"path": "\0"},
+            {"path": 5},
+            {"url": f"{served}config"},
+            {"url": file.as_uri(), **meta},
+            {"video": {"path": str(file), **meta}},
+            [{"path": str(file)}],
+            str(file),
+            0,
         )
-        with urllib.request.urlopen(request) as response:
-            number = json.load(response)["event_id"]
-        with urllib.request.urlopen(f"{served}gradio_api/call/read/{number}") as response:
-            answers.append(response.read().decode())
-    assert all(answer.startswith("event: error") for answer in answers)
-    assert "There is no image to read." in answers[1]
+    ]
+    assert set(answers) == {answers[0]}, "what there is on the server makes no difference"
+    assert answers[0][0] == 422 and str(tmp_path) not in answers[0][1]
+    assert "There is no image to read." in call(served, None)[1]
+    status, _ = send(served, f"gradio_api/file={file}", None, method="GET")
+    assert status == send(served, f"gradio_api/file={file}.png", None, method="GET")[0] == 403
+    assert "Traceback" not in "".join(capfd.readouterr())
+
+
+def test_requests_that_the_page_does_not_make_are_refused(served, capfd):
+    for path in (
+        "proxy=https://a.hf.space/",
+        "file=https://example.com/a.png",
+        "monitoring",
+        "stream/a/b/1/playlist.m3u8",
+    ):
+        assert send(served, f"gradio_api/{path}", None, method="GET")[0] in (403, 404)
+    paths = (
+        "component_server",
+        "process_recording",
+        "run/read",
+        "api/read",
+        "call/show",
+        "call/v2/read",
+        "stream/a",
+        "run/predict",
+    )
+    bodies = (
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b'{"data": 1}',
+        b'{"data": [null, null]}',
+        b"[" * 60_000,
+        b'{"data": [99], "fn_index": 0}',
+    )
+    for path in (*paths, "queue/join", "call/read"):
+        for body in bodies:
+            assert send(served, f"gradio_api/{path}", body)[0] in (404, 422), (path, body[:20])
+    for number in (-1, 99, "0", 1e99, None, [0]):
+        body = json.dumps({"data": [None], "fn_index": number, "session_hash": "a"}).encode()
+        assert send(served, "gradio_api/queue/join", body)[0] == 422
+    assert send(served, "gradio_api/queue/join", b"x" * 100_000)[0] == 413
+    assert send(served, "gradio_api/upload", b"garbage")[0] == 400
+    assert send(served, "gradio_api/upload", b"garbage", "multipart/form-data; boundary=x")[0] == 400
+    assert "Traceback" not in "".join(capfd.readouterr())
+
+
+def test_answers_that_are_not_fetched_do_not_pile_up(served):
+    body = json.dumps({"data": [None], "session_hash": "hoarder"}).encode()
+    assert 429 in [send(served, "gradio_api/call/read", body)[0] for _ in range(12)]
+
+
+def test_uploads_are_limited_and_deleted(served, monkeypatch):
+    from svtrv2_hf.demo import uploads
+
+    folder = uploads.upload_folder()
+    examples = {path for path in folder.rglob("*.png") if path.name == "0.png"}
+    assert upload(served, "large.png", bytes(20 * 2**20 + 1))[0] == 413
+    monkeypatch.setattr(uploads, "KEPT_BYTES", 10**6)
+    for number in range(5):
+        assert upload(served, f"{number}.bin", bytes([number]) * 10**6)[0] == 200
+    kept = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".png"]
+    assert sum(path.stat().st_size for path in kept) <= 2 * 10**6
+    monkeypatch.setattr(uploads, "SECONDS", 0)
+    assert upload(served, "last.bin", b"x")[0] == 200
+    assert [path.name for path in folder.rglob("*.bin")] == ["last.bin"]
+    assert {path for path in folder.rglob("*.png") if path.name == "0.png"} == examples
+
+
+def test_a_line_of_any_length_is_read_at_its_width(served, tmp_path):
+    draw("word", width=1600, height=32).save(tmp_path / "line.png")
+    [answer] = ask(client_of(served), tmp_path / "line.png")
+    assert (answer["height"], answer["width"]) == (32, 1600)
 
 
 def test_two_models_answer_side_by_side(saved):
@@ -211,7 +320,7 @@ def test_two_models_answer_side_by_side(saved):
         answers = ask(client_of(page.local_url), EXAMPLES / "0.png")
     finally:
         page.close()
-    assert [answer["model"] for answer in answers] == ["default", "recogniser"]
+    assert [answer["model"] for answer in answers] == ["svtrv2-nano-drawn", "recogniser"]
 
 
 def test_three_models_are_refused(capsys):
@@ -280,4 +389,4 @@ def test_an_exported_space_runs_by_itself(saved, tmp_path):
         process.terminate()
         process.wait(30)
     assert log.read_text().splitlines()[0] == str(space / "svtrv2_hf" / "__init__.py")
-    assert [answer["model"] for answer in answers] == ["default", "recogniser"]
+    assert [answer["model"] for answer in answers] == ["svtrv2-nano-drawn", "recogniser"]

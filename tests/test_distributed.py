@@ -109,3 +109,25 @@ def test_another_number_of_processes_is_refused(root):
     trainer = trainer_on(root / "data", model, arguments(root / "alone", gradient_accumulation_steps=2, max_steps=6))
     with pytest.raises(ValueError, match=r"checkpoint-3 was made with other settings.*: processes was 2 and is 1; "):
         trainer.train(resume_from_checkpoint=str(root / "resume0" / "out" / "checkpoint-3"))
+
+
+@pytest.mark.parametrize(
+    ("what", "message"), [("data", "OSError: the disk"), ("held", "ValueError: The evaluation set held")]
+)
+def test_an_error_of_one_rank_ends_all_with_a_checkpoint(results, root, what, message):
+    first, second = (ranks[what] for ranks in results)
+    assert first["error"].startswith("ChildProcessError: Training stops because another process failed")
+    assert second["error"].startswith(message)
+    assert first["notes"] == second["notes"] and "goes on from there" in first["notes"][0]
+    [checkpoint] = (root / f"{what}_fails" / "out").glob("checkpoint-*")
+    assert str(checkpoint) in first["notes"][0]
+    states = json.loads((checkpoint / "data_state.json").read_text())
+    step = json.loads((checkpoint / "trainer_state.json").read_text())["global_step"]
+    assert [rank["taken"] for rank in states["ranks"]] == [2 * step, 2 * step]
+    assert states["evaluation_due"] == (what == "held")
+
+
+def test_all_ranks_stop_where_one_has_diverged(results, root):
+    for ranks in results:
+        assert ranks["diverged"]["error"].startswith("DivergedError: Training has diverged by step 2")
+    assert [path.name for path in (root / "diverged" / "out").glob("checkpoint-*")] == ["checkpoint-1"]

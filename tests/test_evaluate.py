@@ -376,3 +376,22 @@ def test_the_samples_of_ltb_are_counted_by_length(saved, tmp_path, capsys):
     assert "LTB 26-35 has 1 samples, but the benchmark has 3,376" in told
     assert "LTB 36-55 has 2 samples, but the benchmark has 1,147" in told
     assert "LTB 56+ has 0 samples, but the benchmark has 266" in told
+
+
+def test_a_set_that_cannot_be_opened_takes_no_other_with_it(root, saved, tmp_path, capsys):
+    (root / "cut").mkdir()
+    (root / "cut" / "data.mdb").write_bytes(b"")
+    output = tmp_path / "results.json"
+    words = ["evaluate", "--model", str(saved), "--data", str(root), "--sets", "cut"]
+    assert main([*words, "own", "--output", str(output)]) == 1
+    assert "svtrv2: cut was not evaluated: ValueError: " in capsys.readouterr().err
+    found = results(output)
+    assert (list(found["sets"]), list(found["unfinished"])) == (["own"], ["cut"])
+    assert main(words) == 1
+    assert f"svtrv2: {root / 'cut' / 'data.mdb'} is empty" in capsys.readouterr().err
+
+
+def test_a_set_without_labels_is_reported(root, saved, capsys):
+    make_folder(root / "bare", ["", ""])
+    assert main(["evaluate", "--model", str(saved), "--sets", f"bare={root / 'bare'}"]) == 1
+    assert "bare: all 2 labels are empty" in capsys.readouterr().err

@@ -17,7 +17,9 @@ LAYERS = [
     [
         "configuration_svtrv2",
         "ctc_svtrv2",
+        "download_svtrv2",
         "guidance_svtrv2",
+        "image_loading_svtrv2",
         "image_processing_svtrv2",
         "layers_svtrv2",
         "modeling_svtrv2",
@@ -25,7 +27,7 @@ LAYERS = [
         "pipeline_svtrv2",
         "processing_svtrv2",
     ],
-    ["charsets", "checkpoint", "conversion"],
+    ["charsets", "checkpoint", "console", "conversion", "redaction", "weight_files"],
     ["data", "synthetic"],
     ["evaluation"],
     ["training"],

@@ -1,8 +1,12 @@
 """Both pipeline tasks, all kinds of input, and batches that read as single images do."""
 
 import io
+import os
 import socket
+import subprocess
+import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import datasets
 import numpy as np
@@ -15,6 +19,7 @@ from PIL import Image
 from transformers import AutoModelForCTC, AutoProcessor, pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 
+import svtrv2_hf
 from svtrv2_hf import SVTRv2ForCTC, SVTRv2Processor, SVTRv2TextRecognitionPipeline, UnreadableImageError
 
 
@@ -262,3 +267,71 @@ def test_half_precision(read, images):
     half.model.to(torch.bfloat16)
     [result] = half(images[1])
     assert 0 <= result["score"] <= 1
+
+
+def test_a_model_in_training_mode_reads_as_in_evaluation_mode(read, images):
+    expected = read(images)
+    model = read.model.train()
+    next(iter(model.children())).eval()  # a part that is frozen
+    modes = [module.training for module in model.modules()]
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    for _ in range(2):
+        assert_same(read(images, batch_size=3), expected)
+    assert [module.training for module in model.modules()] == modes
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    with pytest.raises(ValueError, match="max_ratio='wide'"):
+        read(images[0], max_ratio="wide")
+    assert [module.training for module in model.modules()] == modes
+
+
+def test_threads_that_read_with_a_model_in_training_mode_agree(read, images):
+    expected = [read(image) for image in images]
+    read.model.train()
+    with ThreadPoolExecutor(6) as pool:
+        for _ in range(5):
+            assert_same(pool.map(read, images), expected)
+    assert read.model.training
+
+
+def test_a_long_line_is_squeezed_and_says_so_or_gets_its_width(read):
+    line = draw("a", width=1500, height=30)  # 50 times its height
+    [squeezed] = read(line)
+    assert squeezed["squeezed"] is True
+    [free], [wide] = read(line, max_ratio="auto"), read(line, max_ratio=50)
+    assert "squeezed" not in free and free == wide
+    assert read.processor(line, max_ratio="auto")["pixel_values"].shape == (1, 3, 32, 32 * 50)
+    longest = draw("a", width=3000, height=20)
+    assert read.processor(longest, max_ratio="auto")["pixel_values"].shape == (1, 3, 32, 32 * 100)
+    [result] = read(longest, max_ratio="auto")
+    assert result["squeezed"] is True
+
+
+def test_an_image_beyond_max_pixels_is_refused(read, images):
+    [result] = read(images[0], max_pixels=10, on_error="return")
+    assert "exceed the limit of 10" in result["error"]
+
+
+FORKED = """
+import os, signal, sys
+import torch
+from PIL import Image
+from transformers import pipeline
+import svtrv2_hf
+
+torch.set_num_threads(2)
+read = pipeline("text-recognition", sys.argv[1])
+image = Image.effect_noise((300, 40), 80)
+expected = read(image)
+child = os.fork()
+if not child:
+    signal.alarm(60)
+    os._exit(read(image)[0]["generated_text"] != expected[0]["generated_text"])
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system cannot fork")
+def test_a_forked_child_reads():
+    place = svtrv2_hf.default_checkpoint()
+    done = subprocess.run([sys.executable, "-c", FORKED, place], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr

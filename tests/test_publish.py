@@ -5,13 +5,13 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 import yaml
 from conftest import draw, make_folder
-from huggingface_hub.utils import filter_repo_objects
 
 from svtrv2_hf.cli import main
 from svtrv2_hf.evaluation.provenance import weights_digest
@@ -28,7 +28,8 @@ def hub(monkeypatch):
             asked.append(("create", repo, options))
 
         def upload_folder(self, **options):
-            asked.append(("upload", options["repo_id"], options))
+            sent = {path.name: path.read_bytes() for path in Path(options["folder_path"]).iterdir()}
+            asked.append(("upload", options["repo_id"], {**options, "sent": sent}))
             return SimpleNamespace(commit_url="https://example.org/commit")
 
     monkeypatch.setattr(publish, "HfApi", Api)
@@ -70,8 +71,7 @@ def test_a_new_folder_gets_a_card_and_is_uploaded(saved, hub, tmp_path, capsys):
     assert hub[0][2]["private"] is True
     told = capsys.readouterr()
     assert "Not published: checkpoint-5/, notes.txt" in told.err
-    files = [str(path.relative_to(saved)) for path in saved.rglob("*") if path.is_file()]
-    sent = set(filter_repo_objects(files, allow_patterns=hub[1][2]["allow_patterns"]))
+    sent = set(hub[1][2]["sent"])
     assert {"model.safetensors", "README.md"} <= sent
     assert not sent & {"notes.txt", "checkpoint-5/model.safetensors"}
     fields = yaml.safe_load((saved / "README.md").read_text().split("---\n")[1])
@@ -169,11 +169,11 @@ def test_what_are_no_results(saved, hub, tmp_path, capsys, content, message):
     ("spoil", "message"),
     [
         (lambda folder: (folder / "tokenizer.json").unlink(), "tokenizer.json is missing"),
-        (lambda folder: torch.save({}, folder / "optimizer.pt"), "optimizer.pt may run code"),
-        (lambda folder: (folder / "model.safetensors").write_bytes(b"no"), "no sound safetensors"),
+        (lambda folder: (folder / "learning_curve.png").write_text("hf_token"), "learning_curve.png is not a PNG"),
+        (lambda folder: (folder / "config.json").write_text("{"), "config.json is not valid JSON"),
+        (lambda folder: (folder / "model.safetensors").write_bytes(b"no"), "not a safetensors file"),
         (lambda folder: (folder / "README.md").write_text("# No metadata"), "does not begin with metadata"),
         (lambda folder: (folder / "README.md").write_text("---\nlicense: mit\n---\n"), "tells no pipeline_tag"),
-        (lambda folder: (folder / "modeling_svtrv2.py").write_text("1 / 0"), "does not load where svtrv2_hf is not"),
     ],
 )
 def test_what_is_not_ready_is_told_and_stays(with_card, hub, capsys, spoil, message):
@@ -237,3 +237,98 @@ def test_a_published_folder_is_found_by_its_name(with_card, tmp_path):
         assert done.returncode == 0, done.stderr
         told.add(done.stdout.strip().splitlines()[-1])
     assert len(told) == 1
+
+
+MARK = "import os; open(os.environ['RAN'], 'w').write('ran')\n"
+
+
+@pytest.mark.parametrize("sampled", [True, False])
+def test_only_the_package_s_code_is_run_and_published(saved, hub, tmp_path, capsys, monkeypatch, sampled):
+    monkeypatch.setenv("RAN", str(tmp_path / "ran"))
+    own = (saved / "modeling_svtrv2.py").read_bytes()
+    tampered = own + MARK.encode()
+    (saved / "modeling_svtrv2.py").write_bytes(tampered)
+    (saved / "other_svtrv2.py").write_text(MARK)
+    if not sampled:
+        read_nothing(monkeypatch)
+    assert run(saved, "--license", "mit") == 0
+    assert "modeling_svtrv2.py, other_svtrv2.py" in (err := capsys.readouterr().err)
+    assert "Not published: other_svtrv2.py" in err
+    assert not (tmp_path / "ran").exists()
+    sent = hub[1][2]["sent"]
+    assert sent["modeling_svtrv2.py"] == own
+    assert "other_svtrv2.py" not in sent
+    assert (saved / "modeling_svtrv2.py").read_bytes() == tampered, "the folder stays as it is"
+
+
+@pytest.mark.parametrize(
+    ("file", "change"),
+    [
+        (
+            "config.json",
+            {"auto_map": {"AutoConfig": "configuration_svtrv2.SVTRv2Config", "AutoModelForCTC": "evil.Model"}},
+        ),
+        ("config.json", {"auto_map": {"AutoModelForCTC": "someone/evil--modeling_svtrv2.SVTRv2ForCTC"}}),
+        ("config.json", {"custom_pipelines": {"image-to-text": {"impl": "evil.Pipeline", "pt": ["AutoModelForCTC"]}}}),
+        ("processor_config.json", {"auto_map": {"AutoProcessor": "evil.Processor"}}),
+        ("tokenizer_config.json", {"auto_map": {"AutoTokenizer": ["evil.Tokenizer", None]}}),
+    ],
+)
+def test_references_to_other_code_are_refused(with_card, hub, capsys, monkeypatch, file, change):
+    path = with_card / file
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    assert run(with_card) == 1
+    assert f"{file} names code that is not this package's" in capsys.readouterr().err
+    assert not hub
+
+
+@pytest.mark.usefixtures("reads_nothing")
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("README.md", "\nTrained with HF_TOKEN=hf_abcdefghijKLMNOPqrstuvwxyz012345 svtrv2 train\n"),
+        ("README.md", "\nData: https://me:pass@example.org/train.parquet\n"),
+        ("LICENSE", "ghp_abcdefghijklmnopqrstuvwxyz0123456789"),
+        ("run.json", json.dumps({"recipe": {"hub_token": "short"}})),
+        ("run.json", json.dumps({"command": "python scripts/train.py --hub_token short"})),
+        ("run.json", json.dumps({"recipe": {"train_data": ["https://example.org/a.parquet?X-Amz-Signature=0a1b2c"]}})),
+    ],
+)
+def test_secrets_are_not_published(with_card, hub, capsys, file, text):
+    with (with_card / file).open("a") as stream:
+        stream.write(text)
+    assert run(with_card) == 1
+    assert f"{file} holds what looks like a token" in capsys.readouterr().err
+    assert not hub
+
+
+@pytest.mark.usefixtures("reads_nothing")
+def test_files_outside_the_folder_are_not_published_through_links(with_card, hub, tmp_path, capsys):
+    draw("secret").save(tmp_path / "elsewhere.png")
+    (with_card / "picture.png").symlink_to(tmp_path / "elsewhere.png")
+    assert run(with_card) == 1
+    assert "has links to files outside of it: picture.png" in capsys.readouterr().err
+    assert not hub
+
+
+def test_the_other_process_gets_no_secrets(with_card, monkeypatch):
+    seen = {}
+
+    def record(command, env, **options):
+        seen.update(env)
+        return SimpleNamespace(returncode=1, stderr="stop", stdout="")
+
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    monkeypatch.setenv("WANDB_API_KEY", "a1b2c3d4e5f6")
+    monkeypatch.setattr(check.subprocess, "run", record)
+    assert check.check_folder(with_card) == ["it does not load where svtrv2_hf is not installed: stop"]
+    assert "PATH" in seen
+    assert not seen.keys() & {"HF_TOKEN", "WANDB_API_KEY"}
+
+
+@pytest.mark.usefixtures("reads_nothing")
+def test_pickles_stay_behind(with_card, hub, capsys):
+    torch.save({}, with_card / "training_args.bin")
+    assert run(with_card) == 0
+    assert "Not published: training_args.bin" in capsys.readouterr().err
+    assert "training_args.bin" not in hub[1][2]["sent"]

@@ -108,6 +108,11 @@ def test_labels_that_cannot_be_read_are_counted():
     for label in ("A b", "caf\u00e9", "abc"):
         result.add(reading("abc", label))
     assert result.to_dict()["outside_charset"] == 1
+    assert "uncompared_outside_charset" not in result.to_dict()
+    result = SetResult("english", "abcf")
+    for label in ("A b", "caf\u00e9", "d\u00e9"):
+        result.add(reading("abc", label))
+    assert (result.to_dict()["outside_charset"], result.to_dict()["uncompared_outside_charset"]) == (1, 1)
 
 
 def test_an_empty_set_has_no_accuracy():

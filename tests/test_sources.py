@@ -228,7 +228,7 @@ def test_files_keep_their_order_and_sources_can_be_sent_to_a_new_process(kinds):
 def test_lengths_names_and_weights(kinds, tmp_path):
     for name, (spec, expected) in kinds.items():
         source = open_source(spec)
-        assert source.num_samples == (None if name in ("tar", "paths", "table") else len(expected)), name
+        assert source.num_samples == (None if name in ("tar", "paths") else len(expected)), name
         assert source.weight is None
     tar = kinds["tar"][0]
     source = open_source(f"{tar}?samples=5&weight=.5&name=my%20tars")
@@ -245,9 +245,9 @@ def test_lengths_names_and_weights(kinds, tmp_path):
     [
         (None, FileNotFoundError, r"no .*labels\.tsv"),
         ("a.png hello\n", ValueError, r"labels\.tsv, line 1: there is no tab"),
-        ("\nmissing.png\thello\n", FileNotFoundError, r"line 2: there is no file .*missing\.png"),
+        ("\nmissing.png\thello\n", FileNotFoundError, r"line 2: .*missing\.png is not found"),
         ("\n", ValueError, "names no image"),
-        (b"\xff\t\n", ValueError, r"labels\.tsv is not in UTF-8"),
+        (b"\xff\t\n", ValueError, r"labels\.tsv is not UTF-8: convert"),
     ],
 )
 def test_wrong_lists(tmp_path, content, error, message):
@@ -270,17 +270,17 @@ def test_all_missing_files_of_a_list_are_told_at_once(tmp_path):
 
 def test_a_list_has_lines_of_file_tab_text(tmp_path):
     (tmp_path / "a.png").write_bytes(b"image")
-    lines = ["a.png\tone\r", "", "a.png\t", "a.png\t two\twords ", "a.png\tcarriage\rreturn"]
+    lines = ["a.png\tone\r", "", "a.png\t", "a.png\t two words ", "a.png\tcarriage\rreturn"]
     (tmp_path / "labels.tsv").write_bytes("\n".join(lines).encode("utf-8-sig"))
     source = open_source(str(tmp_path / "labels.tsv"))
-    assert list(source.texts()) == ["one", "", " two\twords ", "carriage\rreturn"]
+    assert list(source.texts()) == ["one", "", " two words ", "carriage\rreturn"]
     assert next(source.read()) == (b"image", "one", str(tmp_path / "a.png"))
 
 
 @pytest.mark.parametrize(
     ("name", "content", "error", "message"),
     [
-        ("metadata.csv", "file_name,text\nmissing.png,a\n", FileNotFoundError, "line 2: there is no file"),
+        ("metadata.csv", "file_name,text\nmissing.png,a\n", FileNotFoundError, r"line 2: .*missing\.png is not found"),
         ("metadata.csv", "file_name,text\na.png,a,b\n", ValueError, "line 2: 3 values for the 2 columns.*quotes"),
         ("metadata.csv", "file,text\na.png,a\n", ValueError, r"the image .*none.* are file, text; .*\?image=COLUMN"),
         ("metadata.csv", "file_name,text,label\na.png,a,b\n", ValueError, r"the text may be .*several.*\?text=COLUMN"),
@@ -308,11 +308,11 @@ def test_columns_of_metadata_can_be_named(tmp_path):
 
 def test_what_lmdb_lacks_is_empty_and_counted(tmp_path):
     samples = [(png(number), f"text {number}") for number in range(5)]
-    lacks = {"image-000000002": None, "label-000000003": None, "label-000000004": b"\xff"}
+    lacks = {"image-000000002": None, "label-000000003": None}
     write_lmdb(tmp_path / "db", samples, **lacks)
     source = open_source(str(tmp_path / "db"))
     read = list(source.read())
-    assert [sample.text for sample in read] == list(source.texts()) == ["text 0", "text 1", "", "", "text 4"]
+    assert [sample.text for sample in read] == list(source.texts()) == ["text 0", "text 1", "", "text 3", "text 4"]
     assert [sample.image for sample in read] == [samples[0][0], b"", *(image for image, _ in samples[2:])]
     assert read[1].name == f"{tmp_path / 'db'}, image-000000002"
 
@@ -418,13 +418,13 @@ def test_columns_of_streams(tmp_path):
     sample = next(open_source(f"{path}?image=jpg&text=label").read())
     assert sample[:2] == (b"y", "no")
     assert "many.parquet" in sample.name
-    with pytest.raises(ValueError, match=r"column number should hold the text and holds Value\('int64'\)"):
+    with pytest.raises(ValueError, match="column number should hold the text and holds 7"):
         open_source(f"{path}?image=jpg&text=number")
-    with pytest.raises(ValueError, match=r"column text should hold the image and holds Value\('string'\)"):
+    with pytest.raises(ValueError, match="column text should hold the image and holds a str"):
         open_source(f"{path}?image=text&text=label")
     classes = {"image": datasets.Value("binary"), "label": datasets.ClassLabel(names=["a", "b"])}
     path = parquet_of(tmp_path / "classes.parquet", {"image": [b"x"], "label": [1]}, **classes)
-    with pytest.raises(ValueError, match=r"column label should hold the text and holds ClassLabel"):
+    with pytest.raises(ValueError, match="column label should hold the text and holds 1"):
         open_source(path)
 
 

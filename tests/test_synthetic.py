@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from svtrv2_hf import ENGLISH_94, SVTRv2ForCTC, SVTRv2ImageProcessor, SVTRv2Processor, build_tokenizer
 from svtrv2_hf.cli import main as command
-from svtrv2_hf.data.buckets import BucketBatches, EvaluationBatches, Position
+from svtrv2_hf.data.buckets import BucketBatches, EvaluationBatches, Position, Progress
 from svtrv2_hf.data.labels import LabelEncoder
 from svtrv2_hf.data.sources import Sample, open_source
 from svtrv2_hf.evaluation.evaluator import evaluate
@@ -89,14 +89,16 @@ def test_image_does_not_depend_on_batch_size_and_workers(atlas):
     assert len(close) >= 0.9 * len(both), "except texts that occurred twice"
 
 
-@pytest.mark.parametrize(("workers", "taken"), [(0, 7), (2, 7)])
-def test_stream_resumes_exactly(atlas, workers, taken):
+@pytest.mark.parametrize("by_forming", [False, True])
+@pytest.mark.parametrize(("workers", "taken"), [(0, 7), (2, 7), (0, 150)])
+def test_stream_resumes_exactly(atlas, workers, taken, by_forming):
     whole = take(batches_of(atlas), taken + 4, workers)
-    formed = [0] * max(1, workers)
+    done = [Progress()] * max(1, workers)
     for batch in whole[:taken]:
-        formed[batch["worker"]] = batch["formed"]
+        read_by_now = () if by_forming else (batch["read"], batch["waiting"].tolist())
+        done[batch["worker"]] = Progress(batch["formed"], *read_by_now)
     again = batches_of(atlas)
-    again.start = Position(taken, formed)
+    again.start = Position(taken, done)
     for expected, batch in zip(whole[taken:], take(again, 4, workers), strict=True):
         assert torch.equal(expected["pixels"], batch["pixels"])
         assert torch.equal(expected["labels"], batch["labels"])

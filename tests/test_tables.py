@@ -223,4 +223,6 @@ def test_notes_tell_what_is_odd_about_labels():
     assert line["notes"].startswith("odd: of 2 labels the protocol leaves nothing, and 1 of them")
     unknown = one_set([("caf\u00e9", "cafe")], "chinese")
     assert "cafes: 1 label has characters that the model does not know" in markdown(results({"cafes": unknown}))
+    left_out = one_set([("caf\u00e9", "cafe")], "english")
+    assert "that the model does not know and the protocol leaves out." in markdown(results({"cafes": left_out}))
     assert "- something is wrong" in markdown(results({"bad": {**unknown, "warnings": ["something is wrong"]}}))

@@ -269,14 +269,14 @@ def test_without_its_optimiser_a_checkpoint_is_refused(config, folder, tmp_path)
     trainer_on(folder, SVTRv2ForCTC(config), arguments(tmp_path, save_strategy="steps", save_steps=2)).train()
     (tmp_path / "out" / "checkpoint-2" / "optimizer.pt").unlink()
     trainer = trainer_on(folder, SVTRv2ForCTC(config), arguments(tmp_path))
-    with pytest.raises(ValueError, match=r"checkpoint-2 has no optimizer.pt"):
+    with pytest.raises(ValueError, match=r"checkpoint-2/optimizer.pt is missing"):
         trainer.train(resume_from_checkpoint=str(tmp_path / "out" / "checkpoint-2"))
 
 
 def test_a_checkpoint_of_others_is_refused(config, folder, tmp_path):
     (tmp_path / "checkpoint-3").mkdir()
     trainer = trainer_on(folder, SVTRv2ForCTC(config), arguments(tmp_path))
-    with pytest.raises(ValueError, match=r"no .*data_state\.json"):
+    with pytest.raises(ValueError, match=r"data_state\.json is missing"):
         trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
     with pytest.raises(ValueError, match="no checkpoint in"):
         trainer.train(resume_from_checkpoint=True)
@@ -432,7 +432,7 @@ def test_an_error_in_a_worker_leaves_no_worker_and_no_handler(config, folder, tm
     trainer = trainer_on(folder, SVTRv2ForCTC(config), arguments(tmp_path, dataloader_num_workers=2), held)
     for place, work in ((held, trainer.evaluate), (folder, trainer.train)):
         (place / "3.png").unlink()
-        with pytest.raises(FileNotFoundError, match=r"3\.png") as caught:
+        with pytest.raises((ValueError, FileNotFoundError), match=r"3\.png") as caught:
             work()
         assert not multiprocessing.active_children(), caught
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before

@@ -8,6 +8,7 @@ import torch
 from conftest import CHARSET
 from safetensors.torch import save_file
 from test_training import arguments, trainer_on
+from transformers import TrainerCallback
 
 from svtrv2_hf import SVTRv2Config, SVTRv2ForCTC
 
@@ -112,6 +113,38 @@ def evaluating_after_training(root, rank):
     return metrics
 
 
+def failing(root, rank, out, fail, **options):
+    """Something fails on rank 1 alone."""
+    trainer = new_trainer(root, out, max_steps=6, **options)
+    if rank == 1:
+        fail(trainer)
+    try:
+        trainer.train()
+    except Exception as error:
+        return {"error": f"{type(error).__name__}: {error}", "notes": getattr(error, "__notes__", [])}
+
+
+def fail_to_read(source, after):
+    """Lets a source fail when it has read so many images."""
+    fetch, read = source.fetch, []
+
+    def failing_fetch(indices):
+        read.extend(indices)
+        if len(read) > after:
+            raise OSError("the disk is gone")
+        return fetch(indices)
+
+    source.fetch = failing_fetch
+
+
+class Poison(TrainerCallback):
+    """Makes the statistics of batch normalization NaN after the second step."""
+
+    def on_step_end(self, args, state, control, model, **kwargs):
+        if state.global_step == 2:
+            next(model.buffers()).fill_(float("nan"))
+
+
 def main():
     root = Path(sys.argv[1])
     torch.set_num_threads(1)
@@ -122,6 +155,18 @@ def main():
     results["stopping"] = stopping(root, rank)
     results["evaluation"] = new_trainer(root, "evaluate").evaluate()
     results["evaluation_after_training"] = evaluating_after_training(root, rank)
+    results["data"] = failing(root, rank, "data_fails", lambda t: fail_to_read(t.train_dataset.sources[0], 50))
+    results["held"] = failing(
+        root,
+        rank,
+        "held_fails",
+        lambda t: fail_to_read(t.eval_dataset["held"].source, 0),
+        eval_strategy="steps",
+        eval_steps=2,
+    )
+    results["diverged"] = failing(
+        root, rank, "diverged", lambda t: t.add_callback(Poison), save_strategy="steps", save_steps=1
+    )
     (root / f"results_{rank}.json").write_text(json.dumps(results))
 
 

@@ -6,6 +6,7 @@ import glob
 import io
 import json
 import os
+import pickle
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -19,9 +20,14 @@ from tqdm import tqdm
 from transformers.utils import logging
 
 from .charsets import ENGLISH_94, read_charset
-from .checkpoint import checkpoint_folder
+from .checkpoint import load_model_and_processor
 from .configuration_svtrv2 import PRESETS
+from .console import printable
 from .conversion import convert, local_file
+from .image_loading_svtrv2 import FORMATS
+from .image_processing_svtrv2 import AUTO_MAX_RATIO
+from .redaction import redact
+from .weight_files import check_values
 
 
 _NO_PICTURES = {".bufr", ".grib", ".h5", ".hdf", ".mpg", ".mpeg"}
@@ -60,9 +66,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `| head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain on its way out
         return 1
-    except (ValueError, OSError) as error:
-        print(f"svtrv2: {error}", file=sys.stderr)
+    except Exception as error:
+        if os.environ.get("SVTRV2_TRACEBACK"):
+            raise
+        print(f"svtrv2: {printable(redact(_message(error)), keep=chr(10))}", file=sys.stderr)
         return 1
+
+
+def _message(error: Exception) -> str:
+    """This package's own errors as they are; of others the type and one line, and how to see where they come from."""
+    text = str(error).strip()
+    if isinstance(error, (ValueError, OSError)) and text and "Traceback" not in text:
+        return text
+    if isinstance(error, pickle.UnpicklingError):  # whose text advises to run the code in the file
+        text = "a file holds Python objects that could run code, or is damaged"
+    line = text.splitlines()[-1].strip() if "Traceback" in text else " ".join(text.split())
+    return f"{type(error).__name__}: {line[:500]} (SVTRV2_TRACEBACK=1 in the environment shows where it comes from)"
 
 
 @contextmanager
@@ -251,8 +270,6 @@ def _benchmark(arguments: argparse.Namespace) -> int:
 
     from .evaluation.provenance import check_output
     from .evaluation.speed import benchmark, fresh, image_files, render
-    from .modeling_svtrv2 import SVTRv2ForCTC
-    from .processing_svtrv2 import SVTRv2Processor
 
     _check_device(arguments.device)
     if arguments.output:
@@ -263,9 +280,9 @@ def _benchmark(arguments: argparse.Namespace) -> int:
     if arguments.size:
         model, processor = fresh(arguments.size)
     else:
-        folder = checkpoint_folder(arguments.model)
-        model, processor = SVTRv2ForCTC.from_pretrained(folder), SVTRv2Processor.from_pretrained(folder)
+        model, processor = load_model_and_processor(arguments.model)
     model = model.eval().to(arguments.device, getattr(torch, arguments.dtype))
+    check_values(model.state_dict(), f"The weights in {arguments.dtype}")
     with tempfile.TemporaryDirectory() as folder:
         files = image_files(arguments.images, Path(folder), arguments.limit) if arguments.images else []
         results = benchmark(
@@ -486,7 +503,7 @@ def _atlas(arguments: argparse.Namespace) -> int:
     )
     print(f"{arguments.output}: {len(atlas.fonts)} of {len(found.fonts)} fonts.")
     for name, reason in atlas.skipped.items():
-        print(f"Skipped {name}: {reason}.")
+        print(printable(f"Skipped {name}: {reason}."))
     for reason, count in found.skipped.items():
         print(f"Skipped {count} faces: {reason}.")
     print(f"Digest: {atlas.digest}")
@@ -539,6 +556,10 @@ def _not_negative(word: str) -> int:
     return 0 if word == "0" else _positive(word)
 
 
+def _ratio(word: str) -> int | str:
+    return word if word == "auto" else _positive(word)
+
+
 def _add_read(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "read",
@@ -555,9 +576,10 @@ def _add_read(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--max_ratio",
         "--max-ratio",
-        type=_positive,
+        type=_ratio,
         metavar="N",
-        help="squeeze only what is wider than N times its height (default: as the model says; 20 for the one that comes along)",
+        help="squeeze only what is wider than N times its height; auto gives every line the width that it needs, up to 100 (default: the "
+        "model's, 20 for the one that comes along)",
     )
     parser.add_argument(
         "--batch_size",
@@ -582,16 +604,17 @@ def _add_model(parser: argparse._ActionsContainer) -> None:
 def _read(arguments: argparse.Namespace) -> int:
     files, problems = _find_images(arguments.paths)
     for problem in problems:
-        print(f"svtrv2: {problem}", file=sys.stderr)
+        print(f"svtrv2: {printable(problem)}", file=sys.stderr)
     if not files:
         return 1
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     from transformers import pipeline
 
-    read = pipeline("text-recognition", model=checkpoint_folder(arguments.model), batch_size=arguments.batch_size)
-    failures = 0
-    ascii_only = sys.stdout.encoding.lower().replace("-", "") != "utf8"
+    model, processor = load_model_and_processor(arguments.model)
+    read = pipeline("text-recognition", model=model, processor=processor, batch_size=arguments.batch_size)
+    failures = squeezed = 0
+    ascii_only = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
     results = read(
         (file for file in files),
         on_error="return",
@@ -599,16 +622,25 @@ def _read(arguments: argparse.Namespace) -> int:
         max_ratio=arguments.max_ratio,
     )
     for file, [result] in zip(files, tqdm(results, total=len(files), unit="image", disable=None), strict=True):
+        squeezed += "squeezed" in result
         if error := result.get("error"):
             failures += 1
-            tqdm.write(f"svtrv2: {error}", file=sys.stderr)
+            tqdm.write(f"svtrv2: {printable(error)}", file=sys.stderr)
         if arguments.json:
-            tqdm.write(json.dumps({"path": file, **result}, ensure_ascii=ascii_only))
+            tqdm.write(printable(json.dumps({"path": file, **result}, ensure_ascii=ascii_only)))
         elif not error:
-            tqdm.write("\t".join([_one_line(file), _one_line(result["generated_text"]), f"{result['score']:.4f}"]))
+            tqdm.write("\t".join([printable(file), printable(result["generated_text"]), f"{result['score']:.4f}"]))
             for character in result.get("characters", []):
                 place = f"{character['start']:.1f}..{character['end']:.1f}"
-                tqdm.write(f"\t{_one_line(character['text'])}\t{character['score']:.4f}\t{place}")
+                tqdm.write(f"\t{printable(character['text'])}\t{character['score']:.4f}\t{place}")
+    if squeezed:
+        limit = arguments.max_ratio or read.processor.image_processor.max_ratio
+        hint = "crop them" if limit == "auto" else "read them with --max_ratio auto"
+        print(
+            f"svtrv2: {squeezed} of {len(files)} images are wider than {AUTO_MAX_RATIO if limit == 'auto' else limit} times their height. "
+            f"They were squeezed, which loses narrow letters: {hint}.",
+            file=sys.stderr,
+        )
     if failures:
         print(f"svtrv2: {failures} of {len(files)} files could not be read.", file=sys.stderr)
     return 1 if failures or problems else 0
@@ -617,26 +649,20 @@ def _read(arguments: argparse.Namespace) -> int:
 def _find_images(paths: Sequence[str]) -> tuple[list[str], list[str]]:
     """Files as they are, even if they turn out to be no images; of folders, all files with an image's extension.
 
-    Second, what was wrong: a folder or a pattern without images, or photographs of a kind that cannot be read here.
+    Second, what was wrong: a folder or a pattern without images, files that are not regular ones, or images in formats that are not
+    supported.
     """
-    known = Image.registered_extensions()
-    # What Pillow can only write (PDF), or opens no more than the header of without a plugin.
-    readable = {suffix for suffix, kind in known.items() if kind in Image.OPEN} - _NO_PICTURES
     files: list[str] = []
     problems: list[str] = []
     for path in paths:
-        if Path(path).is_dir():
-            below = [file for file in sorted(Path(path).rglob("*")) if file.is_file()]
-            found = [str(file) for file in below if file.suffix.lower() in readable]
-            left = [file for file in below if file.suffix.lower() in _PHOTOS - readable]
-            if left:
-                problems.append(
-                    f"{len(left)} photographs in {path} are of a kind that Pillow cannot read without a plugin, {left[0].name} the "
-                    "first of them: convert them to JPEG."
-                )
-            elif not found:
-                problems.append(f"There is no image in the folder {path}.")
-        elif Path(path).exists() or not glob.has_magic(path) or path.startswith(("http://", "https://")):
+        found: list[str]
+        if not path:
+            problems.append("A path is empty: name an image, a folder, a pattern or a URL.")
+            continue
+        if os.path.isdir(path):  # noqa: PTH112  Path.is_dir raises for a path that is too long
+            found, wrong = _images_below(path)
+            problems += wrong
+        elif os.path.lexists(path) or not glob.has_magic(path) or "://" in path:
             found = [path]
         else:
             found = sorted(glob.glob(path, recursive=True))  # noqa: PTH207  Path.glob takes no absolute pattern
@@ -646,8 +672,34 @@ def _find_images(paths: Sequence[str]) -> tuple[list[str], list[str]]:
     return files, problems
 
 
-def _one_line(text: str) -> str:
-    return text.replace("\t", " ").replace("\n", " ")
+def _images_below(folder: str) -> tuple[list[str], list[str]]:
+    """The images in a folder and all folders below it, and what was wrong there."""
+    Image.init()
+    known = Image.registered_extensions()
+    readable = {suffix for suffix, kind in known.items() if kind in FORMATS and kind in Image.OPEN}
+    unreadable: list[OSError] = []
+    below = sorted(Path(root, name) for root, _, names in os.walk(folder, onerror=unreadable.append) for name in names)
+    problems = [f"The folder {error.filename} cannot be listed: {error.strerror}." for error in unreadable]
+    found = []
+    for file in below:
+        if file.suffix.lower() not in readable:
+            continue
+        if file.is_file():
+            found.append(str(file))
+        elif file.exists():
+            problems.append(f"{file} is not a regular file and was skipped.")
+        else:
+            problems.append(f"{file} is a link that leads nowhere and was skipped.")
+    others = {suffix for suffix, kind in known.items() if kind in Image.OPEN} | _PHOTOS
+    left = [file for file in below if file.suffix.lower() in others - readable - _NO_PICTURES]
+    if left:
+        problems.append(
+            f"{len(left)} images in {folder} are in formats that are not supported here, {left[0].name} the first of them: convert them "
+            "to PNG or JPEG."
+        )
+    elif not found and not problems:
+        problems.append(f"There is no image in the folder {folder}.")
+    return found, problems
 
 
 if __name__ == "__main__":

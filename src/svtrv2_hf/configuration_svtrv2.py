@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
+from transformers.activations import ACT2FN
 from transformers.utils import logging
 
 
@@ -206,6 +207,8 @@ class SVTRv2Config(PreTrainedConfig):
         """Check kernel size, number of convolutions, strides and the neck."""
         if self.kernel_size < 1 or self.kernel_size % 2 == 0:
             raise ValueError(f"kernel_size={self.kernel_size} must be an odd number.")
+        if self.hidden_act not in ACT2FN:
+            raise ValueError(f"hidden_act={self.hidden_act!r} is not an activation that transformers knows.")
         if self.convolutions_per_block < 1:
             raise ValueError(f"convolutions_per_block={self.convolutions_per_block} must be at least 1.")
         if len(self.height_strides) != 2 or any(stride < 1 for stride in self.height_strides):

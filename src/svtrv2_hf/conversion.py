@@ -7,23 +7,25 @@ exactly once, and every parameter of ours comes from one of them, or the convers
 Source of the names: Topdu/OpenOCR at ae934e5.
 """
 
-import pickle
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import safetensors.torch
 import torch
 from huggingface_hub import hf_hub_download
+from transformers.utils import logging
 
 from .charsets import ENGLISH_94, build_tokenizer
 from .configuration_svtrv2 import SVTRv2Config
 from .image_processing_svtrv2 import SVTRv2ImageProcessor
-from .modeling_svtrv2 import SVTRv2ForCTC
+from .modeling_svtrv2 import WRAPPERS, SVTRv2ForCTC
 from .processing_svtrv2 import SVTRv2Processor
+from .weight_files import WeightFileError, check_values, read_weights
+
+
+logger = logging.get_logger(__name__)
 
 
 class ConversionError(ValueError):
@@ -109,39 +111,39 @@ def local_file(place: str | Path) -> Path:
 def load_checkpoint(path: str | Path) -> dict[str, torch.Tensor]:
     """Reads the state dict of an OpenOCR checkpoint, `.pth` or `.safetensors`, running none of the code in it.
 
+    The prefixes that DistributedDataParallel and torch.compile put before each name are removed with a warning.
+
     Raises:
-        ConversionError: the file holds something other than tensors and plain values, or no state dict.
+        ConversionError: The file is something other than a checkpoint, or holds no state dict, or values that are not finite.
     """
     path = Path(path)
-    if not path.is_file():
-        raise ConversionError(f"There is no checkpoint {path}.")
-    if path.suffix == ".safetensors":
-        return safetensors.torch.load_file(path)
-    # Published checkpoints keep their metrics as numpy numbers, which are as plain as Python's.
-    # numpy 2 has moved the function that makes them, and files name it as it was called where they were written.
-    scalar = np.float64(0).__reduce__()[0]
-    plain: list[Any] = [
-        (scalar, "numpy.core.multiarray.scalar"),
-        (scalar, "numpy._core.multiarray.scalar"),
-        np.dtype,
-        type(np.dtype("float64")),
-        type(np.dtype("float32")),
-    ]
+    if not path.exists():
+        raise ConversionError(f"Checkpoint not found: {path}.")
     try:
-        with torch.serialization.safe_globals(plain):
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ConversionError(
-            f"{path} holds Python objects, which could run code on loading, so it was not loaded. If you trust it, save "
-            "its state dict alone where it was made: torch.save({'state_dict': checkpoint['state_dict']}, FILE). "
-            f"({str(error).splitlines()[0]})"
-        ) from error
-    except (RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
-        raise ConversionError(f"{path} is no PyTorch checkpoint: {error}") from error
+        checkpoint = read_weights(path)
+    except WeightFileError as error:
+        raise ConversionError(str(error)) from error
     state_dict = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, Mapping) else None
-    if not state_dict or not all(isinstance(value, torch.Tensor) for value in state_dict.values()):
-        raise ConversionError(f"{path} holds no state dict of tensors.")
-    return dict(state_dict)
+    if not isinstance(state_dict, Mapping) or not state_dict:
+        raise ConversionError(f"{path} does not hold a state dict of tensors.")
+    if others := [
+        name for name, value in state_dict.items() if not (isinstance(name, str) and isinstance(value, torch.Tensor))
+    ]:
+        raise ConversionError(
+            f"{path} does not hold a state dict of tensors alone: {', '.join(map(str, others[:5]))} are other values."
+        )
+    unwrapped = {re.sub(WRAPPERS, "", name): tensor for name, tensor in state_dict.items()}
+    if unwrapped.keys() != state_dict.keys():
+        if len(unwrapped) < len(state_dict):
+            raise ConversionError(f"{path} holds tensors of the same name with and without the prefix of a wrapper.")
+        logger.warning(
+            f"The names in {path} begin with the prefix of a wrapper (module. or _orig_mod.), which is ignored."
+        )
+    try:
+        check_values(unwrapped, f"The weights in {path}")
+    except ValueError as error:
+        raise ConversionError(str(error)) from error
+    return unwrapped
 
 
 def infer_config(state_dict: Mapping[str, torch.Tensor]) -> SVTRv2Config:

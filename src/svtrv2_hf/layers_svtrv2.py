@@ -89,6 +89,21 @@ class SVTRv2MLP(nn.Module):
         return self.fc2(self.activation(widened))
 
 
+class SVTRv2BatchNorm(nn.BatchNorm2d):
+    """Batch norm that uses its running statistics without updating them if its weight is frozen.
+
+    It is frozen by `requires_grad_(False)` on the layer or a parent module, as PEFT does: frozen layers must not change, and
+    adapters do not save statistics.
+    """
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        if self.weight.requires_grad:
+            return super().forward(hidden_states)
+        return F.batch_norm(
+            hidden_states, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps
+        )
+
+
 class SVTRv2ConvolutionNorm(nn.Module):
     """A convolution with "same" padding, batch norm and activation."""
 
@@ -104,7 +119,7 @@ class SVTRv2ConvolutionNorm(nn.Module):
         super().__init__()
         padding = (kernel_size[0] // 2, kernel_size[1] // 2)
         self.convolution = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=bias)
-        self.norm = nn.BatchNorm2d(out_channels)
+        self.norm = SVTRv2BatchNorm(out_channels)
         self.activation = ACT2FN[hidden_act]
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:

@@ -22,7 +22,9 @@ Agrees with Topdu/OpenOCR at ae934e5: `openrec/modeling/encoders/svtrv2_lnconv_t
 """
 
 import math
-from collections.abc import Iterator
+import os
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import cast
@@ -35,17 +37,20 @@ from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.processing_utils import Unpack
-from transformers.utils import ModelOutput, TransformersKwargs, can_return_tuple
+from transformers.utils import ModelOutput, TransformersKwargs, can_return_tuple, logging
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_svtrv2 import SVTRv2Config
 from .guidance_svtrv2 import SVTRv2Guidance
-from .layers_svtrv2 import SVTRv2Attention, SVTRv2ConvolutionNorm, SVTRv2MLP
+from .layers_svtrv2 import SVTRv2Attention, SVTRv2ConvolutionNorm, SVTRv2Linear, SVTRv2MLP
 from .neck_svtrv2 import SVTRv2Neck
 from .pipeline_svtrv2 import SVTRv2TextRecognitionPipeline  # noqa: F401  so that a folder saved again keeps its pipeline
 
 
+logger = logging.get_logger(__name__)
+
+WRAPPERS = r"^(?:(?:module|_orig_mod)\.)+"  # prefixes of names: of DistributedDataParallel, of torch.compile, or both
 BLANK_PRIOR = 0.9  # probability of the blank under fresh weights
 CERTAIN = 1e4  # logit margin of the blank in frames beyond the end of an image: its softmax is exactly one
 
@@ -235,6 +240,10 @@ class SVTRv2Embeddings(nn.Module):
         )
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        if torch.compiler.is_dynamo_compiling():
+            # As dictionary keys, height and width become constants of the graph: one graph for each image size, whatever the
+            # batch size. Inductor cannot compile a single graph for all sizes on CPUs (as of torch 2.13).
+            dict.fromkeys(pixel_values.shape[-2:])
         dtype = next(self.parameters()).dtype
         return self.layers(pixel_values.to(dtype, memory_format=torch.channels_last))
 
@@ -254,8 +263,9 @@ class SVTRv2FeatureRearrangement(nn.Module):
         self.mlp_norm = nn.LayerNorm(hidden_size)
         self.mlp = SVTRv2MLP(hidden_size, int(config.mlp_ratio * hidden_size), config.hidden_act)
         self.token = nn.Parameter(torch.zeros(1, 1, hidden_size))
-        self.key = nn.Linear(hidden_size, hidden_size)
-        self.value = nn.Linear(hidden_size, hidden_size)
+        # Not nn.Linear: torch's dynamic quantization replaces that class by one whose weight is a method.
+        self.key = SVTRv2Linear(hidden_size, hidden_size)
+        self.value = SVTRv2Linear(hidden_size, hidden_size)
 
     def forward(self, hidden_states: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> torch.Tensor:
         """`hidden_states` of shape (B, C, H, W) to frames of shape (B, W, C)."""
@@ -274,6 +284,10 @@ class SVTRv2Head(nn.Linear):
     """Scores each frame against the charset and the blank; a class of its own for the sake of its initial weights."""
 
 
+class SVTRv2WeightsError(ValueError, RuntimeError):
+    """The tensors of a checkpoint are not those of the model. Also a `RuntimeError`, as transformers' own for shapes is."""
+
+
 class SVTRv2PreTrainedModel(PreTrainedModel):
     """What the backbone and the recogniser share: initial weights, and saving with code."""
 
@@ -287,6 +301,9 @@ class SVTRv2PreTrainedModel(PreTrainedModel):
     _supports_attention_backend = True
     _no_split_modules = ["SVTRv2ConvolutionBlock", "SVTRv2AttentionBlock"]
     _can_record_outputs = {"hidden_states": SVTRv2Stage, "attentions": SVTRv2Attention}
+    # Parts of a checkpoint that this class leaves aside. Not _keys_to_ignore_on_load_unexpected, which a model inherits from
+    # its backbone.
+    _left_over: tuple[str, ...] = ()
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -315,6 +332,75 @@ class SVTRv2PreTrainedModel(PreTrainedModel):
             for parameter in (module.next_token, module.previous_token, module.next_prompt, module.previous_prompt):
                 init.trunc_normal_(parameter, std=std)
 
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *model_args, **kwargs):
+        """
+        Loads a saved model as [`~transformers.PreTrainedModel.from_pretrained`] does, and raises an error where transformers
+        would continue with random weights.
+
+        Every tensor of the model must be in the checkpoint, and every tensor of the checkpoint in the model, except for
+
+        - the guidance branch, which may be left out (`use_guidance=False`) or added (`use_guidance=True`);
+        - everything but the backbone, if `cls` is [`SVTRv2Model`];
+        - tensors of other shapes, with `ignore_mismatched_sizes=True`.
+
+        The prefixes `module.` (DistributedDataParallel) and `_orig_mod.` (torch.compile) are removed with a warning. With
+        `output_loading_info=True`, missing and unexpected tensors are returned in the report instead of raised.
+
+        Raises:
+            SVTRv2WeightsError: The tensors do not fit; the message names them.
+        """
+        wants_info = kwargs.pop("output_loading_info", False)
+        allows_shapes = kwargs.pop("ignore_mismatched_sizes", False)
+
+        def load(**more):
+            # Other shapes are raised below, with names; transformers logs them only.
+            return super(SVTRv2PreTrainedModel, cls).from_pretrained(
+                pretrained_model_name_or_path,
+                *model_args,
+                **{**kwargs, **more},
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+            )
+
+        model, info = load()
+        wrapped = [name for name in info["unexpected_keys"] if re.match(WRAPPERS, name)]
+        unwrapped = {re.sub(WRAPPERS, "", name) for name in wrapped}
+        ambiguous = len(unwrapped) < len(wrapped) or unwrapped & (model.state_dict().keys() - info["missing_keys"])
+        if wrapped and not ambiguous and kwargs.get("key_mapping") is None:
+            model, info = load(key_mapping={WRAPPERS: ""})
+            model._weight_conversions = None  # or saving the model would put a prefix back
+            logger.warning(
+                f"The names of the weights in {pretrained_model_name_or_path} begin with the prefix of a wrapper (module. or "
+                "_orig_mod.), which is ignored. Save the unwrapped model to avoid it."
+            )
+        problems = {"misshapen": [] if allows_shapes else [_shapes(*one) for one in info["mismatched_keys"]]}
+        if not wants_info and pretrained_model_name_or_path is not None:
+            missing = info["missing_keys"]
+            if any(name.startswith("guidance.") for name in missing) and cls._adds_guidance(
+                pretrained_model_name_or_path, kwargs
+            ):
+                missing = [name for name in missing if not name.startswith("guidance.")]
+            unexpected = [name for name in info["unexpected_keys"] if not name.startswith(cls._left_over)]
+            problems |= {"missing": missing, "unexpected": unexpected}
+        if any(problems.values()):
+            raise SVTRv2WeightsError(
+                f"The weights in {pretrained_model_name_or_path} do not fit {cls.__name__} as its config.json describes it: "
+                f"{'; '.join(_first_of(kind, names) for kind, names in problems.items() if names)}. Save the whole model with "
+                "save_pretrained, or load the weights with the config.json that they were saved with."
+            )
+        return (model, info) if wants_info else model
+
+    @classmethod
+    def _adds_guidance(cls, name, kwargs) -> bool:
+        """Whether the caller asks for a guidance branch that the configuration of the checkpoint does not have."""
+        hub = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
+        try:
+            saved, _ = cls.config_class.get_config_dict(name, **{key: kwargs[key] for key in hub if key in kwargs})
+        except (OSError, ValueError):  # a configuration of the caller's own, beside weights alone
+            return True
+        return not saved.get("use_guidance", False)
+
     def save_pretrained(self, save_directory, **kwargs):
         """Saves the model, and with it the code that loads it where this package is not installed."""
         # `register_for_auto_class` remembers one name a class, so the entries are written here. A fresh dict each time:
@@ -336,8 +422,20 @@ class SVTRv2PreTrainedModel(PreTrainedModel):
         return super().save_pretrained(save_directory, **kwargs)
 
 
+def _first_of(kind: str, names: Iterable[str]) -> str:
+    """The number of names and the first few of them, in their order."""
+    names = sorted(names)
+    return f"{len(names)} {kind} ({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})"
+
+
+def _shapes(name: str, saved: torch.Size, expected: torch.Size) -> str:
+    return f"{name}: {tuple(saved)} instead of {tuple(expected)}"
+
+
 class SVTRv2Model(SVTRv2PreTrainedModel):
     """The backbone: images to feature maps."""
+
+    _left_over = ("rearrangement.", "neck.", "head.", "guidance.")
 
     def __init__(self, config: SVTRv2Config):
         super().__init__(config)
@@ -490,4 +588,15 @@ class SVTRv2ForCTC(SVTRv2PreTrainedModel):
             yield index, pixel_values[index, :, :height, :width]
 
 
-__all__ = ["SVTRv2CTCOutput", "SVTRv2ForCTC", "SVTRv2Model", "SVTRv2PreTrainedModel", "ctc_loss"]
+if hasattr(os, "register_at_fork"):
+    # OpenMP's threads do not survive a fork: a forked child waits for them forever, unless it computes in one thread.
+    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
+
+__all__ = [
+    "SVTRv2CTCOutput",
+    "SVTRv2ForCTC",
+    "SVTRv2Model",
+    "SVTRv2PreTrainedModel",
+    "SVTRv2WeightsError",
+    "ctc_loss",
+]

@@ -1,19 +1,50 @@
 # SPDX-License-Identifier: Apache-2.0
 """The pipeline that reads cropped words and lines: `text-recognition`, and `image-to-text` as remote code."""
 
+import threading
 import types
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from PIL import Image
+from torch import nn
 from transformers import Pipeline
 
-from .image_processing_svtrv2 import UnreadableImageError, load_rgb, pad_to_batch
+from .image_loading_svtrv2 import UnreadableImageError, load_rgb
+from .image_processing_svtrv2 import pad_to_batch
 
 
 # A crop taller than this many times its width may be a line of text turned on its side.
 VERTICAL_RATIO = 1.5
+
+# Of each model that is reading just now: how many threads read with it, and what of it was in training mode before.
+_reading: "WeakKeyDictionary[nn.Module, tuple[int, list[nn.Module]]]" = WeakKeyDictionary()
+_lock = threading.Lock()
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Keeps a model in evaluation mode until the last of the threads that read with it is done, then restores its mode."""
+    with _lock:
+        readers, training = _reading.get(model, (0, []))
+        if not readers:
+            training = [module for module in model.modules() if module.training]
+            for module in training:
+                module.training = False
+        _reading[model] = readers + 1, training
+    try:
+        yield
+    finally:
+        with _lock:
+            readers, training = _reading.pop(model)
+            if readers > 1:
+                _reading[model] = readers - 1, training
+            else:
+                for module in training:
+                    module.training = True
 
 
 class SVTRv2TextRecognitionPipeline(Pipeline):
@@ -44,7 +75,8 @@ class SVTRv2TextRecognitionPipeline(Pipeline):
                 generator of them.
             batch_size (`int`, *optional*, defaults to 1): images computed together; it changes no reading.
             num_workers (`int`, *optional*, defaults to 0): processes that open and resize images.
-            max_ratio (`int`, *optional*): largest width in units of the height, instead of the processor's own.
+            max_ratio (`int` or `"auto"`, *optional*): largest width in units of the height, instead of the processor's own. "auto"
+                gives every line the width that it needs, up to 100 times the height.
             rotate_vertical (`bool`, *optional*, defaults to `False`): read a crop taller than 1.5 times its width also
                 turned by a quarter to either side, and keep the reading with the best score. Results then tell the
                 "rotation" that was applied, 0, 90 or 270 degrees counter-clockwise.
@@ -57,11 +89,17 @@ class SVTRv2TextRecognitionPipeline(Pipeline):
             lexicon (`list[str]`, *optional*): read the likeliest of these texts.
             on_error (`str`, *optional*, defaults to `"raise"`): "return" makes an image that cannot be read the result
                 {"generated_text": "", "score": 0.0, "error": message}, and the others are read.
-            timeout (`float`, *optional*, defaults to 30): seconds to wait for a URL.
+            timeout (`float`, *optional*, defaults to 30): seconds that a download may take in all.
+            max_pixels (`int`, *optional*, defaults to 64,000,000): pixels of the largest image to decode, at most
+                `PIL.Image.MAX_IMAGE_PIXELS`.
 
         Returns:
             `[{"generated_text": str, "score": float}]` for one image, a list of these for a list, an iterator over them
-            for a dataset or generator. See [`SVTRv2Processor.post_process_text_recognition`] for the score.
+            for a dataset or generator. See [`SVTRv2Processor.post_process_text_recognition`] for the score. A line wider than
+            `max_ratio` allows is squeezed, which loses narrow letters: its result has the key "squeezed", `True`.
+
+        The model reads in evaluation mode, whatever mode it is in, and is in its former mode afterwards. Several threads may read
+        with one model; none may train it in the meantime.
 
         Raises:
             UnreadableImageError: an image cannot be read.
@@ -78,9 +116,10 @@ class SVTRv2TextRecognitionPipeline(Pipeline):
 
     def _sanitize_parameters(
         self,
-        max_ratio: int | None = None,
+        max_ratio: int | str | None = None,
         rotate_vertical: bool | None = None,
         timeout: float | None = None,
+        max_pixels: int | None = None,
         on_error: str | None = None,
         return_characters: bool | None = None,
         return_words: bool | None = None,
@@ -97,6 +136,7 @@ class SVTRv2TextRecognitionPipeline(Pipeline):
             "max_ratio": max_ratio,
             "rotate_vertical": rotate_vertical,
             "timeout": timeout,
+            "max_pixels": max_pixels,
             "on_error": on_error,
         }
         postprocess = {
@@ -118,13 +158,14 @@ class SVTRv2TextRecognitionPipeline(Pipeline):
     def preprocess(
         self,
         image: Any,
-        max_ratio: int | None = None,
+        max_ratio: int | str | None = None,
         rotate_vertical: bool = False,
         timeout: float | None = 30.0,
+        max_pixels: int | None = None,
         on_error: str = "raise",
     ) -> dict[str, Any]:
         try:
-            image = load_rgb(image, timeout=timeout)
+            image = load_rgb(image, timeout=timeout, max_pixels=max_pixels)
         except UnreadableImageError as error:
             if on_error == "raise":
                 raise
@@ -133,11 +174,11 @@ class SVTRv2TextRecognitionPipeline(Pipeline):
         if rotate_vertical and image.height > VERTICAL_RATIO * image.width:
             turned[90] = image.transpose(Image.Transpose.ROTATE_90)
             turned[270] = image.transpose(Image.Transpose.ROTATE_270)
+        image_processor = self.processor.image_processor
         return {
             "sample": {
-                "images": [
-                    self.processor.image_processor.prepare(candidate, max_ratio) for candidate in turned.values()
-                ],
+                "images": [image_processor.prepare(candidate, max_ratio) for candidate in turned.values()],
+                "squeezed": [image_processor.squeezes(*candidate.size, max_ratio) for candidate in turned.values()],
                 "rotations": list(turned) if rotate_vertical else [],
                 "size": image.size,
             }
@@ -153,7 +194,8 @@ class SVTRv2TextRecognitionPipeline(Pipeline):
         if images:
             pixel_values, image_sizes = (torch.from_numpy(array) for array in pad_to_batch(images))
             pixel_values = pixel_values.to(self.device, self.model.dtype)
-            outputs = self.model(pixel_values=pixel_values, image_sizes=image_sizes)
+            with evaluation_mode(self.model):
+                outputs = self.model(pixel_values=pixel_values, image_sizes=image_sizes)
             lengths = outputs.logits_lengths.tolist()
             logits = outputs.logits.float().cpu().numpy()
             readable = iter([row[:length] for row, length in zip(logits, lengths, strict=True)])
@@ -177,7 +219,11 @@ class SVTRv2TextRecognitionPipeline(Pipeline):
             if rotation == 270:  # the line runs from the bottom of the original upwards
                 for part in [*reading.get("characters", []), *reading.get("words", [])]:
                     part["start"], part["end"] = height - part["end"], height - part["start"]
-            readings.append({**reading, "rotation": rotation} if sample["rotations"] else reading)
+            if sample["rotations"]:
+                reading["rotation"] = rotation
+            if sample["squeezed"][number]:
+                reading["squeezed"] = True
+            readings.append(reading)
         best = max(readings, key=lambda reading: reading["score"])
         return [{"generated_text": best.pop("text"), **best}]
 

@@ -36,7 +36,7 @@ class SVTRv2Processor(ProcessorMixin):
         self,
         images: Any = None,
         text: str | Sequence[str] | None = None,
-        max_ratio: int | None = None,
+        max_ratio: int | str | None = None,
         return_tensors: str | None = None,
         **kwargs: Any,
     ) -> BatchFeature:
@@ -44,7 +44,8 @@ class SVTRv2Processor(ProcessorMixin):
         Args:
             images: one image or a list of them, as [`load_rgb`] takes them.
             text (`str` or `list[str]`, *optional*): the labels of the images.
-            max_ratio (`int`, *optional*): overrides the image processor's own.
+            max_ratio (`int` or `"auto"`, *optional*): overrides the image processor's own; "auto" gives every line the width
+                that it needs, up to 100 times the height.
             return_tensors (`str`, *optional*): "pt" for tensors; numpy arrays by default.
 
         Returns:

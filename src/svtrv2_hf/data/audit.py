@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torch.utils.data import IterableDataset, get_worker_info
 from tqdm import tqdm
 
 from ..image_processing_svtrv2 import (
@@ -20,6 +20,7 @@ from ..image_processing_svtrv2 import (
     upright_size,
 )
 from .labels import LabelEncoder, Rejection, frames_needed
+from .loader import Loader, plain_worker_errors
 from .sources import Sample, Source
 
 
@@ -213,23 +214,20 @@ class _PartialReports(IterableDataset):
         self.empty = empty
         self.limit = limit
 
-    def __iter__(self) -> Iterator[AuditReport | Exception]:
+    def __iter__(self) -> Iterator[AuditReport]:
         worker = get_worker_info()
         part, parts = (worker.id, worker.num_workers) if worker else (0, 1)
-        try:
-            if self.limit is None:
-                samples = self.source.read(part, parts)
-            else:  # parts need not follow each other, so each worker goes through the first samples and takes its share
-                samples = islice(self.source.read(), part, self.limit, parts)
-            report = self.empty.empty(self.empty.name)
-            for sample in samples:
-                report.add(sample)
-                if report.samples == SAMPLES_PER_REPORT:
-                    yield report
-                    report = self.empty.empty(self.empty.name)
-            yield report
-        except (ValueError, OSError) as error:
-            yield error  # raised by who takes it; the loader would make a page of its message
+        if self.limit is None:
+            samples = self.source.read(part, parts)
+        else:  # parts need not follow each other, so each worker goes through the first samples and takes its share
+            samples = islice(self.source.read(), part, self.limit, parts)
+        report = self.empty.empty(self.empty.name)
+        for sample in samples:
+            report.add(sample)
+            if report.samples == SAMPLES_PER_REPORT:
+                yield report
+                report = self.empty.empty(self.empty.name)
+        yield report
 
 
 def audit(
@@ -260,17 +258,17 @@ def audit(
 
 def audit_into(report: AuditReport, source: Source, workers: int, limit: int | None, progress: bool) -> None:
     """As [`audit`], adding to a report, which also holds what was read when an interruption ended the reading."""
-    loader = DataLoader(
+    loader = Loader(
         _PartialReports(source, report.empty(report.name), limit),
-        batch_size=None,
         num_workers=workers,
         generator=torch.Generator(),  # or starting to read would advance the global random numbers
     )
     total = source.num_samples if limit is None or source.num_samples is None else min(limit, source.num_samples)
-    with tqdm(desc=report.name, total=total, unit="sample", disable=None if progress else True) as bar:
+    with (
+        tqdm(desc=report.name, total=total, unit="sample", disable=None if progress else True) as bar,
+        plain_worker_errors(),
+    ):
         for partial in loader:
-            if isinstance(partial, Exception):
-                raise partial
             report.update(partial)
             bar.update(partial.samples)
 

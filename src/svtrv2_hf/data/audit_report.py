@@ -272,8 +272,3 @@ def is_space(character: str) -> bool:
 def percent(part: int, whole: int) -> str:
     """Rounded down, so that 100 % is all."""
     return f"{part * 1000 // whole / 10:.1f}" if whole else "-"
-
-
-def printable(text: str) -> str:
-    """Without halves of surrogate pairs, which texts and file names from anywhere may hold."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")

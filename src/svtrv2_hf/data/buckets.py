@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Batches of one image size each (MSR buckets; paper, section 3.2), endless for training and once through to evaluate."""
 
+import copy
 from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch.utils.data import IterableDataset, get_worker_info
+from tqdm import tqdm
 
 from ..image_processing_svtrv2 import (
     SVTRv2ImageProcessor,
@@ -24,7 +26,7 @@ from ..image_processing_svtrv2 import (
 from ..processing_svtrv2 import pad_labels
 from .augmentation import Augmentation
 from .labels import LabelEncoder, RejectedSampleError, Rejection, frames_needed
-from .sources import Sample, Source, mix
+from .sources import IndexedSource, Sample, Source, mix
 
 
 Size = tuple[int, int]  # height and width in pixels
@@ -35,12 +37,14 @@ class Waiting(NamedTuple):
     """A sample whose bucket is not yet full.
 
     Attributes:
+        number: of the sample in its part of the stream, from 0.
         item: what the batch is to be made of.
         ids: the label.
         size: of the bucket.
         source: its number.
     """
 
+    number: int
     item: Any
     ids: list[int]
     size: Size
@@ -55,17 +59,31 @@ class Opened(NamedTuple):
     epoch: int
 
 
+class Progress(NamedTuple):
+    """How far one worker has come with its part of a stream.
+
+    Attributes:
+        formed: batches formed, including those that came to nothing because none of their images could be decoded.
+        read: samples read.
+        waiting: numbers, in the order of its stream, of the samples read whose buckets are not yet full.
+    """
+
+    formed: int = 0
+    read: int = 0
+    waiting: Sequence[int] = ()
+
+
 class Position(NamedTuple):
     """How far a stream has been taken: enough to find the place again.
 
     Attributes:
         taken: batches taken, of all workers together; they come from the workers in turn.
-        formed: batches formed by each worker up to the last one taken from it, those included that came to nothing because
-            none of their images could be decoded.
+        workers: the progress of each worker up to the last batch taken from it. A worker without `read` (in checkpoints of
+            older versions) forms its batches again.
     """
 
-    taken: int
-    formed: list[int]
+    taken: int = 0
+    workers: Sequence[Progress] = ()
 
 
 def pixel_values_of(pixels: torch.Tensor) -> torch.Tensor:
@@ -79,12 +97,12 @@ def pixel_values_of(pixels: torch.Tensor) -> torch.Tensor:
 class TrainingBatches(IterableDataset, ABC):
     """An endless stream of ready batches, the images of each of one size, that ranks and their workers share.
 
-    What a worker yields follows from the arguments alone, so a stream is found again by going through it without making
+    What a worker yields follows from the arguments alone, so a stream is resumed by passing over the samples that went into
     the batches that were taken.
 
     Batches hold `pixels`, uint8 of shape `(n, height, width, 3)`; `labels` of shape `(n, longest)` padded with -100;
-    `counts`, what this worker has read and rejected since its last batch, by source number and name; and `worker` and
-    `formed`, for the [`Position`].
+    `counts`, what this worker has read and rejected since its last batch, by source number and name; and `worker`, `formed`,
+    `read` and `waiting`, for the [`Position`].
 
     Args:
         names: of the sources, for logs.
@@ -122,7 +140,7 @@ class TrainingBatches(IterableDataset, ABC):
         self.batch_size = batch_size
         self.seed = seed
         self.rank, self.world_size = 0, 1
-        self.start = Position(0, [])
+        self.start = Position()
 
     def settings(self) -> dict[str, Any]:
         """What the stream follows from, beside the number of ranks and workers, in a form that JSON can hold."""
@@ -145,11 +163,16 @@ class TrainingBatches(IterableDataset, ABC):
         return max(1, self.batch_size * height * width // area)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        worker, skip, part, parts = self._my_part()
+        worker, begun, part, parts = self._my_part()
         counts: Counter[tuple[int, str]] = Counter()
         waiting: dict[Size, list[Waiting]] = defaultdict(list)
-        formed = unused = undecodable = 0
-        for one in self._samples(part, parts, counts):
+        unused = undecodable = 0
+        formed, skip = (begun.formed, 0) if begun.read else (0, begun.formed)
+        for one in self._samples(part, parts, counts, begun):
+            if one is not None and one.number < begun.read:
+                waiting[one.size].append(one)
+                counts.clear()  # it was counted when it was first read
+                continue
             if one is None:
                 unused += 1
                 if unused > self._patience:
@@ -165,7 +188,15 @@ class TrainingBatches(IterableDataset, ABC):
                 counts.clear()
             elif batch := self._batch(full, counts):
                 undecodable = 0
-                yield {**batch, "counts": dict(counts), "worker": worker, "formed": formed}
+                left = sorted(other.number for bucket in waiting.values() for other in bucket)
+                yield {
+                    **batch,
+                    "counts": dict(counts),
+                    "worker": worker,
+                    "formed": formed,
+                    "read": one.number + 1,
+                    "waiting": torch.tensor(left, dtype=torch.long),
+                }
                 counts.clear()
             else:  # their headers were sound
                 undecodable += len(full)
@@ -185,25 +216,33 @@ class TrainingBatches(IterableDataset, ABC):
             )
         drawn = min(probe, self.num_samples)
         counts: Counter[tuple[int, str]] = Counter()
-        usable = [one for one in islice(self._samples(0, 1, counts), drawn) if one is not None]
+        usable = [one for one in islice(self._samples(0, 1, counts, Progress()), drawn) if one is not None]
         if not usable:
             raise ValueError(f"None of {drawn} samples can be trained on: {self._tell(counts)}.")
         return sum(1 / self.batch_size_of(one.size) for one in usable) / drawn * self.num_samples
 
     @abstractmethod
-    def _samples(self, part: int, parts: int, counts: Counter[tuple[int, str]]) -> Iterator[Waiting | None]:
-        """The endless samples of a part, as of `_accept`."""
+    def _samples(
+        self, part: int, parts: int, counts: Counter[tuple[int, str]], begun: Progress
+    ) -> Iterator[Waiting | None]:
+        """The endless samples of a part, as of `_accept`; of those read before, only the ones that are waiting."""
 
     @abstractmethod
     def _batch(self, waiting: Sequence[Waiting], counts: Counter[tuple[int, str]]) -> dict[str, torch.Tensor] | None:
         """`pixels` and `labels` of samples of one size, or `None` if it comes to nothing."""
 
     def _accept(
-        self, text: str, look: Callable[[], tuple[Any, Size]], source: int, counts: Counter[tuple[int, str]]
+        self,
+        number: int,
+        text: str,
+        look: Callable[[], tuple[Any, Size]],
+        source: int,
+        counts: Counter[tuple[int, str]],
     ) -> Waiting | None:
         """A sample with its label, or `None` if it is left out; counted either way.
 
         Args:
+            number: of the sample in this part of the stream.
             text: what it says.
             look: tells its item and its size; is asked if the label is good.
             source: the number of its source.
@@ -223,16 +262,16 @@ class TrainingBatches(IterableDataset, ABC):
             return None
         if dropped := len(text) - len(ids):
             counts[source, "dropped_characters"] += dropped
-        return Waiting(item, ids, size, source)
+        return Waiting(number, item, ids, size, source)
 
-    def _my_part(self) -> tuple[int, int, int, int]:
-        """In a worker: which one it is, the batches it is to pass over, its part of the samples, and how many parts there are."""
+    def _my_part(self) -> tuple[int, Progress, int, int]:
+        """In a worker: which one it is, its progress so far, its part of the samples, and how many parts there are."""
         info = get_worker_info()
         workers = info.num_workers if info else 1
         # A stream that goes on from the middle must begin with the worker whose turn it is.
         worker = ((info.id if info else 0) + self.start.taken) % workers
-        skip = self.start.formed[worker] if self.start.formed else 0
-        return worker, skip, self.rank * workers + worker, self.world_size * workers
+        begun = self.start.workers[worker] if self.start.workers else Progress()
+        return worker, begun, self.rank * workers + worker, self.world_size * workers
 
     @property
     def _patience(self) -> int:
@@ -241,6 +280,24 @@ class TrainingBatches(IterableDataset, ABC):
 
     def _tell(self, counts: Counter[tuple[int, str]]) -> dict[str, int]:
         return {f"{self.names[number]}: {name}": count for (number, name), count in counts.items()}
+
+
+class _Passing:
+    """A source whose samples can be passed over without being read.
+
+    Attributes:
+        source: the same, but that it yields functions that fetch the samples.
+        over: from now on it yields the samples.
+    """
+
+    def __init__(self, source: IndexedSource):
+        self.over = False
+        self.source = copy.copy(source)
+        self.source.fetch = self._fetch  # type: ignore[method-assign]
+        self._read = source.fetch
+
+    def _fetch(self, indices: Sequence[int]) -> list[Any]:
+        return self._read(indices) if self.over else [partial(self._read, [index]) for index in indices]
 
 
 class BucketBatches(TrainingBatches):
@@ -279,9 +336,34 @@ class BucketBatches(TrainingBatches):
             "fingerprints": [source.fingerprint for source in self.sources],
         }
 
-    def _samples(self, part: int, parts: int, counts: Counter[tuple[int, str]]) -> Iterator[Waiting | None]:
-        for source, epoch, sample in mix(self.sources, part, parts, self.seed):
-            yield self._accept(sample.text, partial(self._look, sample, epoch), source, counts)
+    def _samples(
+        self, part: int, parts: int, counts: Counter[tuple[int, str]], begun: Progress
+    ) -> Iterator[Waiting | None]:
+        sources = [_Passing(source) if isinstance(source, IndexedSource) else None for source in self.sources]
+        read = [passing.source if passing else source for passing, source in zip(sources, self.sources, strict=True)]
+        stream = enumerate(mix(read, part, parts, self.seed))
+        waiting = set(begun.waiting)
+        # As many bars as processes x workers would be shown; the parts are equal.
+        with tqdm(
+            desc="Resuming",
+            total=begun.read * parts,
+            unit=" samples",
+            unit_scale=True,
+            delay=5,
+            mininterval=5,
+            disable=part > 0,
+        ) as bar:
+            for number, (source, epoch, sample) in islice(stream, begun.read):
+                if number in waiting:
+                    sample = sample()[0] if callable(sample) else sample
+                    yield self._accept(number, sample.text, partial(self._look, sample, epoch), source, counts)
+                if not number % 1000:
+                    bar.update(1000 * parts)
+        for passing in filter(None, sources):
+            passing.over = True
+        for number, (source, epoch, sample) in stream:
+            sample = sample()[0] if callable(sample) else sample
+            yield self._accept(number, sample.text, partial(self._look, sample, epoch), source, counts)
 
     def _look(self, sample: Sample, epoch: int) -> tuple[Opened, Size]:
         image = open_image(sample.image, sample.name)
@@ -289,7 +371,7 @@ class BucketBatches(TrainingBatches):
 
     def _batch(self, waiting: Sequence[Waiting], counts: Counter[tuple[int, str]]) -> dict[str, torch.Tensor] | None:
         images, labels = [], []
-        for (sample, opened, epoch), ids, size, source in waiting:
+        for _, (sample, opened, epoch), ids, size, source in waiting:
             try:
                 image = load_rgb(opened, name=sample.name)
             except UnreadableImageError:

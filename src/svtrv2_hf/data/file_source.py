@@ -5,14 +5,16 @@ import csv
 import io
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
-from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 from zlib import crc32
 
 import numpy as np
 
+from .decoding import decode, label_of
 from .sources import TEXT_COLUMNS, IndexedSource, Sample, pick_column
 
 
@@ -21,25 +23,33 @@ class FileSource(IndexedSource):
 
     Args:
         listing: the list, for messages.
-        root: the folder that the file names are relative to.
+        folders: what the file names are relative to: the folder of the list, and folders in it. A file is that of the
+            first one that has it.
         rows: line number in the list, file name and text of each image. The files must exist; they are not opened.
         name: for logs.
         weight: in a mixture.
 
     Raises:
-        FileNotFoundError: files are missing; their number and the first three are told.
+        FileNotFoundError: files are missing; the message has their number and the first three.
         ValueError: there is no row.
     """
 
     def __init__(
-        self, listing: Path, root: Path, rows: Iterable[tuple[int, str, str]], name: str, weight: float | None = None
+        self,
+        listing: Path,
+        folders: Sequence[str],
+        rows: Iterable[tuple[int, str, str]],
+        name: str,
+        weight: float | None = None,
     ):
+        root = listing.parent
         files, texts, missing = [], [], []
         for line, file, text in rows:
-            if not (root / file).is_file():
-                missing.append((line, root / file))
-            files.append(file)
-            texts.append(text)
+            found = _find(root, folders, file)
+            if found is None:
+                missing.append((line, root / folders[0] / file))
+            files.append(found or file)
+            texts.append(label_of(text, f"{listing}, line {line}"))
         if not files:
             raise ValueError(f"{listing} names no image.")
         if missing:
@@ -79,10 +89,18 @@ class FileSource(IndexedSource):
         return several
 
 
+def _find(root: Path, folders: Sequence[str], file: str) -> str | None:
+    """The path of a file from `root`; `None` if there is none. Windows parts folders by backslashes."""
+    names = [file, file.replace("\\", "/")] if "\\" in file else [file]
+    paths = [os.path.join(folder, name) for name in names for folder in folders]  # noqa: PTH118
+    return next((path for path in paths if os.path.isfile(root / path)), None)  # noqa: PTH113
+
+
 def _missing_told(listing: Path, missing: Sequence[tuple[int, Path]], rows: int) -> str:
     """One message about all missing files, or a list would have to be mended line by line."""
     if len(missing) == 1:
-        return f"{listing}, line {missing[0][0]}: there is no file {missing[0][1]}."
+        line, path = missing[0]
+        return f"{listing}, line {line}: {path} is {'a folder' if os.path.isdir(path) else 'not found'}."  # noqa: PTH112
     first = ", ".join(f"{path} (line {line})" for line, path in missing[:3])
     return (
         f"{listing}: {len(missing):,} of the {rows:,} files that it names are missing: "
@@ -93,28 +111,23 @@ def _missing_told(listing: Path, missing: Sequence[tuple[int, Path]], rows: int)
 def open_list(listing: Path, name: str, weight: float | None = None) -> FileSource:
     """Reads a list: UTF-8, a line for each image, its file name and its text parted by a tab.
 
-    File names are relative to the list's folder; those of a `labels.tsv` to `images/` in it, if there is that, and those of
-    another list, too, if the first one lies there alone.
+    File names are relative to the list's folder or to `images/` in it; where both have such a file, that in `images/` is meant by
+    a `labels.tsv`, and the other one by other lists.
 
     Raises:
         FileNotFoundError: files are missing.
-        ValueError: a line has no tab, or there is none.
+        ValueError: a line has no tab, or there is none; the list is not UTF-8, or its fields are quoted as in CSV.
     """
-    images = listing.parent / "images"
-    rows = _list_rows(listing)
-    first = list(islice(rows, 1))
-    root = listing.parent
-    if listing.name == "labels.tsv":
-        root = images if images.is_dir() else root
-    elif any(not (root / file).is_file() and (images / file).is_file() for _, file, _ in first):
-        root = images
-    return FileSource(listing, root, chain(first, rows), name, weight)
+    folders = ["images", ""] if listing.name.lower() == "labels.tsv" else ["", "images"]
+    if not (listing.parent / "images").is_dir():
+        folders = [""]
+    return FileSource(listing, folders, _list_rows(listing), name, weight)
 
 
 def open_metadata(
     listing: Path, name: str, weight: float | None = None, image: str | None = None, text: str | None = None
 ) -> FileSource:
-    """Reads the `metadata.csv` or `metadata.jsonl` of an image folder.
+    """Reads the `metadata.csv`, `metadata.jsonl` or `metadata.parquet` of an image folder.
 
     Not by `datasets`, whose image folders make a number of the text "007" and nothing at all of "NA" and "null".
 
@@ -129,30 +142,56 @@ def open_metadata(
         FileNotFoundError: files are missing.
         ValueError: the columns cannot be told, a line is malformed, or there is none.
     """
-    return FileSource(listing, listing.parent, _metadata_rows(listing, image, text), name, weight)
+    return FileSource(listing, [""], _metadata_rows(listing, image, text), name, weight)
 
 
-def _decode(listing: Path) -> str:
-    try:
-        return listing.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{listing} is not in UTF-8: {error}.") from error
+def _read(listing: Path) -> str:
+    text = decode(listing.read_bytes(), str(listing))
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise ValueError(f"{listing}, line {line} holds a NUL byte: the file is damaged, or UTF-16 and not UTF-8.")
+    return text
 
 
 def _list_rows(listing: Path) -> Iterator[tuple[int, str, str]]:
-    for number, line in enumerate(_decode(listing).split("\n"), start=1):
+    lines = _read(listing).split("\n")
+    _check_quotes(listing, lines)
+    for number, line in enumerate(lines, start=1):
         line = line.removesuffix("\r")
         if not line:
             continue
         file, tab, text = line.partition("\t")
         if not tab:
             raise ValueError(f"{listing}, line {number}: there is no tab between file name and text in {line!r}.")
+        if "\t" in text:
+            raise ValueError(f"{listing}, line {number} has more than two fields, file name and text: {line!r}.")
         yield number, file, text
 
 
+def _check_quotes(listing: Path, lines: Sequence[str]) -> None:
+    """Refuses what pandas and spreadsheets write: fields in quotes, quotes in them doubled.
+
+    Quotes are characters like any other in a list; so only where all fields with quotes look like that, and one has some inside.
+    """
+    quoted = [
+        (number, field)
+        for number, line in enumerate(lines, 1)
+        if '"' in line
+        for field in line.rstrip("\r").split("\t")
+    ]
+    quoted = [(number, field) for number, field in quoted if '"' in field]
+    if any(not re.fullmatch(r'"([^"]|"")*"', field) for _, field in quoted):
+        return
+    if doubled := [number for number, field in quoted if '""' in field[1:-1]]:
+        raise ValueError(
+            f"{listing}, line {doubled[0]} is quoted as in CSV: write the list without quotes (of pandas: quoting=csv.QUOTE_NONE), "
+            "or as a metadata.csv with the columns file_name,text."
+        )
+
+
 def _metadata_rows(listing: Path, image: str | None, text: str | None) -> Iterator[tuple[int, str, str]]:
-    records = _csv_records(listing) if listing.suffix == ".csv" else _jsonl_records(listing)
-    for number, record in records:
+    records = {".csv": _csv_records, ".jsonl": _jsonl_records, ".parquet": _parquet_records}
+    for number, record in records[listing.suffix.lower()](listing):
         columns = list(record)
         image = pick_column(f"{listing}, line {number}", columns, "image", image, ("file_name",))
         text = pick_column(f"{listing}, line {number}", columns, "text", text, TEXT_COLUMNS)
@@ -162,27 +201,44 @@ def _metadata_rows(listing: Path, image: str | None, text: str | None) -> Iterat
         yield number, file, label
 
 
-def _csv_records(listing: Path) -> Iterator[tuple[int, dict[str, str | None]]]:
-    reader = csv.reader(io.StringIO(_decode(listing), newline=""))
-    header = next(reader, [])
-    for row in reader:
-        if len(row) not in (0, len(header)):
-            raise ValueError(
-                f"{listing}, line {reader.line_num}: {len(row)} values for the {len(header)} columns "
-                f"{', '.join(header)}. A text with a comma must be in double quotes."
-            )
-        if row:
-            yield reader.line_num, dict(zip(header, row, strict=True))
+def _csv_records(listing: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    # strict, since a quote that is not closed would take all that follows into its field
+    reader = csv.reader(io.StringIO(_read(listing), newline=""), strict=True)
+    try:
+        header = next(reader, [])
+        if len(set(header)) < len(header):
+            raise ValueError(f"{listing}, line 1: columns of the same name: {', '.join(header)}.")
+        for row in reader:
+            if len(row) not in (0, len(header)):
+                raise ValueError(
+                    f"{listing}, line {reader.line_num}: {len(row)} values for the {len(header)} columns "
+                    f"{', '.join(header)}. A text with a comma must be in double quotes."
+                )
+            if broken := [value for value in row if "\n" in value.rstrip("\r\n")]:
+                raise ValueError(f"{listing}, line {reader.line_num}: a quote is not closed before {broken[0]!r}.")
+            if row:
+                yield reader.line_num, dict(zip(header, row, strict=True))
+    except csv.Error as error:
+        raise ValueError(
+            f"{listing}, line {reader.line_num}: {error}; quotes in a quoted text are doubled."
+        ) from error
 
 
-def _jsonl_records(listing: Path) -> Iterator[tuple[int, dict[str, str | None]]]:
-    for number, line in enumerate(_decode(listing).split("\n"), start=1):
+def _jsonl_records(listing: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, line in enumerate(_read(listing).split("\n"), start=1):
         if not line.strip():
             continue
         try:
             record = json.loads(line)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{listing}, line {number}: {error}.") from error
         if not isinstance(record, dict):
             raise ValueError(f"{listing}, line {number} is not an object but {line!r}.")
         yield number, record
+
+
+def _parquet_records(listing: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    from .shards import ParquetShards, open_shards
+
+    shards, _ = open_shards(ParquetShards, [str(listing)])
+    yield from enumerate((row for shard in shards.shards() for row in shards.rows(shard, None)), start=1)

@@ -129,8 +129,8 @@ def open_source(spec: str, split: str = "train") -> Source:
             - an image folder with a `metadata.csv`, `.jsonl` or `.parquet` (columns `file_name` and `text`), or that file;
             - a folder with an LMDB (`data.mdb`; keys `num-samples`, and from 1 `image-%09d` and `label-%09d`), or a
               folder below which there are such: all together are one source;
-            - a `.parquet` file or a `.tar` file (webdataset), a pattern, or a folder of them; remote ones (`hf://`,
-              `https://`) by their full address;
+            - a `.parquet` file or a `.tar` file (webdataset, also `.tar.gz`), a pattern, or a folder of them; remote ones
+              (`hf://`, `https://`) by their full address;
             - `hub:NAME`: what `datasets.load_dataset` streams, a dataset of the Hub or a folder;
             - `drawn:`, text drawn in the fonts of this machine, or `drawn:ATLAS` in those of an atlas's file.
 
@@ -147,8 +147,8 @@ def open_source(spec: str, split: str = "train") -> Source:
 
     Raises:
         FileNotFoundError: nothing that is understood lies there, or a file that a list names is missing.
-        ValueError: a key or its value is wrong, the place holds several kinds of data, a list is malformed, or a dataset of the
-            Hub has no such split.
+        ValueError: a key or its value is wrong; the place holds several kinds of data; a file is malformed, cut off or
+            inconsistent, which the message names; there is no sample; or a dataset of the Hub has no such split.
     """
     place, options = split_spec(spec)
     kind, files = recognise(place)
@@ -194,7 +194,9 @@ def open_source(spec: str, split: str = "train") -> Source:
     data_files = None if kind == Kind.HUB else files
     # Files are all in the split "train", as `datasets` calls it; so are those of an image folder that does not part them.
     splits = [options["split"]] if "split" in options else [split] if place.startswith("hub:") else [split, "train"]
-    stream, known = open_stream(path, data_files, options.get("config"), splits)
+    stream, known = open_stream(path, data_files, options.get("config"), splits, image, text)
+    if samples is not None and known not in (None, samples):
+        raise ValueError(f"{spec!r}: samples={int(samples)} contradicts the data, which have {known:,} samples.")
     source = StreamedSource(stream, place, name, weight, known if samples is None else int(samples), image, text)
     source.local = kind != Kind.HUB and not any("://" in file for file in files)
     return source
@@ -257,7 +259,7 @@ def recognise(place: str) -> tuple[Kind, list[str]]:
         return Kind.DRAWN, [place.removeprefix("drawn:")] if place != "drawn:" else []
     remote = "://" in place
     files = [Path(place)] if remote else _files_at(Path(place).expanduser())
-    kinds = {_ENDINGS.get(file.suffix) for file in files}
+    kinds = {_kind_of(file) for file in files}
     kind = next(iter(kinds), None)
     if kind is None or None in kinds or (remote and kind not in (Kind.PARQUET, Kind.TAR)):
         inside = (
@@ -265,17 +267,26 @@ def recognise(place: str) -> tuple[Kind, list[str]]:
         )
         hint = f" Folders in it hold some: {', '.join(inside[:5])}." if inside else ""
         raise FileNotFoundError(f"There is no data that is understood at {place!r}.{hint} It may be {_FORMS}.")
-    if [file.name for file in files] == ["metadata.parquet"] and not remote:
-        return Kind.HUB, [str(files[0].parent)]  # an image folder, which datasets reads
+    if [file.name.lower() for file in files] == ["metadata.parquet"] and not remote:
+        return Kind.METADATA, [str(files[0])]
     if len(kinds) > 1 or (len(files) > 1 and kind in (Kind.LIST, Kind.METADATA)):
-        names = {f"*{file.suffix}" if file.suffix in (".parquet", ".tar") else file.name for file in files}
+        names = {f"*{file.suffix}" if _kind_of(file) in (Kind.PARQUET, Kind.TAR) else file.name for file in files}
         raise ValueError(f"{place} holds more than one kind of data. Name one of them: {', '.join(sorted(names))}.")
     return kind, [place] if remote else [str(file) for file in files]
 
 
+def _kind_of(file: Path) -> Kind | None:
+    compressed = re.search(r"\.(tar\.(gz|bz2|xz)|tgz)$", file.name, flags=re.IGNORECASE)
+    return Kind.TAR if compressed else _ENDINGS.get(file.suffix.lower())
+
+
 def _files_at(path: Path) -> list[Path]:
     if path.is_dir():
-        found = [file for pattern in (*_LISTS, "*.parquet", "*.tar") for file in sorted(path.glob(pattern))]
+        with os.scandir(path) as entries:  # once, since there may be 400,000 images
+            names = sorted(entry.name for entry in entries)
+        listed = [name for name in names if name.lower() in _LISTS]
+        shards = [name for name in names if _kind_of(Path(name)) in (Kind.PARQUET, Kind.TAR) and name[0] != "."]
+        found = [path / name for name in (*listed, *shards)]
         return found if found and not (path / "data.mdb").is_file() else found + _databases_below(path)
     if path.is_file():
         return [path]

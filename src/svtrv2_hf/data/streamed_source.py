@@ -6,16 +6,17 @@ import io
 import os
 from collections.abc import Iterator, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, Protocol
 
 import fsspec.asyn
-import pyarrow.parquet
 from datasets import DatasetBuilder, Image, IterableDataset, load_dataset_builder
 from datasets.distributed import split_dataset_by_node
 from PIL import Image as PillowImage
 
+from .decoding import label_of
+from .shards import ParquetShards, Shards, naming, open_shards
 from .sources import IMAGE_COLUMNS, TEXT_COLUMNS, Sample, Source, pick_column
+from .tar_shards import TarShards
 
 
 BATCH = 64  # samples that are read together
@@ -65,7 +66,8 @@ class StreamedSource(Source):
         text: str | None = None,
     ):
         dataset = stream()
-        columns = dataset.column_names or _columns_of_first(dataset, place)
+        first = None if dataset.column_names else _first_row(dataset, place)
+        columns = list(first or dataset.column_names)
         self.place = place
         self.name = name
         self.weight = weight
@@ -78,6 +80,9 @@ class StreamedSource(Source):
             self._check(dataset.features[self.image], dataset.features[self.text])
             if isinstance(dataset.features[self.image], Image):
                 self._dataset = self._dataset.cast_column(self.image, Image(decode=False))
+        if first is not None:
+            self._encoded(first[self.image])
+            self._checked(first[self.text])
 
     def _check(self, image: Any, text: Any) -> None:
         """Refuses columns whose type says that they hold something else."""
@@ -107,24 +112,32 @@ class StreamedSource(Source):
         # left at 0, since a later epoch has another order of the shards even if nothing is to be shuffled.
         dataset.set_epoch(0 if seed is None else epoch)
         # Not by `iter(dataset)`, which would divide a worker's part among the workers once more.
-        for batch in dataset.iter(batch_size=BATCH):
+        for batch in _named(dataset.iter(batch_size=BATCH), self.place):
             for image, text in zip(batch[self.image], batch[self.text], strict=True):
                 text = self._checked(text)
                 path = image.get("path") if isinstance(image, dict) else None
                 yield Sample(self._encoded(image), text, path or f"{self.place}, {text!r}")
 
     def texts(self) -> Iterator[str]:
-        """The texts, without the other columns where the format allows."""
-        for batch in self._stream([self.text]).iter(batch_size=1024):
+        """The texts, without the other columns where the format allows.
+
+        Raises:
+            ValueError: there are more or fewer of them than `num_samples`.
+        """
+        read = 0
+        for batch in _named(self._stream([self.text]).iter(batch_size=1024), self.place):
+            read += len(batch[self.text])
             yield from map(self._checked, batch[self.text])
+        if self.num_samples not in (None, read):
+            raise ValueError(f"{self.place} has {read:,} samples, not {self.num_samples:,}: correct ?samples=NUMBER.")
 
     def _checked(self, text: Any) -> str:
         if text is not None and not isinstance(text, str):
             raise self._wrong("text", repr(text))
-        return text or ""
+        return label_of(text or "", self.place)
 
     def _encoded(self, image: Any) -> bytes:
-        if isinstance(image, dict):
+        if isinstance(image, dict) and image.keys() & {"bytes", "path"}:
             image = image["bytes"] if image.get("bytes") is not None else _read(image.get("path"))
         if image is None:
             return b""
@@ -147,10 +160,20 @@ def _read(path: str | None) -> bytes | None:
         return None
 
 
-def _columns_of_first(dataset: IterableDataset, place: str) -> list[str]:
-    for batch in dataset.iter(batch_size=1):
-        return list(batch)
+def _first_row(dataset: IterableDataset, place: str) -> dict[str, Any]:
+    for batch in _named(dataset.iter(batch_size=1), place):
+        return {name: values[0] for name, values in batch.items()}
     raise ValueError(f"There is no sample in {place}.")
+
+
+def _named(batches: Iterator[dict[str, Any]], place: str) -> Iterator[dict[str, Any]]:
+    """The same batches; an error of a library names the place."""
+    with naming(place):
+        yield from batches
+
+
+# Read by this package, since `datasets` loses what is cut off, and does not name the file.
+_SHARDS: dict[str, type[Shards]] = {"parquet": ParquetShards, "webdataset": TarShards}
 
 
 def open_stream(
@@ -158,57 +181,43 @@ def open_stream(
     data_files: Sequence[str] | None = None,
     config: str | None = None,
     splits: Sequence[str] = ("train",),
+    image: str | None = None,
+    text: str | None = None,
 ) -> tuple[Stream, int | None]:
-    """What `datasets.load_dataset` streams, and its number of samples where that is told or cheap to find.
+    """A stream of files, or of a data set, and its number of samples where that is known or cheap to find.
 
     Args:
-        path: a dataset of the Hub, or a folder; or a format, with `data_files`.
+        path: a dataset of the Hub, or a folder; or a format, `parquet` or `webdataset`, with `data_files`.
         data_files: the shards.
         config: of a dataset, if it has several.
         splits: which to read: the first of these that there is.
+        image, text: the columns, if they are chosen.
 
     Raises:
-        ValueError: there is no such split or configuration.
+        ValueError: there is no such split or configuration; or a file is cut off or damaged, or none has a sample.
     """
-    builder = load_dataset_builder(path, config, data_files=data_files)
-    datasets = builder.as_streaming_dataset()
-    split = next((name for name in splits if name in datasets), None)
+    if data_files is not None:
+        return open_shards(_SHARDS[path], data_files, image, text)
+    with naming(path):
+        builder = load_dataset_builder(path, config)
+        available = [str(name) for name in builder.config.data_files or builder.as_streaming_dataset()]
+    split = next((name for name in splits if name in available), None)
     if split is None:
         raise ValueError(
-            f"{path} has no split {splits[0]!r}; it has {', '.join(datasets)}. Name one after the place: ?split=NAME."
+            f"{path} has no split {splits[0]!r}; it has {', '.join(available)}. Name one after the place: ?split=NAME."
         )
-    dataset = datasets[split]
-    stream: Stream = partial(_select, dataset)
-    if builder.name == "parquet":
-        stream = partial(_select_from_parquet, dataset, path, data_files, config, split)
-    return stream, _num_samples(builder, split)
+    if builder.name in _SHARDS:
+        shards, known = open_shards(_SHARDS[builder.name], builder.config.data_files[split], image, text)
+        return shards, _num_samples(builder, split) if known is None else known
+    with naming(path):
+        dataset = builder.as_streaming_dataset(split=split)
+    return partial(_select, dataset), _num_samples(builder, split)
 
 
 def _num_samples(builder: DatasetBuilder, split: str) -> int | None:
-    if split in (builder.info.splits or {}) and builder.info.splits[split].num_examples:
-        return builder.info.splits[split].num_examples
-    if builder.name != "parquet" or split not in builder.config.data_files:
-        return None
-    files = [Path(file) for file in builder.config.data_files[split]]
-    if not all(file.is_file() for file in files):
-        return None  # remote ones: each would cost a request
-    return sum(pyarrow.parquet.read_metadata(file).num_rows for file in files)
+    splits = builder.info.splits or {}
+    return (splits[split].num_examples or None) if split in splits else None
 
 
 def _select(dataset: IterableDataset, columns: list[str] | None = None) -> IterableDataset:
     return dataset.select_columns(columns) if columns else dataset
-
-
-def _select_from_parquet(
-    dataset: IterableDataset,
-    path: str,
-    data_files: Sequence[str] | None,
-    config: str | None,
-    split: str,
-    columns: list[str] | None = None,
-) -> IterableDataset:
-    """Leaves the other columns unread."""
-    if not columns:
-        return dataset
-    builder = load_dataset_builder(path, config, data_files=data_files, columns=columns)
-    return builder.as_streaming_dataset(split=split).select_columns(columns)

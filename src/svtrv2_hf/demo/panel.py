@@ -102,6 +102,7 @@ STYLE = """
 .reading .facts { margin: 0 0 0.8rem; font-size: 0.85rem; color: var(--body-text-color); opacity: 0.75; }
 .reading .problem { margin: 0; padding: 0.8rem 1rem; border-left: 4px solid #dc2626; color: var(--body-text-color);
   background: var(--background-fill-secondary); overflow-wrap: anywhere; }
+@media (width <= 640px) { footer .divider { display: none; } }
 .reading .picture { display: block; width: 100%; overflow: visible; }
 .picture text { text-anchor: middle; fill: var(--body-text-color); font-family: ui-monospace, monospace; }
 .picture .mark0 rect { fill: #2563eb; }

@@ -10,12 +10,14 @@ from typing import Any
 from PIL import Image
 from transformers import pipeline
 
-from ..checkpoint import checkpoint_folder
-from ..image_processing_svtrv2 import UnreadableImageError, load_rgb
+from ..checkpoint import load_model_and_processor
+from ..image_loading_svtrv2 import UnreadableImageError, load_rgb
+from .uploads import MEGABYTES
 
 
 EXAMPLES = Path(__file__).parent / "examples"
-MEGABYTES = 20  # of the largest file that is taken
+MEGAPIXELS = 16  # of the largest image that is taken; decoding takes up to 25 bytes of memory for each pixel
+DEFAULT_NAME = "svtrv2-nano-drawn"  # of the package's own model, on the page
 
 
 @dataclass(frozen=True)
@@ -51,17 +53,18 @@ class Reader:
             name: to show.
 
         Raises:
-            OSError: there is no such model.
+            OSError, ValueError: The model is not found, or its files are damaged.
         """
         self.name = name
-        self._pipeline = pipeline("text-recognition", checkpoint_folder(model))
+        loaded, processor = load_model_and_processor(model)
+        self._pipeline = pipeline("text-recognition", model=loaded, processor=processor)
 
     def read(self, image: Image.Image) -> Reading:
         """Reads an RGB image; any number of threads may do so at the same time."""
         started = time.perf_counter()
-        [result] = self._pipeline(image, return_characters=True)
+        [result] = self._pipeline(image, return_characters=True, max_ratio="auto")
         milliseconds = 1000 * (time.perf_counter() - started)
-        height, width = self._pipeline.processor.image_processor.target_size(*image.size)
+        height, width = self._pipeline.processor.image_processor.target_size(*image.size, "auto")
         return Reading(
             self.name,
             result["generated_text"],
@@ -75,7 +78,7 @@ class Reader:
 
 def load_readers(models: Sequence[str]) -> list[Reader]:
     """Models under the last parts of their names; under their full names, where the last parts are the same."""
-    names = [Path(model).resolve().name for model in models]
+    names = [DEFAULT_NAME if model == "default" else Path(model).resolve().name for model in models]
     if len(set(names)) < len(names):
         names = list(models)
     return [Reader(model, name) for model, name in zip(models, names, strict=True)]
@@ -93,9 +96,9 @@ def open_upload(path: str | Path) -> Image.Image:
             f"{file.name} has more than {MEGABYTES} MB. Crop the word or line out of it, or save it smaller."
         )
     try:
-        return load_rgb(file, name=file.name)
+        return load_rgb(file, name=file.name, max_pixels=MEGAPIXELS * 10**6)
     except UnreadableImageError as error:
-        raise UnreadableImageError(f"{error} Take an image as PNG, JPEG or WebP.") from error
+        raise UnreadableImageError(f"{error} Send the crop of a word or line as PNG, JPEG or WebP.") from error
 
 
 def example_files() -> list[Path]:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from huggingface_hub import snapshot_download
 
-from ..hub.check import PUBLISHED_FILES
+from ..checkpoint import load_model_and_processor
+from ..hub.check import CODE, PUBLISHED_FILES, published, secrets_in
 
 
 PACKAGE = Path(__file__).parents[1]
@@ -62,6 +63,8 @@ def export_space(models: Sequence[str], folder: str | Path) -> None:
     target = Path(folder)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ValueError(f"{folder} is not an empty folder: name another one, or remove it.")
+    for model in models:
+        load_model_and_processor(model)  # what does not load here would not load there
     found = {model: _files_of(model) for model in models if model != "default"}
     target.mkdir(parents=True, exist_ok=True)
     places = {"default": "default"}
@@ -94,4 +97,8 @@ def _files_of(model: str) -> list[Path]:
         folder = Path(snapshot_download(model, allow_patterns=list(PUBLISHED_FILES)))
     if not (folder / "config.json").is_file():
         raise ValueError(f"{model} is no saved recogniser: it has no config.json.")
-    return [path for path in folder.iterdir() if any(path.match(pattern) for pattern in PUBLISHED_FILES)]
+    # The page reads with this package's code, so that of the folder stays behind.
+    files = [folder / name for name in published(folder) if name not in CODE]
+    if faults := secrets_in(files):
+        raise ValueError(f"{model} is not ready to be exported:\n  " + "\n  ".join(faults))
+    return files

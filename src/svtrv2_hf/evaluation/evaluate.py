@@ -13,16 +13,18 @@ from pathlib import Path
 from typing import Any, TextIO, cast
 
 import torch
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 from transformers.utils import logging
 
 from ..charsets import charset_of
-from ..checkpoint import checkpoint_folder
+from ..checkpoint import checkpoint_folder, load_model_and_processor
+from ..console import printable
 from ..data.buckets import EvaluationBatches
+from ..data.loader import Loader, plain_worker_errors
 from ..data.sources import Source, open_source, short_name, split_spec
 from ..modeling_svtrv2 import SVTRv2ForCTC
 from ..processing_svtrv2 import SVTRv2Processor
+from ..redaction import redact
 from .benchmarks import BENCHMARKS, Benchmark, averages, benchmark_at, find_sets
 from .error_page import write_page
 from .error_picture import write_picture
@@ -74,12 +76,15 @@ def run(
     sources, without_list = open_sets(data, sets or [], labels)
     if without_list:
         print(f"svtrv2: without {labels}, read by their usual labels: {', '.join(without_list)}.", file=sys.stderr)
+    for name, source in sources.items():
+        if isinstance(source, Exception):  # reported before the work, in case it is to be mended first
+            print(f"svtrv2: {name} cannot be evaluated: {source}", file=sys.stderr)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     folder = checkpoint_folder(model)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    recogniser = SVTRv2ForCTC.from_pretrained(folder, use_guidance=False).to(device).eval()
-    processor = SVTRv2Processor.from_pretrained(folder)
+    recogniser, processor = load_model_and_processor(model, use_guidance=False)
+    recogniser = recogniser.to(device).eval()
     found = Errors()
     results: dict[str, Any] = {
         "model": model,
@@ -100,12 +105,14 @@ def run(
         for name, source in sources.items():
             before = copy.deepcopy(found)
             try:
+                if isinstance(source, Exception):
+                    raise source
                 one = evaluate_set(
                     recogniser, processor, source, name, protocol, max_ratio, batch_size, workers, found, log
                 )
             except Exception as error:  # whatever is wrong with one set, the others are read
                 found = before
-                results["unfinished"][name] = f"{type(error).__name__}: {error}"
+                results["unfinished"][name] = redact(f"{type(error).__name__}: {error}")
             else:
                 if labels is not None and name not in without_list:
                     one["labels"] = labels
@@ -116,7 +123,7 @@ def run(
             results["errors"] = found.summary()
             if output is not None:
                 write(results, Path(output))
-    print(markdown(results))
+    print(printable(markdown(results), keep="\n"))
     if errors is not None:
         title = f"What {'the default checkpoint' if model == 'default' else model} misreads"
         write_page(found, Path(errors) / "errors.html", title)
@@ -124,14 +131,16 @@ def run(
     faults = [warning for one in results["sets"].values() for warning in one.get("warnings", [])]
     faults += [f"{name} was not evaluated: {why}" for name, why in results["unfinished"].items()]
     for fault in faults:
-        print(f"svtrv2: {fault}", file=sys.stderr)
+        print(f"svtrv2: {printable(fault)}", file=sys.stderr)
     return 1 if faults else 0
 
 
 _NAMED = re.compile(r"([^=:/?]+)=(.+)", flags=re.DOTALL)  # NAME=SOURCE, but not hub:user/dataset?split=test
 
 
-def open_sets(data: str | None, sets: Sequence[str], labels: str | None = None) -> tuple[dict[str, Source], list[str]]:
+def open_sets(
+    data: str | None, sets: Sequence[str], labels: str | None = None
+) -> tuple[dict[str, Source | ValueError | OSError], list[str]]:
     """Opens the sets to read.
 
     A source without a name takes that of the benchmark whose folder it is, or else the source's own. Of a dataset of the Hub
@@ -141,12 +150,12 @@ def open_sets(data: str | None, sets: Sequence[str], labels: str | None = None) 
         data, sets, labels: as of `run`.
 
     Returns:
-        the sets by name, benchmarks first and in their usual order, and the names of those that have no such list of labels
-        and are read by their usual one.
+        the sets by name, benchmarks first and in their usual order, or the error of a set that cannot be opened; and the names of
+        those that have no such list of labels and are read by their usual one.
 
     Raises:
-        ValueError, FileNotFoundError: nothing is asked for, a set is not there, two have one name, or none has such a list of
-            labels.
+        ValueError, OSError: nothing is asked for, a set is not there, two have one name, none has such a list of labels, or none
+            can be opened.
     """
     if data is not None and data.startswith("hub:"):
         raise ValueError(f"--data {data} is no folder of sets, but one set: --sets {data} reads it.")
@@ -184,7 +193,17 @@ def open_sets(data: str | None, sets: Sequence[str], labels: str | None = None) 
         if len(without) == len(places):
             raise FileNotFoundError(f"None of the sets has a list of labels {labels}: {', '.join(without)}.")
     order = [*BENCHMARKS, *(name for name in places if name not in BENCHMARKS)]
-    return {name: open_source(places[name], split="test") for name in order if name in places}, without
+    opened: dict[str, Source | ValueError | OSError] = {}
+    for name in order:
+        if name in places:
+            try:
+                opened[name] = open_source(places[name], split="test")
+            except (ValueError, OSError) as error:
+                opened[name] = error
+    errors = [one for one in opened.values() if isinstance(one, Exception)]
+    if len(errors) == len(opened):
+        raise errors[0]
+    return opened, without
 
 
 def _by_list(place: str, labels: str) -> str | None:
@@ -228,24 +247,28 @@ def evaluate_set(
     usual_ratio = (benchmark.max_ratio if benchmark else None) or processor.image_processor.max_ratio
     image_processor = copy.copy(processor.image_processor)
     image_processor.max_ratio = max_ratio or usual_ratio
-    batches = DataLoader(EvaluationBatches(source, image_processor, batch_size), batch_size=None, num_workers=workers)
+    batches = Loader(EvaluationBatches(source, image_processor, batch_size), num_workers=workers)
     result = SetResult(protocol, charset, benchmark.max_label_length if benchmark and protocol == usual else None)
     readings = cast(
         Iterable[Reading],
         tqdm(read(model, processor, batches), name, source.num_samples, unit=" images", disable=None),
     )
-    for reading in readings:
-        right = result.add(reading)
-        if errors is not None:
-            errors.add(name, reading, protocol)
-        if log is not None:
-            log.write(json.dumps(_line(name, reading, right), ensure_ascii=False) + "\n")
+    with plain_worker_errors():
+        for reading in readings:
+            right = result.add(reading)
+            if errors is not None:
+                errors.add(name, reading, protocol)
+            if log is not None:
+                log.write(json.dumps(_line(name, reading, right), ensure_ascii=False) + "\n")
     unlike_published = []
     if benchmark and protocol != usual:
         unlike_published.append(f"compared by the {protocol} protocol, not the {usual} one")
     if benchmark and image_processor.max_ratio != usual_ratio:
         unlike_published.append(f"read at a max ratio of {image_processor.max_ratio}, not {usual_ratio}")
     warnings = list(_warnings(name, result))
+    samples = int(result.score.samples)
+    if source.num_samples not in (None, samples):
+        warnings.append(f"{name}: {samples:,} samples were read of {source.num_samples:,} that it should have.")
     return {
         "protocol": protocol,
         "max_ratio": image_processor.max_ratio,
@@ -264,6 +287,8 @@ def _warnings(name: str, result: SetResult) -> Iterator[str]:
         yield from _wrong_counts(benchmark, result)
         if result.empty:
             yield f"{name}: {result.empty:,} of {samples:,} labels are empty, which no benchmark's are: look at its labels."
+    elif samples and result.empty == samples:
+        yield f"{name}: all {samples:,} labels are empty, so that the accuracy says nothing: look at its labels."
     if 2 * result.cut > samples or (benchmark and benchmark.protocol == "chinese" != result.protocol):
         hint = "; --protocol chinese compares everything but spaces" if result.protocol == "english" else ""
         yield (

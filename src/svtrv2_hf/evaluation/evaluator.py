@@ -13,6 +13,7 @@ from ..data.buckets import pixel_values_of
 from ..data.labels import LabelEncoder, RejectedSampleError
 from ..data.sources import Sample
 from ..modeling_svtrv2 import SVTRv2ForCTC, ctc_loss
+from ..pipeline_svtrv2 import evaluation_mode
 from ..processing_svtrv2 import SVTRv2Processor, pad_labels
 from .metrics import Protocol, Score, compare
 
@@ -40,13 +41,14 @@ class Reading:
 
 @torch.no_grad()
 def read(model: SVTRv2ForCTC, processor: SVTRv2Processor, batches: Iterable[dict[str, Any]]) -> Iterator[Reading]:
-    """Reads the batches of [`EvaluationBatches`] by the best path. The model is in evaluation mode already."""
+    """Reads the batches of [`EvaluationBatches`] by the best path."""
     for batch in batches:
         for sample, error in batch["unreadable"]:
             yield Reading(sample, "", error=error)
         if not batch["samples"]:
             continue
-        output = model(pixel_values_of(batch["pixels"].to(model.device)).to(model.dtype))
+        with evaluation_mode(model):
+            output = model(pixel_values_of(batch["pixels"].to(model.device)).to(model.dtype))
         sizes = [(height, width) for width, height in batch["sizes"]]
         found = processor.post_process_text_recognition(output, target_sizes=sizes, return_characters=True)
         for sample, size, reading in zip(batch["samples"], batch["sizes"], found, strict=True):
@@ -63,14 +65,12 @@ def evaluate(
 ) -> Score:
     """Reads the batches of [`EvaluationBatches`] by the best path, and scores them.
 
-    Only sums are kept, never logits, so that neither the number of samples nor the charset costs memory. The model is put
-    into evaluation mode and back. Its loss is CTC's alone, also where there is a guidance branch.
+    Only sums are kept, never logits, so that neither the number of samples nor the charset costs memory. The model computes
+    in evaluation mode and is in its former mode afterwards. Its loss is CTC's alone, also where there is a guidance branch.
 
     Args:
         autocast: the context that the model is called in. The batches are made outside of it, for they may be drawn.
     """
-    training = model.training
-    model.eval()
     charset = charset_of(processor.tokenizer)
     encoder = LabelEncoder(charset, max_length=10**9, unknown_characters="drop_sample")
     score = Score()
@@ -80,13 +80,12 @@ def evaluate(
         if not batch["samples"]:
             continue
         texts = [sample.text for sample in batch["samples"]]
-        with autocast():
+        with autocast(), evaluation_mode(model):
             output = model(pixel_values_of(batch["pixels"].to(model.device)))
         paths = output.logits.argmax(-1).cpu()
         readings = ["".join(charset[i - 1] for i in path.unique_consecutive().tolist() if i) for path in paths]
         score += compare(readings, texts, protocol)
         score += _loss(output, texts, encoder)
-    model.train(training)
     return score
 
 

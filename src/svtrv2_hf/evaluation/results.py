@@ -37,6 +37,7 @@ class SetResult:
         empty: labels without a character.
         cut: labels of which the protocol leaves out letters or digits, or everything.
         outside_charset: labels with characters, of those that the protocol compares, that the model cannot read.
+        uncompared_outside_charset: other labels with characters that the model cannot read, which the protocol leaves out; but for spaces.
         unreadable: names of the images that could not be read. They are in `score` as errors, and have no aspect ratio.
     """
 
@@ -51,7 +52,9 @@ class SetResult:
         self.empty = 0
         self.cut = 0
         self.outside_charset = 0
+        self.uncompared_outside_charset = 0
         self.unreadable: list[str] = []
+        self._charset = set(charset)
         self._known = set(normalize_text("".join(charset), protocol))
 
     def add(self, reading: Reading) -> bool:
@@ -73,7 +76,10 @@ class SetResult:
             self.as_published += one
         self.empty += not label.strip()
         self.cut += not normalized or any(c.isalnum() and not normalize_text(c, self.protocol) for c in label)
-        self.outside_charset += not self._known.issuperset(normalized)
+        if not self._known.issuperset(normalized):
+            self.outside_charset += 1
+        elif any(not normalize_text(character, self.protocol) for character in {*label} - self._charset - {" "}):
+            self.uncompared_outside_charset += 1
         return bool(one.correct)
 
     def to_dict(self) -> dict[str, Any]:
@@ -100,6 +106,8 @@ class SetResult:
             result["cut_labels"] = self.cut
         if self.outside_charset:
             result["outside_charset"] = self.outside_charset
+        if self.uncompared_outside_charset:
+            result["uncompared_outside_charset"] = self.uncompared_outside_charset
         if self.unreadable:
             result["unreadable"] = self.unreadable
         return result

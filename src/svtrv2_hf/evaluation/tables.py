@@ -193,6 +193,9 @@ def _notes(name: str, one: Mapping[str, Any]) -> Iterator[str]:
         )
     if outside := one.get("outside_charset"):
         yield f"{name}: {_labels(outside)} {'has' if outside == 1 else 'have'} characters that the model does not know."
+    if outside := one.get("uncompared_outside_charset"):
+        has = "has" if outside == 1 else "have"
+        yield f"{name}: {_labels(outside)} {has} characters that the model does not know and the protocol leaves out."
     yield from one.get("warnings", [])
 
 

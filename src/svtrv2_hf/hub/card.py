@@ -10,11 +10,13 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from ..charsets import charset_of
+from ..checkpoint import load_config, load_processor
 from ..configuration_svtrv2 import SVTRv2Config
 from ..evaluation.metrics import rounded
 from ..evaluation.tables import markdown
 from ..modeling_svtrv2 import SVTRv2ForCTC
 from ..processing_svtrv2 import SVTRv2Processor
+from ..redaction import redact, redact_values
 
 
 METRIC = {
@@ -96,8 +98,7 @@ def render_card(
             f"--license {license!r} is not written as the Hub writes licences, in small letters without spaces: apache-2.0, cc-by-4.0, "
             "..., or other."
         )
-    config = SVTRv2Config.from_pretrained(folder)
-    processor = SVTRv2Processor.from_pretrained(folder)
+    config, processor = load_config(folder), load_processor(folder)
     name = repo.split("/")[1]
     parts = [
         f"---\n{metadata(name, license, language, results).to_yaml()}\n---",
@@ -157,11 +158,12 @@ def _training(run: Mapping[str, Any], folder: Path) -> str:
     hours = "" if run["hours"] is None else f", {run['hours']:.1f} hours"
     lines = [
         "## Training",
-        f"    {run['command']}",
+        f"    {redact(run['command'])}",  # earlier versions recorded it as it was
         f"{run['steps']:,} steps{samples}{hours} on {run['machine']}; seed {run['seed']}, {run['date']}.",
     ]
     if (folder / "learning_curve.png").is_file():
         lines.append("![Learning curve](learning_curve.png)")
     if run["recipe"]:
-        lines.append(f"The recipe:\n\n```json\n{json.dumps(run['recipe'], indent=1, ensure_ascii=False)}\n```")
+        recipe = json.dumps(redact_values(run["recipe"]), indent=1, ensure_ascii=False)
+        lines.append(f"The recipe:\n\n```json\n{recipe}\n```")
     return "\n\n".join(lines)

@@ -1,24 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a saved recogniser is ready for strangers: complete, safe to load, and working where this package is not."""
+"""Checks that a saved model can be published: complete, without secrets, safe to load, and working without this package."""
 
 import json
-import os
+import shutil
 import string
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import yaml
 from PIL import Image, ImageDraw, ImageFont
-from safetensors import SafetensorError, safe_open
 from transformers import pipeline
 
 from ..charsets import charset_of
-from ..processing_svtrv2 import SVTRv2Processor
+from ..checkpoint import load_model_and_processor, load_processor
+from ..redaction import environment_without_secrets, lines_with_secrets, redact_values
 
 
-# What a published folder may hold besides pictures; all else stays behind.
+# The code that `save_pretrained` writes beside the weights. Only the package's own files are ever published or run.
+CODE = {path.name: path for path in sorted(Path(__file__).parents[1].glob("*_svtrv2.py"))}
+# What a published folder may hold besides code; all else stays behind.
 PUBLISHED_FILES = (
     "README.md",
     "LICENSE*",
@@ -30,13 +34,13 @@ PUBLISHED_FILES = (
     "preprocessor_config.json",
     "tokenizer*.json",
     "special_tokens_map.json",
-    "*_svtrv2.py",
     "run.json",
     "*.png",
     "*.jpg",
     "*.svg",
 )
-_PICKLES = (".bin", ".ckpt", ".joblib", ".npy", ".npz", ".pickle", ".pkl", ".pt", ".pth")
+_TEXTS = (".json", ".md", ".svg", "")
+_PICTURES = (".png", ".jpg")
 _NEEDED = ("config.json", "model.safetensors", "processor_config.json", "tokenizer.json", "tokenizer_config.json")
 _METADATA = ("license", "library_name", "pipeline_tag")
 
@@ -50,24 +54,48 @@ print(json.dumps(read(sys.argv[2])))
 """
 
 
+def stage(folder: Path, staged: Path) -> list[str]:
+    """Copies what is published of a folder, with the package's own code in place of the folder's.
+
+    Code in a folder can come from anywhere, and whoever reads with `trust_remote_code=True` runs it, so none of it is run
+    or published.
+
+    Args:
+        folder: of the saved model.
+        staged: an empty folder.
+
+    Returns:
+        the names of code files in the folder that are not the package's own, byte for byte.
+    """
+    for name in published(folder):
+        if name not in CODE:
+            shutil.copyfile(folder / name, staged / name)
+    for name, path in CODE.items():
+        shutil.copyfile(path, staged / name)
+    return sorted(
+        path.name
+        for path in folder.glob("*.py")
+        if path.name not in CODE or path.read_bytes() != CODE[path.name].read_bytes()
+    )
+
+
 def check_folder(folder: Path, sample: Path | None = None) -> list[str]:
     """What is wrong with a folder that is to be published; nothing, if it is ready.
 
     Args:
-        folder: of the recogniser.
+        folder: of the saved model, as [`stage`] leaves it.
         sample: an image that it should read where this package is not installed as it does here; by default some characters of its
             charset, drawn.
     """
     faults = [
         f"{name} is missing" for name in _NEEDED if not (folder / name).is_file() and not _in_parts(folder, name)
     ]
-    faults += [
-        f"{path.name} may run code where it is loaded: keep safetensors only"
-        for path in sorted(folder.iterdir())
-        if path.suffix in _PICKLES
-    ]
-    faults += [f"{path.name} is no sound safetensors file: {error}" for path, error in _broken_weights(folder)]
+    faults += _foreign_code(folder)
+    if not faults:
+        faults += _faults_of_weights(folder)
     faults += _faults_of_card(folder / "README.md")
+    faults += secrets_in(sorted(folder.iterdir()))
+    faults += _false_pictures(folder)
     if not faults:
         faults += _faults_in_use(folder, sample)
     return faults
@@ -78,7 +106,18 @@ def published(folder: Path) -> list[str]:
     return sorted(
         path.name
         for path in folder.iterdir()
-        if not path.is_dir() and any(path.match(pattern) for pattern in PUBLISHED_FILES)
+        if path.is_file() and (path.name in CODE or any(path.match(pattern) for pattern in PUBLISHED_FILES))
+    )
+
+
+def outside(folder: Path) -> list[str]:
+    """Names of links in the folder whose files are elsewhere, other than in the Hub's cache that the folder belongs to."""
+    real = folder.resolve()
+    allowed = (real, real.parents[1] / "blobs") if real.parent.name == "snapshots" else (real,)
+    return sorted(
+        path.name
+        for path in folder.iterdir()
+        if path.is_symlink() and not any(path.resolve().is_relative_to(place) for place in allowed)
     )
 
 
@@ -92,15 +131,12 @@ def _in_parts(folder: Path, name: str) -> bool:
     return name == "model.safetensors" and (folder / "model.safetensors.index.json").is_file()
 
 
-def _broken_weights(folder: Path) -> list[tuple[Path, str]]:
-    broken = []
-    for path in sorted(folder.glob("*.safetensors")):
-        try:
-            with safe_open(path, "pt") as file:
-                file.keys()
-        except (SafetensorError, OSError) as error:
-            broken.append((path, str(error)))
-    return broken
+def _faults_of_weights(folder: Path) -> list[str]:
+    try:
+        load_model_and_processor(folder)
+    except (ValueError, OSError) as error:
+        return [str(error)]
+    return []
 
 
 def _faults_of_card(path: Path) -> list[str]:
@@ -122,6 +158,73 @@ def _faults_of_card(path: Path) -> list[str]:
     return faults
 
 
+def _foreign_code(folder: Path) -> list[str]:
+    """Faults of configurations that name code of another repository, or of files that are not the package's."""
+    faults = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:
+            faults.append(f"{path.name} is not valid JSON")
+            continue
+        faults += [
+            f"{path.name} names code that is not this package's ({name}): save the model again"
+            for name in sorted(set(_code_references(content)))
+            if f"{name.rpartition('.')[0]}.py" not in CODE
+        ]
+    return faults
+
+
+def _code_references(content: Any) -> Iterator[str]:
+    """Classes that transformers would import from a file in the folder, or from another repository."""
+    if isinstance(content, list):
+        for value in content:
+            yield from _code_references(value)
+    elif isinstance(content, dict):
+        for key, value in content.items():
+            if key in ("auto_map", "impl"):
+                yield from _strings(value)
+            else:
+                yield from _code_references(value)
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (list, dict)):
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from _strings(one)
+
+
+def secrets_in(paths: Iterable[Path]) -> list[str]:
+    """Faults of text files that hold what looks like a secret."""
+    faults = []
+    for path in paths:
+        if path.suffix in _TEXTS and path.name != "tokenizer.json":  # whose texts are a charset
+            text = path.read_text(encoding="utf-8", errors="replace")
+            lines = lines_with_secrets(text)
+            if path.name == "run.json" and not lines and redact_values(json.loads(text)) != json.loads(text):
+                lines = [1]
+            if lines:
+                faults.append(
+                    f"{path.name} holds what looks like a token, a password or a credential, in line {lines[0]}: remove it "
+                    "(and revoke it, if others have seen it)"
+                )
+    return faults
+
+
+def _false_pictures(folder: Path) -> list[str]:
+    faults = []
+    for path in sorted(folder.iterdir()):
+        if path.suffix in _PICTURES:
+            try:
+                with Image.open(path, formats=("PNG", "JPEG")) as image:
+                    image.verify()
+            except Exception:  # Pillow raises many kinds
+                faults.append(f"{path.name} is not a PNG or JPEG image")
+    return faults
+
+
 def _faults_in_use(folder: Path, sample: Path | None) -> list[str]:
     """Reads a sample here, and in a fresh process without this package."""
     with tempfile.TemporaryDirectory() as temporary:
@@ -130,7 +233,12 @@ def _faults_in_use(folder: Path, sample: Path | None) -> list[str]:
             _draw_sample(folder, sample)
         [here] = pipeline("text-recognition", str(folder))(str(sample))
         # Code of the folder is copied to a cache; not to the user's, since this folder may still change.
-        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(Path(temporary) / "modules")}
+        environment = {
+            **environment_without_secrets(),
+            "HF_HUB_OFFLINE": "1",
+            "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",
+            "HF_MODULES_CACHE": str(Path(temporary) / "modules"),
+        }
         command = [sys.executable, "-c", _STRANGER, str(folder.resolve()), str(sample.resolve())]
         done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=temporary)
     if done.returncode:
@@ -146,7 +254,7 @@ def _faults_in_use(folder: Path, sample: Path | None) -> list[str]:
 
 def _draw_sample(folder: Path, path: Path) -> None:
     """A few characters of the charset in Pillow's own font, which knows the usual Latin ones; others will look like boxes."""
-    charset = charset_of(SVTRv2Processor.from_pretrained(folder).tokenizer)
+    charset = charset_of(load_processor(folder).tokenizer)
     usual = [character for character in charset if character in string.ascii_letters + string.digits]
     text = "".join((usual or charset)[:8])
     font = ImageFont.load_default(28)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command `svtrv2 publish`: a saved recogniser, checked and with a card, to the Hub."""
 
-import glob
 import json
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from transformers.utils import logging
 
 from ..evaluation.provenance import weights_digest
 from .card import render_card
-from .check import check_folder, left_behind, published
+from .check import check_folder, left_behind, outside, stage
 
 
 def run(
@@ -70,22 +70,33 @@ def run(
                 "written anew.",
                 file=sys.stderr,
             )
-    if faults := check_folder(path, None if sample is None else Path(sample)):
-        raise ValueError(f"{folder} is not ready to be published:\n  " + "\n  ".join(faults))
-    if behind := left_behind(path):
-        print(f"Not published: {', '.join(behind)}.", file=sys.stderr)
-    if dry_run:
-        print(f"{folder} is ready to be published as {repo}.")
-        return 0
+    if links := outside(path):
+        raise ValueError(f"{folder} has links to files outside of it: {', '.join(links)}. Replace them by the files.")
+    with tempfile.TemporaryDirectory() as temporary:
+        staged = Path(temporary)
+        if foreign := stage(path, staged):
+            print(
+                f"{', '.join(foreign)} in {folder} {'is' if len(foreign) == 1 else 'are'} not this package's code: the package's own "
+                "is published instead.",
+                file=sys.stderr,
+            )
+        if faults := check_folder(staged, None if sample is None else Path(sample)):
+            listed = "\n  ".join(fault.replace(temporary, folder) for fault in faults)
+            raise ValueError(f"{folder} is not ready to be published:\n  {listed}")
+        if behind := left_behind(path):
+            print(f"Not published: {', '.join(behind)}.", file=sys.stderr)
+        if dry_run:
+            print(f"{folder} is ready to be published as {repo}.")
+            return 0
+        return _upload(staged, repo, private)
+
+
+def _upload(folder: Path, repo: str, private: bool) -> int:
     api = HfApi()
     try:
         api.create_repo(repo, private=private, exist_ok=True)
         done = api.upload_folder(
-            repo_id=repo,
-            folder_path=path,
-            # by name, for a pattern's * would also take what lies in folders
-            allow_patterns=[glob.escape(name) for name in published(path)],
-            commit_message="Upload an SVTRv2 recogniser with svtrv2-hf",
+            repo_id=repo, folder_path=folder, commit_message="Upload an SVTRv2 model with svtrv2-hf"
         )
     except LocalTokenNotFoundError as error:
         raise ValueError("You are not logged in to the Hub: run `hf auth login`, or set HF_TOKEN.") from error

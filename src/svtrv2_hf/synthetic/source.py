@@ -4,9 +4,9 @@
 import hashlib
 import io
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property, partial, reduce
-from itertools import count, islice
+from itertools import chain, count, islice
 from operator import and_
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from ..charsets import ENGLISH_94
-from ..data.buckets import Size, TrainingBatches, Waiting
+from ..data.buckets import Progress, Size, TrainingBatches, Waiting
 from ..data.labels import LabelEncoder
 from ..data.sources import Sample, Source
 from ..image_processing_svtrv2 import SVTRv2ImageProcessor
@@ -113,11 +113,20 @@ class SyntheticSource(Source):
         return Renderer(self.atlas, self.difficulty, device)
 
     def plan(
-        self, renderer: Renderer, image_processor: SVTRv2ImageProcessor, seed: int, part: int = 0, parts: int = 1
+        self,
+        renderer: Renderer,
+        image_processor: SVTRv2ImageProcessor,
+        seed: int,
+        part: int = 0,
+        parts: int = 1,
+        chunks: Iterable[int] | None = None,
     ) -> Iterator[PlannedImage]:
-        """Yield the texts of one part of the endless stream, with the sizes that their crops are resized to."""
-        for chunk in count(part, parts):
-            start = chunk * CHUNK
+        """Yield the texts of one part of the endless stream, with the sizes that their crops are resized to.
+
+        `chunks` are the indices of the chunks of the part to plan; defaults to all.
+        """
+        for chunk in count() if chunks is None else chunks:
+            start = (part + chunk * parts) * CHUNK
             texts = self._renderable_texts(seed, start, CHUNK)
             ratios = renderer.plan(texts, seed, start).tolist()
             for index, text, ratio in zip(count(start), texts, ratios, strict=False):
@@ -190,9 +199,17 @@ class SyntheticBatches(TrainingBatches):
     def settings(self) -> dict[str, Any]:
         return {**super().settings(), "fingerprints": [self.source.fingerprint]}
 
-    def _samples(self, part: int, parts: int, counts: Counter[tuple[int, str]]) -> Iterator[Waiting | None]:
-        for planned in self.source.plan(self._renderer, self.image_processor, self.seed, part, parts):
-            yield self._accept(planned.text, partial(_item_and_size, planned), 0, counts)
+    def _samples(
+        self, part: int, parts: int, counts: Counter[tuple[int, str]], begun: Progress
+    ) -> Iterator[Waiting | None]:
+        waiting, first = set(begun.waiting), begun.read // CHUNK
+        before = sorted({number // CHUNK for number in waiting if number // CHUNK < first})
+        numbers = (chunk * CHUNK + offset for chunk in chain(before, count(first)) for offset in range(CHUNK))
+        chunks = chain(before, count(first))
+        stream = self.source.plan(self._renderer, self.image_processor, self.seed, part, parts, chunks)
+        for number, planned in zip(numbers, stream, strict=False):
+            if number >= begun.read or number in waiting:
+                yield self._accept(number, planned.text, partial(_item_and_size, planned), 0, counts)
 
     def _batch(self, waiting: Sequence[Waiting], counts: Counter[tuple[int, str]]) -> dict[str, torch.Tensor]:  # noqa: ARG002
         texts = [sample.item.text for sample in waiting]

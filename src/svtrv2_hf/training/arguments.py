@@ -2,6 +2,7 @@
 """The arguments of a training run, from a recipe and the command line."""
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
@@ -37,6 +38,7 @@ NOT_SUPPORTED = {
     "eval_accumulation_steps": _EVALUATION,
     "batch_eval_metrics": _EVALUATION,
     "include_for_metrics": _EVALUATION,
+    "logging_nan_inf_filter": "training stops where the loss is not a finite number",
 }
 NOT_NEGATIVE = (
     "learning_rate",
@@ -136,7 +138,14 @@ class SVTRv2TrainingArguments(TrainingArguments):
     greater_is_better: bool | None = field(
         default=None, metadata={"help": "Whether more of it is better. Default: yes, but of a loss."}
     )
+    logging_nan_inf_filter: bool = field(
+        default=False, metadata={"help": "Keep: training that diverges stops with an error."}
+    )
     ignore_data_skip: bool = field(default=True, metadata={"help": "Keep: SVTRv2Trainer finds its place by itself."})
+    hub_token: str | None = field(
+        default=None,
+        metadata={"help": "Token for the Hub. Kept in this process's environment only; `hf auth login` is safer."},
+    )
     ddp_find_unused_parameters: bool | None = field(default=False, metadata={"help": "Keep: all are used."})
     save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints to keep."})
     report_to: str = field(
@@ -163,7 +172,12 @@ class SVTRv2TrainingArguments(TrainingArguments):
     )
 
     def __post_init__(self) -> None:
-        for one in fields(TrainingArguments):
+        if self.hub_token:
+            # Where huggingface_hub looks for it. Kept among the arguments, it would be pickled into each checkpoint and
+            # uploaded with it.
+            os.environ["HF_TOKEN"] = self.hub_token
+            self.hub_token = None
+        for one in fields(self):
             if one.name in NOT_SUPPORTED:
                 default = one.default if one.default_factory is MISSING else one.default_factory()
                 if getattr(self, one.name) not in (default, None):

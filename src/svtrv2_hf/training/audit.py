@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from ..charsets import ENGLISH_94, charset_of, read_charset
-from ..checkpoint import checkpoint_folder
+from ..checkpoint import load_processor
 from ..configuration_svtrv2 import PRESETS
+from ..console import printable
 from ..data.audit import AuditReport, audit_into
 from ..data.audit_chart import plot
-from ..data.audit_report import printable, render, render_histograms, total
+from ..data.audit_report import render, render_histograms, total
 from ..data.augmentation import Augmentation
 from ..data.file_source import FileSource
 from ..data.labels import LabelEncoder
 from ..data.sheets import augmentation_sheet
 from ..data.sources import Source, open_source
 from ..image_processing_svtrv2 import SVTRv2ImageProcessor, UnreadableImageError, load_rgb
-from ..processing_svtrv2 import SVTRv2Processor
 from .arguments import DataAndModelArguments, read_recipe
 from .model import share_widths
 
@@ -47,10 +47,11 @@ def run(
         output: folder for `audit.json`, `audit.md`, `audit.png` and, where there is augmentation, `augmentation.png`.
 
     Returns:
-        0 if training would take every sample as it is, 1 if not, 130 if interrupted; what was read by then is reported.
+        0 if training would take every sample as it is, 1 if not, or if a source cannot be read to its end; 130 if interrupted. What
+        was read by then is reported.
 
     Raises:
-        ValueError, OSError: recipe, charset or a source cannot be read, or they contradict each other.
+        ValueError, OSError: recipe, charset or all sources cannot be read, or they contradict each other.
     """
     recipe: Mapping[str, Any] = {}
     if words and words[0].endswith((".yaml", ".yml")):
@@ -68,9 +69,10 @@ def run(
     augmentation = _augmentation(settings)
     if output is not None:
         Path(output).mkdir(parents=True, exist_ok=True)
-    sources = [(source, source.name) for source in map(open_source, words)]
-    sources += [(source, f"{source.name} (eval)") for source in map(open_source, _specs(recipe, "eval_data"))]
-    if not sources:
+    errors: list[ValueError | OSError] = []
+    sources = [(source, source.name) for source in _open_all(words, errors)]
+    sources += [(source, f"{source.name} (eval)") for source in _open_all(_specs(recipe, "eval_data"), errors)]
+    if not sources and not errors:
         raise ValueError("The recipe names no train_data and no eval_data, and there is no source beside it.")
 
     reports: list[AuditReport] = []
@@ -78,10 +80,22 @@ def run(
     try:
         for source, name in sources:
             reports.append(AuditReport(name, encoder, image_processor))
-            audit_into(reports[-1], source, workers, limit, progress=True)
+            try:
+                audit_into(reports[-1], source, workers, limit, progress=True)
+            except (ValueError, OSError) as error:  # whatever is wrong with one source, the others are examined
+                errors.append(error)
+                continue
+            found, expected = reports[-1].samples, source.num_samples
+            if limit is None and expected not in (None, found):
+                errors.append(ValueError(f"{name} has {found:,} samples, not {expected:,}: correct ?samples=NUMBER."))
     except KeyboardInterrupt:
         interrupted = True
-    remarks = [_repeated(source, name) for source, name in sources if isinstance(source, FileSource)]
+    if errors and not any(report.samples for report in reports):
+        raise errors[0]
+    for fault in errors:
+        print(printable(f"svtrv2: {fault}"), file=sys.stderr)
+    remarks = [f"Not read, or not to the end: {fault}" for fault in errors]
+    remarks += [_repeated(source, name) for source, name in sources if isinstance(source, FileSource)]
     remarks = [remark for remark in remarks if remark]
     if limit is not None:
         remarks.append(f"At most {limit:,} samples of each source were read.")
@@ -91,7 +105,7 @@ def run(
             "Interrupted: this is about the samples read by then."
             + (f" Nothing was read of {unread}." if unread else "")
         )
-    print(printable("\n\n".join([render(reports), *remarks])))
+    print(printable("\n\n".join([render(reports), *remarks]), keep="\n"))
     if output is not None:
         _write(reports, remarks, Path(output))
         (Path(output) / "augmentation.png").unlink(missing_ok=True)  # of an earlier audit by another recipe
@@ -99,7 +113,18 @@ def run(
         print(f"Written: audit.json, audit.md and audit.png {drawn}in {output}.", file=sys.stderr)
     if interrupted:
         return 130
-    return 0 if all(report.faultless for report in reports) else 1
+    return 0 if not errors and all(report.faultless for report in reports) else 1
+
+
+def _open_all(specs: Sequence[str], errors: list[ValueError | OSError]) -> list[Source]:
+    """The sources that can be opened; the errors of the others are added to `errors`."""
+    opened = []
+    for spec in specs:
+        try:
+            opened.append(open_source(spec))
+        except (ValueError, OSError) as error:
+            errors.append(error)
+    return opened
 
 
 def _repeated(source: FileSource, name: str) -> str:
@@ -129,7 +154,7 @@ def _rules(settings: Mapping[str, Any]) -> tuple[LabelEncoder, SVTRv2ImageProces
     model = settings.get("model")
     saved = None
     if model is not None and model not in PRESETS:
-        saved = SVTRv2Processor.from_pretrained(checkpoint_folder(str(model)))
+        saved = load_processor(str(model))
     if settings.get("charset") is not None:
         characters = read_charset(settings["charset"])
     else:
@@ -175,7 +200,7 @@ def _write(reports: Sequence[AuditReport], remarks: Sequence[str], folder: Path)
     (folder / "audit.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     parts = [render(reports), *remarks, render_histograms(reports), "![Charts](audit.png)"]
     text = "\n\n".join(["# Audit of training data", *parts])
-    (folder / "audit.md").write_text(printable(text) + "\n", encoding="utf-8")
+    (folder / "audit.md").write_text(printable(text, keep="\n") + "\n", encoding="utf-8")
     plot(reports, folder / "audit.png")
 
 

@@ -6,11 +6,11 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.optim.swa_utils import AveragedModel
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from .curve import draw_learning_curve
@@ -33,16 +33,12 @@ class StopInTime(TrainerCallback):
         self.reason: str | None = None
         self.interrupted = False
         self.evaluation_due = False
-        self._group: Any = None
         self._previous_handlers: dict[int, Any] = {}
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any):
         if threading.current_thread() is threading.main_thread():  # Python lets no other handle signals
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._previous_handlers[number] = signal.signal(number, self._note_signal)
-        if args.world_size > 1:
-            # not the one of the gradients, which on a GPU would have to be waited for
-            self._group = torch.distributed.new_group(backend="gloo")
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any):
         if self.agreed() and state.global_step < state.max_steps:
@@ -61,12 +57,27 @@ class StopInTime(TrainerCallback):
 
     def agreed(self) -> bool:
         """Whether any process is to stop; all ask this together."""
-        wanted = torch.tensor(float(self.told()))
-        if self._group is not None:
-            torch.distributed.all_reduce(wanted, torch.distributed.ReduceOp.MAX, group=self._group)
+        wanted = self.on_any_process(self.told())
         if wanted:
             self.reason = self.reason or "another process was told to stop"
-        return bool(wanted)
+        return wanted
+
+    def on_any_process(self, flag: bool) -> bool:
+        """Whether any process says so; all ask this together."""
+        return self.sum_over_processes(flag)[0] > 0
+
+    def sum_over_processes(self, *numbers: float) -> list[float]:
+        """The sums over all processes, which call this together. It does not wait for a GPU."""
+        sums = torch.tensor(numbers, dtype=torch.float64)
+        if self._group is not None:
+            torch.distributed.all_reduce(sums, group=self._group)
+        return sums.tolist()
+
+    @cached_property
+    def _group(self) -> Any:
+        """Not the one of the gradients, which on a GPU would have to be waited for."""
+        several = torch.distributed.is_available() and torch.distributed.is_initialized()
+        return torch.distributed.new_group(backend="gloo") if several else None
 
     def save_and_stop(self, control: TrainerControl, evaluation_left: bool) -> None:
         """Lets a checkpoint come next, and then the end."""
@@ -89,14 +100,19 @@ class StopInTime(TrainerCallback):
         self.reason = f"it was sent {signal.Signals(number).name}"
 
 
-class AverageWeights(TrainerCallback):
-    """Updates the moving average of the weights after each step."""
+class StepBoundaries(TrainerCallback):
+    """Calls `begin` before the optimizer changes the weights, and `end` when a step is complete, before other callbacks."""
 
-    def __init__(self, averaged: AveragedModel):
-        self.averaged = averaged
+    def __init__(self, begin: Callable[[], None], end: Callable[[], None]):
+        self.begin, self.end = begin, end
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ):
+        self.begin()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any):
-        self.averaged.update_parameters(kwargs["model"])
+        self.end()
 
 
 class EvaluateFirst(TrainerCallback):

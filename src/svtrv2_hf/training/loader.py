@@ -8,24 +8,9 @@ from collections.abc import Generator, Iterator
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
 
-from ..data.buckets import EvaluationBatches, Position, TrainingBatches, pixel_values_of
-
-
-class Loader(DataLoader):
-    """Ends its workers when its iterator is closed, or fails: nothing else does, for they ignore SIGTERM."""
-
-    def __iter__(self) -> Generator[dict[str, Any], None, None]:  # type: ignore[override]
-        batches: Any = super().__iter__()
-        try:
-            yield from batches
-        finally:
-            if self.num_workers:
-                # An error keeps the iterator alive by its traceback; at exit, multiprocessing would wait for ever.
-                batches._shutdown_workers()
-                for worker in batches._workers:
-                    worker.kill()  # one that is busy; the others have ended
+from ..data.buckets import EvaluationBatches, Position, Progress, TrainingBatches, pixel_values_of
+from ..data.loader import Loader
 
 
 def make_loader(batches: TrainingBatches | EvaluationBatches, args: Any) -> Loader:
@@ -36,7 +21,6 @@ def make_loader(batches: TrainingBatches | EvaluationBatches, args: Any) -> Load
     batches.rank, batches.world_size = args.process_index, args.world_size
     return Loader(
         batches,
-        batch_size=None,
         num_workers=args.dataloader_num_workers,
         prefetch_factor=args.dataloader_prefetch_factor if args.dataloader_num_workers else None,
         # of its own, or starting to read would advance the random numbers that a checkpoint restored
@@ -66,7 +50,7 @@ class TrainingStream:
         self.loader = loader
         self.dataset = loader.dataset
         self.counts = counts
-        self.position = Position(position.taken, position.formed or [0] * max(1, loader.num_workers))
+        self.position = Position(position.taken, position.workers or [Progress()] * max(1, loader.num_workers))
         self.waited = 0.0
         self._batches: Generator[dict[str, Any], None, None] | None = None
 
@@ -77,9 +61,9 @@ class TrainingStream:
             batch = next(self._batches)  # endless, so that no rank can run out before the others
             self.waited += time.perf_counter() - start
             self.counts.update(batch["counts"])
-            formed = list(self.position.formed)
-            formed[batch["worker"]] = batch["formed"]
-            self.position = Position(self.position.taken + 1, formed)
+            workers = list(self.position.workers)
+            workers[batch["worker"]] = Progress(batch["formed"], batch["read"], batch["waiting"].tolist())
+            self.position = Position(self.position.taken + 1, workers)
             yield {name: batch[name] for name in ("pixels", "labels", "frame_labels") if name in batch}
 
     def close(self) -> None:

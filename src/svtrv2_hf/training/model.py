@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from ..charsets import ENGLISH_94, build_tokenizer, charset_of, read_charset
-from ..checkpoint import checkpoint_folder
+from ..checkpoint import checkpoint_folder, load_model_and_processor
 from ..configuration_svtrv2 import PRESETS, SVTRv2Config
 from ..image_processing_svtrv2 import SVTRv2ImageProcessor
 from ..modeling_svtrv2 import SVTRv2ForCTC
@@ -32,10 +32,9 @@ def model_and_processor(chosen: DataAndModelArguments) -> tuple[SVTRv2ForCTC, SV
         model = SVTRv2ForCTC(config)
     else:
         folder = _saved(chosen.model)
-        processor = SVTRv2Processor.from_pretrained(folder)
         guidance = {} if chosen.use_guidance is None else {"use_guidance": chosen.use_guidance}
         # whatever it was saved in: half of the steps of training would be lost to the rounding of bfloat16
-        model = SVTRv2ForCTC.from_pretrained(folder, dtype=torch.float32, **guidance)
+        model, processor = load_model_and_processor(folder, dtype=torch.float32, **guidance)
         known = charset_of(processor.tokenizer)
         if charset is not None and charset != known:
             model = adapt_to_charset(model, known, charset)

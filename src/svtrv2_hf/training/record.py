@@ -2,6 +2,7 @@
 """What a run leaves behind to be found again: how it was started, where, what it cost and what came of it."""
 
 import json
+import math
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,13 +11,14 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ..evaluation.provenance import provenance
+from ..redaction import redact, redact_values
 from .arguments import read_recipe
 
 
 class RunRecord(TrainerCallback):
     """Writes `run.json` into the output folder after each evaluation and at the end.
 
-    It holds the command and the recipe as they were; commit, date, versions and machine of the last part of the run; the
+    It holds the command and the recipe as they were, without secrets; commit, date, versions and machine of the last part of the run; the
     seed; steps, samples read, and hours of training and evaluating over all its parts; and the learning curve.
 
     Args:
@@ -24,8 +26,8 @@ class RunRecord(TrainerCallback):
     """
 
     def __init__(self, argv: Sequence[str]):
-        self.command = shlex.join(["python", "scripts/train.py", *argv])
-        self.recipe = read_recipe(argv[0]) if argv and argv[0].endswith((".yaml", ".yml")) else None
+        self.command = redact(shlex.join(["python", "scripts/train.py", *argv]))
+        self.recipe = redact_values(read_recipe(argv[0])) if argv and argv[0].endswith((".yaml", ".yml")) else None
         self.provenance = provenance()
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any):
@@ -56,5 +58,14 @@ class RunRecord(TrainerCallback):
             ],
         }
         staging = Path(args.output_dir) / "run.json.part"
-        staging.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        staging.write_text(json.dumps(_finite(record), indent=1, allow_nan=False) + "\n", encoding="utf-8")
         staging.replace(staging.with_suffix(""))
+
+
+def _finite(value: Any) -> Any:
+    """The same with `None` for NaN and infinity, which JSON cannot hold: the loss of a set whose labels cannot be encoded."""
+    if isinstance(value, dict):
+        return {name: _finite(one) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

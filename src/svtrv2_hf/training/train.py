@@ -5,25 +5,25 @@ import math
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
 from transformers import set_seed
 from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging
 
 from ..charsets import charset_of
+from ..console import printable
 from ..data.augmentation import Augmentation
 from ..data.buckets import BucketBatches, EvaluationBatches
-from ..data.labels import LabelEncoder, UnknownCharactersError
+from ..data.labels import LabelEncoder
 from ..data.sources import Source, open_source
 from ..evaluation.metrics import usual_protocol
 from ..processing_svtrv2 import SVTRv2Processor
 from ..synthetic.source import SyntheticBatches, SyntheticSource
 from .arguments import DataAndModelArguments, SVTRv2TrainingArguments, parse_arguments
 from .model import model_and_processor
+from .probe import check_characters, check_evaluation_set, check_not_empty
 from .record import RunRecord
 from .trainer import SVTRv2Trainer
 
@@ -35,7 +35,9 @@ def main(argv: Sequence[str]) -> None:
 
     Raises:
         KeyboardInterrupt: by Ctrl-C; the checkpoint has been saved if it was the first one during training.
-        ValueError: labels have characters outside the charset; the output folder holds another run; settings contradict.
+        ValueError: labels have characters outside the charset; an evaluation set cannot be read; the output folder holds another
+            run; settings contradict.
+        DivergedError: the loss or the weights are NaN or infinite.
     """
     chosen, arguments = parse_arguments(argv)
     set_seed(arguments.seed)
@@ -46,8 +48,14 @@ def main(argv: Sequence[str]) -> None:
         sources = _open_sources(chosen.train_data)
         held_out = _open_sources(chosen.eval_data)
     encoder = LabelEncoder(charset_of(processor.tokenizer), chosen.max_label_length, chosen.unknown_characters)
-    if chosen.unknown_characters == "error" and arguments.process_index == 0:
-        check_characters(sources, encoder)
+    protocol = chosen.protocol or usual_protocol(charset_of(processor.tokenizer))
+    if arguments.process_index == 0:
+        check_not_empty(sources)
+        if chosen.unknown_characters == "error":
+            check_characters(sources, encoder)
+        for source in held_out:
+            if remark := check_evaluation_set(source, encoder, protocol):
+                _tell(arguments, remark)
     batches = _batches(chosen, arguments, sources, encoder, processor)
     if arguments.max_steps < 1:
         step = arguments.world_size * arguments.gradient_accumulation_steps
@@ -63,7 +71,7 @@ def main(argv: Sequence[str]) -> None:
             for source in held_out
         },
         processing_class=processor,
-        protocol=chosen.protocol or usual_protocol(charset_of(processor.tokenizer)),
+        protocol=protocol,
         freeze_stages=chosen.freeze_stages,
     )
     trainer.add_callback(RunRecord(argv))
@@ -72,23 +80,33 @@ def main(argv: Sequence[str]) -> None:
         f"Training {model.num_parameters(only_trainable=True) / 1e6:.2f} M of {model.num_parameters() / 1e6:.2f} M "
         f"parameters on {batches.num_samples or 'an unknown number of'} samples for {arguments.max_steps} steps.",
     )
-    trainer.train(resume_from_checkpoint=resume)
-    state = trainer.state
+    try:
+        trainer.train(resume_from_checkpoint=resume)
+        _tell(arguments, trainer.skipped())
+        if trainer.stop_in_time.reason is None:
+            _finish(trainer, [source.name for source in held_out])
+    except BaseException as error:
+        for note in getattr(error, "__notes__", []):  # of what is saved
+            _tell(arguments, note)
+        raise
     if trainer.stop_in_time.reason:
         _tell(
             arguments,
-            f"Stopped after step {state.global_step} of {state.max_steps}: {trainer.stop_in_time.reason}. The same command "
-            "with --resume_from_checkpoint True goes on.",
+            f"Stopped after step {trainer.state.global_step} of {trainer.state.max_steps}: {trainer.stop_in_time.reason}. The "
+            "same command with --resume_from_checkpoint True goes on.",
         )
         if trainer.stop_in_time.interrupted:
             raise KeyboardInterrupt  # so that nothing begins that was to come after this run
-        return
+
+
+def _finish(trainer: SVTRv2Trainer, held_out: Sequence[str]) -> None:
+    """Saves the best model, or the last one where nothing is evaluated."""
     if not held_out:
         trainer.save_recogniser()
     else:
         trainer.evaluate_at_the_end()
-        _print_best(trainer, [source.name for source in held_out])
-    _tell(arguments, f"Saved to {arguments.output_dir}.")
+        _print_best(trainer, held_out)
+    _tell(trainer.args, f"Saved to {trainer.args.output_dir}.")
 
 
 def _batches(
@@ -115,33 +133,6 @@ def _batches(
     if chosen.augment_operations:
         augmentation = Augmentation(chosen.augment_operations, magnitude=chosen.augment_magnitude, seed=arguments.seed)
     return BucketBatches(sources, *rules, augmentation)
-
-
-def check_characters(sources: Sequence[Source], encoder: LabelEncoder) -> None:
-    """Looks for characters outside the charset before training begins.
-
-    Every label of sources on disk is looked at, and the first 10,000 of what comes over a network or is drawn; training
-    itself stops at any that is left.
-
-    Raises:
-        UnknownCharactersError: there are any; the message tells all of them, how often, and what to do.
-    """
-    unknown: Counter[str] = Counter()
-    strange = looked_at = 0
-    for source in sources:
-        number = source.num_samples if source.local else 10_000
-        texts = source.texts() if source.local else islice(source.texts(), number)
-        for text in tqdm(texts, f"Checking {source.name}", number, unit=" labels", delay=5):
-            looked_at += 1
-            if found := encoder.unknown(text):
-                strange += 1
-                unknown.update(sorted(found))
-    if strange:
-        listed = ", ".join(f"{character!r} ({number})" for character, number in unknown.most_common(50))
-        raise UnknownCharactersError(
-            f"{strange} of {looked_at} labels have characters outside the charset: {listed}. Add them to the charset "
-            "(--charset FILE), or pass --unknown_characters drop_sample or drop_character. `svtrv2 audit` tells more."
-        )
 
 
 def _open_sources(specs: Sequence[str]) -> list[Source]:
@@ -196,4 +187,4 @@ def _print_best(trainer: SVTRv2Trainer, names: Sequence[str]) -> None:
 
 def _tell(arguments: SVTRv2TrainingArguments, message: str) -> None:
     if arguments.process_index == 0:
-        print(message, file=sys.stderr)
+        print(printable(message, keep="\n"), file=sys.stderr)

@@ -9,40 +9,52 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import astuple
+from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
 import safetensors.torch
 import torch
+import torch._dynamo
 import torch.nn.functional as F
 from accelerate.utils import gather_object
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
-from transformers import Trainer, TrainerControl, TrainerState
+from transformers import TrainerState
 from transformers.trainer_utils import TrainOutput, get_last_checkpoint, rotate_checkpoints
 
-from ..data.buckets import EvaluationBatches, Position, TrainingBatches
+from ..data.buckets import EvaluationBatches, Position, Progress, TrainingBatches
+from ..data.loader import plain_worker_errors
 from ..evaluation.evaluator import evaluate
 from ..evaluation.metrics import Protocol, Score
 from ..modeling_svtrv2 import SVTRv2Downsample, SVTRv2Embeddings, SVTRv2ForCTC
-from .callbacks import AverageWeights, EvaluateFirst, LearningCurve, StopInTime
+from .callbacks import EvaluateFirst, LearningCurve
+from .checkpoint_files import (
+    AVERAGED_WEIGHTS,
+    DATA_STATE,
+    check_optimizer_files,
+    check_weights,
+    read_averaged_weights,
+    read_states,
+    reading,
+)
 from .loader import TrainingStream, make_loader, to_model_inputs
+from .recovery import RecoveringTrainer
 
 
-DATA_STATE = "data_state.json"
-AVERAGED_WEIGHTS = "averaged_weights.safetensors"
+COMPILED_SIZES = 64  # in training and in evaluation, single images by themselves
 KINDS = ("word_accuracy", "one_minus_ned", "loss")  # of figures, of each set and as means over the sets
 PEAKS = ("initial_lr", "max_lr", "min_lr", "weight_decay")  # what a group of the optimiser is told at the beginning
 
 
-class SVTRv2Trainer(Trainer):
+class SVTRv2Trainer(RecoveringTrainer):
     """Trains [`SVTRv2ForCTC`] on [`TrainingBatches`], on any number of ranks.
 
     What differs from its parent: batches come ready made and of several sizes, and ranks draw them on their own; the loss is
     a mean over all samples of a step, over ranks and accumulated batches alike; weight decay and schedule are the paper's;
     evaluation adds up counts; what was read and rejected is logged as `data/...`; a checkpoint appears under its name only
-    when it is complete, and resuming from it is exact.
+    when it is complete, and resuming from it is exact; errors leave a checkpoint, as [`RecoveringTrainer`] does.
 
     Args:
         eval_dataset (`dict[str, EvaluationBatches]`, *optional*): the sets to evaluate on, by name.
@@ -57,7 +69,6 @@ class SVTRv2Trainer(Trainer):
 
     optimizer: torch.optim.Optimizer | None
     lr_scheduler: LRScheduler | None
-    control: TrainerControl
     model: SVTRv2ForCTC
     train_dataset: TrainingBatches
     eval_dataset: Mapping[str, EvaluationBatches] | None
@@ -73,14 +84,9 @@ class SVTRv2Trainer(Trainer):
         self.protocol = protocol
         self.freeze_stages = freeze_stages
         self.frozen = self._freeze(freeze_stages)
-        self.averaged: AveragedModel | None = None
-        self.counts: Counter[tuple[int, str]] = Counter()
-        self.stop_in_time = StopInTime(self.args.max_hours)
-        self.add_callback(self.stop_in_time)
         self.add_callback(EvaluateFirst(self._make_up_for_evaluation))
         self.add_callback(LearningCurve)
         self.seed_shift = 0  # by which the order of the data was changed on going on inexactly
-        self._stream: TrainingStream | None = None
         self._last_log = self._started = time.perf_counter()
         self._seconds_before = 0.0  # of the parts of this run that came before
         self._epoch: float | None = None  # passes over the data so far, where their number is known
@@ -97,9 +103,12 @@ class SVTRv2Trainer(Trainer):
         Args:
             resume_from_checkpoint: a checkpoint's folder; or `True` for the last one in the output folder.
 
+        After an error, a checkpoint of the last complete step is saved where that is possible; a note on the error says so.
+
         Raises:
-            ValueError: there is no checkpoint; or it is of another model; or data or settings differ from those that it was
-                made with, and `resume_inexactly` is not set.
+            ValueError: there is no checkpoint; or it is damaged or of another model; or data or settings differ from those that
+                it was made with, and `resume_inexactly` is not set.
+            DivergedError: the loss or the weights are NaN or infinite. No such weights are saved.
         """
         if resume_from_checkpoint is True:
             resume_from_checkpoint = get_last_checkpoint(self.args.output_dir)
@@ -107,7 +116,8 @@ class SVTRv2Trainer(Trainer):
                 raise ValueError(f"There is no checkpoint in {self.args.output_dir} to resume from.")
         self.counts.clear()
         self._started, self._seconds_before = time.perf_counter(), 0.0
-        self.train_dataset.start = Position(0, [])
+        self.train_dataset.start = Position()
+        self._forget_failures()
         self._evaluations_from, self._epoch = 0, None
         self.stop_in_time.evaluation_due = False
         self._shift_seed(0)
@@ -116,10 +126,9 @@ class SVTRv2Trainer(Trainer):
         if self.args.ema_decay is not None:
             average = get_ema_multi_avg_fn(self.args.ema_decay)
             self.averaged = AveragedModel(self.model, multi_avg_fn=average, use_buffers=True)
-            self.remove_callback(AverageWeights)
-            self.add_callback(AverageWeights(self.averaged))
         if resume_from_checkpoint:
             state = self._restore(Path(str(resume_from_checkpoint)))
+            self._saved_step = state.global_step
             if state.global_step >= self.args.max_steps:  # there is nothing left but what comes after training
                 self._load_from_checkpoint(str(resume_from_checkpoint))
                 if self.averaged is not None and not self.averaged.n_averaged:  # there was no average until now
@@ -130,8 +139,15 @@ class SVTRv2Trainer(Trainer):
                 return TrainOutput(state.global_step, 0.0, {})
         if self.args.should_save:
             shutil.rmtree(Path(self.args.output_dir) / ".saving", ignore_errors=True)  # of a run that was killed
+        if self.args.torch_compile:
+            # Each image size is compiled by itself. Beyond the limit, torch runs the other sizes uncompiled.
+            torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, COMPILED_SIZES)
         try:
-            return super().train(resume_from_checkpoint=resume_from_checkpoint or None, **kwargs)
+            with plain_worker_errors():
+                return super().train(resume_from_checkpoint=resume_from_checkpoint or None, **kwargs)
+        except BaseException as error:
+            self._save_after(error)
+            raise
         finally:
             if self._stream is not None:
                 self._stream.close()
@@ -161,9 +177,24 @@ class SVTRv2Trainer(Trainer):
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         return to_model_inputs(inputs, self.args.device)
 
-    def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: torch.device) -> torch.Tensor:
-        number = torch.tensor(sum(len(batch["labels"]) for batch in batch_samples), device=device)
-        return self.accelerator.gather(number).sum() if self.args.world_size > 1 else number
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[dict[str, Any]], num_batches: int, device: torch.device
+    ) -> tuple[list[dict[str, Any]], torch.Tensor]:
+        """The batches of a step, and how many samples they hold on all processes together.
+
+        Where the data of one process fail, all of them raise an error.
+        """
+        batches: list[dict[str, Any]] = []
+        failure = None
+        try:
+            with plain_worker_errors():
+                batches.extend(islice(epoch_iterator, num_batches))
+        except Exception as error:
+            failure = error
+        own = sum(len(batch["labels"]) for batch in batches)
+        failures, number = self.stop_in_time.sum_over_processes(failure is not None, own)
+        self._fail_together(failure, failures > 0)
+        return batches, torch.tensor(int(number), device=device)
 
     def compute_loss(
         self,
@@ -256,7 +287,9 @@ class SVTRv2Trainer(Trainer):
             name: getattr(scheduler, name) for name in ("total_steps", "_schedule_phases") if hasattr(scheduler, name)
         }
         rates = [{name: group[name] for name in PEAKS if name in group} for group in optimizer.param_groups]
-        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None:
+            with reading(Path(checkpoint) / "optimizer.pt"):
+                super()._load_optimizer_and_scheduler(checkpoint)
         vars(scheduler).update(shape)
         for group, own in zip(optimizer.param_groups, rates, strict=True):
             group.update(own)
@@ -302,6 +335,21 @@ class SVTRv2Trainer(Trainer):
                 described[f"data/{names[number]}/{name}"] += count
         return dict(described)
 
+    def skipped(self) -> str:
+        """A sentence about the share of samples that were skipped, and why. All processes call this together."""
+        total: Counter[str] = Counter()
+        own = [dict(self.counts)]
+        for counts in gather_object(own) if self.args.world_size > 1 else own:
+            for (_, name), count in counts.items():
+                total[name] += count
+        read, dropped = total.pop("samples", 0), total.pop("dropped_characters", 0)
+        number = total.total()
+        sentence = f"Of {read:,} samples read, {number:,} were skipped"
+        if number:
+            reasons = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in total.most_common())
+            sentence += f" ({100 * number / read:.2g} %: {reasons})"
+        return sentence + (f"; {dropped:,} characters were dropped from labels." if dropped else ".")
+
     @property
     def recogniser(self) -> SVTRv2ForCTC:
         """The model that is evaluated and saved for use: of the averaged weights, if there are any."""
@@ -319,6 +367,7 @@ class SVTRv2Trainer(Trainer):
             Nothing, if training is to stop: then the evaluation is broken off, and made up for on resuming.
         """
         start = time.perf_counter()
+        self._evaluating = True
         sets = eval_dataset or self.eval_dataset or {}
         metrics: dict[str, float] = {}
         if self.args.world_size > 1:
@@ -326,11 +375,16 @@ class SVTRv2Trainer(Trainer):
             for buffer in self.recogniser.buffers():
                 torch.distributed.broadcast(buffer, src=0)
         for name, batches in sets.items():
-            with closing(iter(make_loader(batches, self.args))) as loaded:
-                watched = self._watched(loaded, name, batches)
-                score = evaluate(
-                    self.recogniser, self.processing_class, watched, self.protocol, self.accelerator.autocast
-                )
+            score, failure = Score(), None
+            try:
+                with plain_worker_errors(), closing(iter(make_loader(batches, self.args))) as loaded:
+                    watched = self._watched(loaded, name, batches)
+                    score = evaluate(
+                        self.recogniser, self.processing_class, watched, self.protocol, self.accelerator.autocast
+                    )
+            except Exception as error:
+                failure = error
+            self._fail_together(failure, self.stop_in_time.on_any_process(failure is not None))
             if self.is_in_train and self.stop_in_time.agreed():
                 self.stop_in_time.save_and_stop(self.control, evaluation_left=True)
                 return {}
@@ -359,11 +413,14 @@ class SVTRv2Trainer(Trainer):
         own = None if number is None else number // self.args.world_size
         hidden = self.args.disable_tqdm or not self.is_world_process_zero()
         with tqdm(desc=f"Evaluating {name}", total=own, unit=" images", leave=False, disable=hidden, delay=2) as bar:
-            for batch in loaded:
-                if self.is_in_train and self.stop_in_time.told():
-                    return
-                yield batch
-                bar.update(len(batch["samples"]) + len(batch["unreadable"]))
+            try:
+                for batch in loaded:
+                    if self.is_in_train and self.stop_in_time.told():
+                        return
+                    yield batch
+                    bar.update(len(batch["samples"]) + len(batch["unreadable"]))
+            except (ValueError, OSError) as error:
+                raise ValueError(f"The evaluation set {name} cannot be read: {error}") from error
 
     @property
     def evaluations(self) -> list[dict[str, float]]:
@@ -377,8 +434,13 @@ class SVTRv2Trainer(Trainer):
 
     def evaluate_at_the_end(self) -> None:
         """Evaluates, unless the last step just did, and keeps the model if it is the best."""
-        if not any(entry["step"] == self.state.global_step for entry in self.evaluations):
+        if any(entry["step"] == self.state.global_step for entry in self.evaluations):
+            return
+        try:
             self._determine_best_metric(self.evaluate(), trial=None)
+        except BaseException as error:
+            self._save_after(error)
+            raise
 
     def _sum_over_ranks(self, score: Score) -> Score:
         if self.args.world_size == 1:
@@ -388,11 +450,12 @@ class SVTRv2Trainer(Trainer):
         return Score(*sums.tolist())
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
-        if not metrics:  # of an evaluation that was broken off
-            return False
-        is_best = self._wins_a_tie(metrics) or super()._determine_best_metric(metrics, trial)
+        is_best = False
+        if metrics:  # not of an evaluation that was broken off
+            is_best = self._wins_a_tie(metrics) or super()._determine_best_metric(metrics, trial)
         if is_best:
             self.save_recogniser()
+        self._evaluating = False
         return is_best
 
     def _wins_a_tie(self, metrics: dict[str, float]) -> bool:
@@ -416,7 +479,11 @@ class SVTRv2Trainer(Trainer):
         """Saves the recogniser and its processor into the output folder, for use.
 
         Each file appears when it is complete.
+
+        Raises:
+            DivergedError: its weights are NaN or infinite.
         """
+        self._stop_if_diverged()
         if self.args.should_save:
             staging = Path(self.args.output_dir) / ".saving" / "recogniser"
             self.recogniser.save_pretrained(staging)
@@ -429,7 +496,12 @@ class SVTRv2Trainer(Trainer):
         return str(self._staging or super()._get_output_dir(trial))
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
-        """Writes the checkpoint aside and renames it when it is complete, so that a kill leaves no half of one."""
+        """Writes the checkpoint aside and renames it when it is complete, so that a kill leaves no half of one.
+
+        Raises:
+            DivergedError: the weights are NaN or infinite.
+        """
+        self._stop_if_diverged()
         run = Path(super()._get_output_dir(trial))
         name = f"checkpoint-{self.state.global_step}"
         self._staging = run / ".saving"
@@ -452,11 +524,13 @@ class SVTRv2Trainer(Trainer):
             shutil.rmtree(run / ".saving")
             rotate_checkpoints(str(run), save_total_limit=self.args.save_total_limit, use_mtime=True)
         self.accelerator.wait_for_everyone()
+        self._saved_step = self.state.global_step
 
     def _data_states(self) -> dict[str, Any]:
         assert self._stream is not None
         counts = [[number, name, count] for (number, name), count in self.counts.items()]
-        own = {"taken": self._stream.position.taken, "formed": self._stream.position.formed, "counts": counts}
+        position = self._stream.position
+        own = {"taken": position.taken, "workers": position.workers, "counts": counts}
         ranks = gather_object([own]) if self.args.world_size > 1 else [own]
         settings = {**self._settings(), "seed": self.train_dataset.seed - self.seed_shift}
         return {
@@ -498,20 +572,18 @@ class SVTRv2Trainer(Trainer):
 
     def _restore(self, checkpoint: Path) -> TrainerState:
         """Sets data and averaged weights to where the checkpoint left them; the parent restores the rest."""
-        path = checkpoint / DATA_STATE
-        if not path.is_file():
-            raise ValueError(f"There is no {path}: {checkpoint} is no checkpoint of this trainer.")
-        if not (checkpoint / "optimizer.pt").is_file():
-            raise ValueError(f"{checkpoint} has no optimizer.pt, without which training cannot go on as it was.")
-        states = json.loads(path.read_text())
-        state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+        if not checkpoint.is_dir():
+            raise ValueError(f"There is no checkpoint {checkpoint} to resume from.")
+        states, state = read_states(checkpoint)
         now, before = json.loads(json.dumps(self._settings())), states["settings"]
         self._check_model(checkpoint, before)
         # older checkpoints hold fewer settings
         differing = [name for name in now if name in before and now[name] != before[name]]
         if not differing:
             own = states["ranks"][self.args.process_index]
-            self.train_dataset.start = Position(own["taken"], own["formed"])
+            # older checkpoints hold only how many batches each worker has formed
+            workers = own.get("workers") or [(formed,) for formed in own["formed"]]
+            self.train_dataset.start = Position(own["taken"], [Progress(*worker) for worker in workers])
             self._shift_seed(states["seed_shift"])
             self._add_counts(own["counts"])
         elif self.args.resume_inexactly:
@@ -533,9 +605,27 @@ class SVTRv2Trainer(Trainer):
             self._begin_evaluations_anew(state, "other sets, another metric or another protocol decide now")
         elif not (Path(self.args.output_dir) / "model.safetensors").is_file():
             self._begin_evaluations_anew(state, f"{self.args.output_dir} does not hold it")
-        if self.averaged is not None and (checkpoint / AVERAGED_WEIGHTS).is_file():
-            self.averaged.load_state_dict(safetensors.torch.load_file(checkpoint / AVERAGED_WEIGHTS))
+        files = ["optimizer.pt", "scheduler.pt"]
+        if self.args.world_size == before.get("processes"):
+            files.append(self._random_file)
+        if self.args.fp16 and before.get("fp16"):
+            files.append("scaler.pt")
+        check_optimizer_files(checkpoint, files)
+        if self.averaged is not None and before.get("ema_decay") is not None:
+            averaged = read_averaged_weights(checkpoint)
+            with reading(checkpoint / AVERAGED_WEIGHTS):
+                self.averaged.load_state_dict(averaged)
         return state
+
+    @property
+    def _random_file(self) -> str:
+        return "rng_state.pth" if self.args.world_size == 1 else f"rng_state_{self.args.process_index}.pth"
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        if checkpoint is None:
+            return
+        with reading(Path(checkpoint) / self._random_file):
+            super()._load_rng_state(checkpoint)
 
     def _begin_evaluations_anew(self, state: TrainerState, why: str) -> None:
         if state.best_metric is not None and self.is_world_process_zero():
@@ -552,8 +642,7 @@ class SVTRv2Trainer(Trainer):
         Raises:
             ValueError: model, charset or frozen stages were others.
         """
-        with safetensors.safe_open(checkpoint / "model.safetensors", "pt") as file:
-            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118  no dict
+        shapes = check_weights(checkpoint)
         if shapes != {name: tuple(tensor.shape) for name, tensor in self.model.state_dict().items()}:
             difference = "another model, or another number of characters"
         elif before.get("charset") != self._settings()["charset"]:

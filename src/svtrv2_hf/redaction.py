@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keeps secrets out of what is written, printed or uploaded: tokens, passwords, and credentials in URLs."""
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+
+REDACTED = "***"
+
+_SECRET_NAME = r"[\w.-]*(?:token|password|passwd|passphrase|secret|credentials?|api[_-]?key|access[_-]?key)"
+# Formats that providers publish: Hugging Face, GitHub, GitLab, AWS, Google, OpenAI and Anthropic, Slack, JSON Web Tokens.
+_TOKEN = re.compile(
+    r"\b(?:hf|api_org)_(?=[A-Za-z]*[A-Z0-9])[A-Za-z0-9]{10,}"
+    r"|\bgh[pousr]_[A-Za-z0-9]{20,}|\bgithub_pat_\w{20,}|\bglpat-[\w-]{20,}"
+    r"|\b(?:AKIA|ASIA)[0-9A-Z]{16}\b|\bAIza[\w-]{35}|\bsk-[\w-]{20,}|\bxox[abprs]-[\w-]{10,}"
+    r"|\beyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]+"
+    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----(?:.*?-----END [A-Z ]*PRIVATE KEY-----)?",
+    re.DOTALL,
+)
+_USER_OF_URL = re.compile(r"(?<=://)[^\s/?#@'\"]+@")
+_PARAMETER_OF_URL = re.compile(
+    rf"(?i)(?<=[?&;])((?:{_SECRET_NAME}|auth|key|pwd|sig|signature|x-amz-signature|x-goog-signature)=)([^\s&;#'\"]+)"
+)
+# `--hub_token VALUE` of a command line, "hub_token": "VALUE" of JSON, HF_TOKEN=VALUE of a shell
+_OPTION = re.compile(rf"(?i)(?<![\w-])(--?{_SECRET_NAME}(?:=|\s+))(?!-)('[^']*'|\"[^\"]*\"|\S+)")
+_JSON_VALUE = re.compile(rf"(?i)([\"']{_SECRET_NAME}[\"']\s*:\s*)(\"[^\"]*\"|'[^']*')")
+_ASSIGNMENT = re.compile(r"\b([A-Z][A-Z0-9_]*(?:TOKEN|PASSWORD|SECRET|API_KEY|ACCESS_KEY)=)(\S+)")
+_TOKENS_OF_TEXT = re.compile(r"(?i)[\"'](?:additional_special|bos|cls|eos|mask|pad|sep|unk)_tokens?[\"']")
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether an option, a key or an environment variable of this name holds a secret: `hub_token`, `WANDB_API_KEY`."""
+    return re.fullmatch(_SECRET_NAME, name, re.IGNORECASE) is not None
+
+
+def redact(text: str) -> str:
+    """The text with each secret in it replaced by `***`.
+
+    Secrets are recognized by the formats of well-known tokens; by their place: user and password of a URL, signatures and
+    tokens among its parameters, values of options such as `--hub_token`; and as values of this process's environment
+    variables with such names (`HF_TOKEN`).
+
+    >>> redact("https://me:pass@example.org/data.parquet?sig=abc&page=2")
+    'https://***@example.org/data.parquet?sig=***&page=2'
+    """
+    for value in _values_of_environment():
+        text = text.replace(value, REDACTED)
+    text = _TOKEN.sub(REDACTED, text)
+    text = _USER_OF_URL.sub(f"{REDACTED}@", text)
+    for pattern in (_PARAMETER_OF_URL, _OPTION, _ASSIGNMENT):
+        text = pattern.sub(rf"\g<1>{REDACTED}", text)
+    return _JSON_VALUE.sub(
+        lambda match: match[0] if _TOKENS_OF_TEXT.match(match[0]) else f'{match[1]}"{REDACTED}"', text
+    )
+
+
+def redact_values(content: Any) -> Any:
+    """JSON-like content with its secrets replaced: values of keys with such names, and secrets within texts."""
+    if isinstance(content, Mapping):
+        return {
+            key: REDACTED if is_secret_name(str(key)) and isinstance(value, str) and value else redact_values(value)
+            for key, value in content.items()
+        }
+    if isinstance(content, (list, tuple)):
+        return [redact_values(value) for value in content]
+    return redact(content) if isinstance(content, str) else content
+
+
+def lines_with_secrets(text: str) -> list[int]:
+    """Numbers, from 1, of the lines that hold what looks like a secret."""
+    before, after = text.splitlines(), redact(text).splitlines()
+    if len(before) != len(after):  # a private key of several lines
+        return [next(number for number, line in enumerate(before, 1) if "PRIVATE KEY" in line)]
+    return [number for number, (line, other) in enumerate(zip(before, after, strict=True), 1) if line != other]
+
+
+def environment_without_secrets() -> dict[str, str]:
+    """This process's environment variables but those whose names say that they hold secrets."""
+    return {name: value for name, value in os.environ.items() if not is_secret_name(name)}
+
+
+def _values_of_environment() -> Iterator[str]:
+    for name, value in os.environ.items():
+        if is_secret_name(name) and len(value) >= 8:  # shorter ones would be found in ordinary words
+            yield value
+
+
+__all__ = ["environment_without_secrets", "is_secret_name", "lines_with_secrets", "redact", "redact_values"]

@@ -1,0 +1,105 @@
+"""Secrets in texts, commands, recipes and results."""
+
+import json
+import shlex
+
+import pytest
+from conftest import make_folder
+
+from svtrv2_hf.cli import main
+from svtrv2_hf.redaction import environment_without_secrets, is_secret_name, lines_with_secrets, redact, redact_values
+
+
+TOKEN = "hf_abcdefghijKLMNOPqrstuvwxyz01234567"
+
+
+@pytest.mark.parametrize(
+    ("text", "redacted"),
+    [
+        (f"token {TOKEN}.", "token ***."),
+        ("--hub_token secret --seed 1", "--hub_token *** --seed 1"),
+        ("--hub_token=secret --seed 1", "--hub_token=*** --seed 1"),
+        ("--hub-token 'my secret' x", "--hub-token *** x"),
+        ("https://me:pass@example.org/a?b=c", "https://***@example.org/a?b=c"),
+        ("https://glpat@example.org/a", "https://***@example.org/a"),
+        ("https://example.org/a?sv=1&sig=aB%2F&se=2", "https://example.org/a?sv=1&sig=***&se=2"),
+        ("s3://b/k?X-Amz-Credential=a/b&X-Amz-Signature=c", "s3://b/k?X-Amz-Credential=***&X-Amz-Signature=***"),
+        ('{"hub_token": "secret", "pad_token": "<blank>"}', '{"hub_token": "***", "pad_token": "<blank>"}'),
+        ("WANDB_API_KEY=abc svtrv2 train", "WANDB_API_KEY=*** svtrv2 train"),
+        ("ghp_abcdefghijklmnopqrstuvwxyz0123456789 AKIAABCDEFGHIJKLMNOP", "*** ***"),
+        ("a -----BEGIN PRIVATE KEY-----\nMII\n-----END PRIVATE KEY----- b", "a *** b"),
+    ],
+)
+def test_secrets_are_replaced(text, redacted):
+    assert redact(text) == redacted
+    assert redact(redacted) == redacted
+    assert lines_with_secrets(text)
+    assert not lines_with_secrets(redacted)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "hf_hub_download and hf_integration.md",
+        "me@example.org",
+        "hf://datasets/me/words@main/train.parquet?text=label",
+        "--tokenizer_name x --max_label_length 25",
+        "A token is a character; the tokenizer has 95.",
+        '{"unk_token": "<unk>", "bos_token": null}',
+        "svtrv2 train --hub_token --seed 1",
+    ],
+)
+def test_other_texts_stay(text):
+    assert redact(text) == text
+
+
+def test_values_of_secret_environment_variables_are_replaced(monkeypatch):
+    monkeypatch.setenv("MY_PASSWORD", "correct horse")
+    assert redact("with correct horse inside") == "with *** inside"
+    assert "MY_PASSWORD" not in environment_without_secrets()
+    assert "PATH" in environment_without_secrets()
+
+
+def test_nested_values():
+    content = {"a": [{"password": "x", "n": 1, "b": f"see {TOKEN}"}], "secret": None, "tokens": 3}
+    assert redact_values(content) == {"a": [{"password": "***", "n": 1, "b": "see ***"}], "secret": None, "tokens": 3}
+    assert is_secret_name("HF_TOKEN")
+    assert not is_secret_name("tokenizer")
+
+
+@pytest.mark.parametrize("by", ["option", "abbreviation", "recipe", "environment"])
+def test_no_token_is_left_by_training(by, tmp_path, monkeypatch, capfd):
+    """Not in any file of the run, nor on the terminal; the Hub's client finds it in the environment."""
+    monkeypatch.setenv("HF_TOKEN", "")
+    data = make_folder(tmp_path / "data", ["ab", "cd"])
+    output = tmp_path / "output"
+    words = ["--model", "nano", "--train_data", str(data), "--output_dir", str(output), "--max_steps", "1"]
+    words += ["--per_device_train_batch_size", "2", "--use_cpu", "True", "--save_steps", "1"]
+    if by == "option":
+        words += ["--hub_token", TOKEN]
+    elif by == "abbreviation":
+        words += [f"--hub_tok={TOKEN}"]
+    elif by == "recipe":
+        (tmp_path / "recipe.yaml").write_text(f"hub_token: {TOKEN}\n")
+        words.insert(0, str(tmp_path / "recipe.yaml"))
+    else:
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        words += ["--run_name", f"run of {TOKEN}"]
+    assert main(["train", *words]) == 0
+    printed = "".join(capfd.readouterr())
+    assert TOKEN not in printed
+    files = [path for path in output.rglob("*") if path.is_file()]
+    assert {"run.json", "training_args.bin"} <= {path.name for path in files}
+    if (
+        by != "environment"
+    ):  # `run_name` is the user's own text, and stays in the pickled arguments, which are not published
+        assert not [path for path in files if TOKEN.encode() in path.read_bytes()]
+    record = (output / "run.json").read_text()
+    assert TOKEN not in record
+    assert "***" in record
+    assert shlex.split(json.loads(record)["command"])[:2] == ["python", "scripts/train.py"]
+
+
+def test_credentials_of_a_url_are_not_printed(capsys):
+    assert main(["audit", "https://me:password@127.0.0.1:9/a.parquet"]) == 1
+    assert "password" not in "".join(capsys.readouterr())

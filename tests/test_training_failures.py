@@ -1,0 +1,566 @@
+"""Training that fails: what is saved, what is refused, and what the error says."""
+
+import copy
+import io
+import json
+import os
+import pickle
+import signal
+
+import pytest
+import torch
+from conftest import CHARSET, make_folder
+from safetensors.torch import load_file, save_file
+from test_training import arguments, trainer_on
+from torch.utils.data import IterableDataset, get_worker_info
+from transformers import TrainerCallback
+
+from svtrv2_hf import SVTRv2Config, SVTRv2ForCTC
+from svtrv2_hf.data.file_source import FileSource
+from svtrv2_hf.data.labels import LabelEncoder, RejectedSampleError, Rejection
+from svtrv2_hf.data.loader import Loader, plain_worker_errors
+from svtrv2_hf.data.sources import open_source
+from svtrv2_hf.training.arguments import SVTRv2TrainingArguments
+from svtrv2_hf.training.divergence import DivergedError
+from svtrv2_hf.training.probe import check_evaluation_set, check_not_empty
+from svtrv2_hf.training.record import RunRecord
+from svtrv2_hf.training.train import main
+
+
+NAN = float("nan")
+SAVING = {"save_strategy": "steps", "save_steps": 2, "logging_steps": 1}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return make_folder(tmp_path / "data", [f"{number:03}" for number in range(40)] + [f"{n:07}" for n in range(24)])
+
+
+@pytest.fixture
+def held(tmp_path):
+    return make_folder(tmp_path / "held", [f"{number:03}" for number in range(10)])
+
+
+class Poison(TrainerCallback):
+    """Makes a weight NaN before or after a step."""
+
+    def __init__(self, before=None, after=None):
+        self.before, self.after = before, after
+
+    def on_step_begin(self, args, state, control, model, **kwargs):
+        if state.global_step + 1 == self.before:
+            model.head.weight.data[0, 0] = NAN
+
+    def on_step_end(self, args, state, control, model, **kwargs):
+        if state.global_step == self.after:
+            model.head.weight.data[0, 0] = NAN
+
+
+def checkpoints(tmp_path):
+    return sorted(path.name for path in (tmp_path / "out").glob("checkpoint-*"))
+
+
+# Divergence
+
+
+@pytest.mark.parametrize("options", [{}, {"gradient_accumulation_steps": 2}, {"ema_decay": 0.9}, {"bf16": True}])
+def test_training_that_diverges_stops(config, folder, held, tmp_path, options):
+    args = arguments(tmp_path, eval_strategy="steps", eval_steps=2, max_steps=6, **SAVING, **options)
+    trainer = trainer_on(folder, SVTRv2ForCTC(config), args, held)
+    trainer.add_callback(Poison(before=4))
+    with pytest.raises(
+        DivergedError, match=r"diverged by step 4: .* checkpoint is .*checkpoint-2\. The best model, of step 2"
+    ) as error:
+        trainer.train()
+    assert "--learning_rate" in str(error.value) and not hasattr(error.value, "__notes__")
+    assert checkpoints(tmp_path) == ["checkpoint-2"]
+    assert [entry["step"] for entry in trainer.state.log_history if "loss" in entry] == [1, 2, 3]
+    for path in (tmp_path / "out").rglob("*.safetensors"):
+        assert all(tensor.isfinite().all() for tensor in load_file(path).values()), path
+
+
+def test_a_loss_that_is_not_finite_is_not_logged_as_zero(config, folder, tmp_path):
+    args = arguments(tmp_path, max_steps=3, logging_steps=3, learning_rate=1e30, warmup_steps=0)
+    trainer = trainer_on(folder, SVTRv2ForCTC(config), args)
+    with pytest.raises(DivergedError, match=r"by step 3.* None was saved before"):
+        trainer.train()
+    assert not [entry for entry in trainer.state.log_history if "loss" in entry]
+
+
+@pytest.mark.parametrize("where", ["weights", "buffers", "average"])
+def test_weights_that_are_not_finite_are_not_saved(config, folder, tmp_path, where):
+    args = arguments(tmp_path, max_steps=2, ema_decay=0.5 if where == "average" else None)
+    trainer = trainer_on(folder, SVTRv2ForCTC(config), args)
+    if where == "weights":
+        trainer.add_callback(Poison(after=2))
+        with pytest.raises(DivergedError, match=r"1 of .* tensors of weights hold NaN or infinity"):
+            trainer.train()
+    else:
+        trainer.train()
+    next(iter(trainer.recogniser.buffers() if where == "buffers" else trainer.recogniser.parameters())).data.fill_(NAN)
+    with pytest.raises(DivergedError):
+        trainer.save_recogniser()
+    with pytest.raises(DivergedError):
+        trainer._save_checkpoint(trainer.model, None)
+    assert not list((tmp_path / "out").rglob("*.safetensors"))
+
+
+def test_a_step_that_overflows_in_float16_is_not_counted(config, folder, tmp_path):
+    """The scaler skips it. Where all overflow, training has diverged."""
+    args = arguments(tmp_path, max_steps=4, logging_steps=2)
+    trainer = trainer_on(folder, SVTRv2ForCTC(config), args)
+    trainer.state.global_step, trainer._globalstep_last_logged = 4, 0
+    trainer.control.should_log = True
+    trainer._overflows += 1
+    losses = torch.tensor(6.0)
+    trainer._count_overflows(losses)
+    assert losses == 8.0, "the mean of the three others four times"
+    trainer._overflows += 4
+    trainer._count_overflows(losses)
+    assert losses.isnan()
+
+
+def test_the_filter_of_losses_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="--logging_nan_inf_filter is not supported here: training stops"):
+        arguments(tmp_path, logging_nan_inf_filter=True)
+
+
+def test_a_checkpoint_with_nan_is_not_resumed_from(config, folder, tmp_path):
+    args = arguments(tmp_path, ema_decay=0.9, **SAVING)
+    trainer_on(folder, SVTRv2ForCTC(config), args).train()
+    for name in ("averaged_weights.safetensors", "model.safetensors"):
+        path = tmp_path / "out" / "checkpoint-4" / name
+        weights = load_file(path)
+        weights[next(key for key in weights if key.endswith("head.bias"))][0] = NAN
+        save_file(weights, path, metadata={"format": "pt"})
+        with pytest.raises(DivergedError, match=rf"{name}: 1 of .*head\.bias.*Resume from .*checkpoint-2\."):
+            trainer_on(folder, SVTRv2ForCTC(config), args).train(resume_from_checkpoint=True)
+
+
+def test_the_record_of_a_run_is_valid_json(tmp_path, config, folder):
+    trainer = trainer_on(folder, SVTRv2ForCTC(config), arguments(tmp_path))
+    trainer.state.log_history = [{"step": 1, "loss": NAN}, {"step": 1, "eval_loss": float("inf")}]
+    RunRecord([])._write(trainer.args, trainer.state)
+    record = json.loads((tmp_path / "out" / "run.json").read_text(), parse_constant=pytest.fail)
+    assert record["loss"] == [[1, None]] and record["evaluations"] == [{"loss": None, "step": 1}]
+
+
+# Whatever ends a run leaves a checkpoint
+
+
+class Fail(TrainerCallback):
+    """Raises an error in one event after a step."""
+
+    def __init__(self, event, step, error):
+        def fail(args, state, control, **kwargs):
+            if state.global_step == step:
+                raise error
+
+        setattr(self, event, fail)
+
+
+def losses(trainer):
+    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+
+def fail_in_the_data(trainer):
+    """At the first batch of the fourth step."""
+    make, calls = trainer.train_dataset._batch, []
+
+    def failing(*args):
+        calls.append(1)
+        if len(calls) == 7:
+            raise OSError("the disk is gone")
+        return make(*args)
+
+    trainer.train_dataset._batch = failing
+
+
+def fail_in_a_forward_pass(trainer):
+    """After batch normalization has changed its statistics and random numbers were drawn."""
+    forward, calls = trainer.model.forward, []
+
+    def failing(*args, **kwargs):
+        output = forward(*args, **kwargs)
+        calls.append(1)
+        if len(calls) == 6:
+            raise KeyboardInterrupt
+        return output
+
+    trainer.model.forward = failing
+
+
+def callback(event):
+    return lambda trainer: trainer.add_callback(Fail(event, 3, RuntimeError("a broken callback")))
+
+
+WAYS = {
+    "data": (fail_in_the_data, OSError),
+    "forward": (fail_in_a_forward_pass, KeyboardInterrupt),
+    "step_end": (callback("on_step_end"), RuntimeError),
+    "step_begin": (callback("on_step_begin"), RuntimeError),
+    "log": (callback("on_log"), RuntimeError),
+    "save": (callback("on_save"), RuntimeError),
+    "evaluate": (callback("on_evaluate"), RuntimeError),
+}
+
+
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory):
+    """A run that nothing ends, and what makes trainers of the same run elsewhere."""
+    root = tmp_path_factory.mktemp("whole")
+    data = make_folder(root / "data", [f"{number:03}" for number in range(40)] + [f"{n:07}" for n in range(24)])
+    held = make_folder(root / "held", [f"{number:03}" for number in range(10)])
+    torch.manual_seed(0)
+    initial = SVTRv2ForCTC(small_config())
+
+    def new(place, save_steps=100):
+        args = arguments(
+            place, max_steps=7, gradient_accumulation_steps=2, ema_decay=0.5, logging_steps=1, eval_strategy="steps",
+            eval_steps=3, save_strategy="steps", save_steps=save_steps,
+        )  # fmt: skip
+        return trainer_on(data, copy.deepcopy(initial), args, held, augment=True)
+
+    whole = new(root)
+    whole.train()
+    return whole, new
+
+
+def small_config():
+    return SVTRv2Config(
+        vocab_size=len(CHARSET) + 1, hidden_sizes=[16, 32, 32], depths=[1, 1, 1], num_attention_heads=[2, 2, 2],
+        num_convolution_blocks=[1, 0, 0],
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_whatever_ends_a_run_leaves_a_checkpoint(whole_run, tmp_path, way):
+    """Training goes on from it as if nothing had happened."""
+    whole, new = whole_run
+    failing = new(tmp_path, save_steps=3 if way == "save" else 100)
+    fail, error = WAYS[way]
+    fail(failing)
+    with pytest.raises(error) as caught:
+        failing.train()
+    step = failing.state.global_step
+    assert 1 < step < 7
+    if way != "save":  # there, the checkpoint is complete before the error
+        [note] = caught.value.__notes__
+        assert f"checkpoint-{step}: the same command with --resume_from_checkpoint True goes on" in note
+    assert checkpoints(tmp_path) == [f"checkpoint-{step}"]
+    resumed = new(tmp_path)
+    resumed.train(resume_from_checkpoint=True)
+    assert losses(resumed)[-3:] == losses(whole)[-3:]
+    assert resumed.counts == whole.counts
+    for one, other in ((resumed.model, whole.model), (resumed.recogniser, whole.recogniser)):
+        assert all(
+            torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True)
+        )
+    assert [entry["step"] for entry in resumed.evaluations] == [3, 6, 7]
+    assert [entry["eval_loss"] for entry in resumed.evaluations] == [entry["eval_loss"] for entry in whole.evaluations]
+    assert resumed.state.best_global_step == whole.state.best_global_step
+
+
+def test_an_evaluation_that_fails_names_its_set_and_is_made_up_for(config, folder, held, tmp_path):
+    options = {"eval_strategy": "steps", "eval_steps": 2}
+    trainer = trainer_on(folder, SVTRv2ForCTC(config), arguments(tmp_path, **options), held)
+    (held / "3.png").rename(tmp_path / "away.png")
+    with pytest.raises(ValueError, match=r"The evaluation set held cannot be read: .*3\.png") as error:
+        trainer.train()
+    assert "checkpoint-2" in error.value.__notes__[0]
+    (tmp_path / "away.png").rename(held / "3.png")
+    resumed = trainer_on(folder, SVTRv2ForCTC(config), arguments(tmp_path, **options), held)
+    resumed.train(resume_from_checkpoint=True)
+    assert [entry["step"] for entry in resumed.evaluations] == [2, 4]
+
+
+def test_an_evaluation_that_fails_at_the_end_leaves_a_checkpoint(config, folder, held, tmp_path):
+    trainer = trainer_on(folder, SVTRv2ForCTC(config), arguments(tmp_path), held)
+    trainer.train()
+    (held / "3.png").unlink()
+    with pytest.raises(ValueError, match="The evaluation set held") as error:
+        trainer.evaluate_at_the_end()
+    assert "checkpoint-4" in error.value.__notes__[0]
+    assert checkpoints(tmp_path) == ["checkpoint-4"]
+
+
+def test_an_error_while_weights_are_updated_saves_nothing(config, folder, tmp_path):
+    trainer = trainer_on(folder, SVTRv2ForCTC(config), arguments(tmp_path))
+    trainer.add_callback(Fail("on_optimizer_step", 2, RuntimeError("broken")))
+    with pytest.raises(RuntimeError) as error:
+        trainer.train()
+    assert error.value.__notes__ == [
+        "Step 2 cannot be saved, because the error came while the weights were updated. None was saved before."
+    ]
+    assert not checkpoints(tmp_path)
+
+
+def test_a_full_disk_is_reported_once_and_in_place(config, folder, tmp_path, monkeypatch):
+    trainer = trainer_on(folder, SVTRv2ForCTC(config), arguments(tmp_path, max_steps=3, **{**SAVING, "save_steps": 1}))
+    save = SVTRv2ForCTC.save_pretrained
+
+    def full(self, *args, **kwargs):
+        if trainer.state.global_step > 1:
+            raise OSError(28, "No space left on device")
+        save(self, *args, **kwargs)
+
+    monkeypatch.setattr(SVTRv2ForCTC, "save_pretrained", full)
+    with pytest.raises(OSError, match="No space left") as error:
+        trainer.train()
+    assert error.value.__notes__ == [
+        "Step 2 cannot be saved: [Errno 28] No space left on device. The last checkpoint is of step 1."
+    ]
+    assert checkpoints(tmp_path) == ["checkpoint-1"]
+
+
+# Damaged checkpoints
+
+
+class Hostile:
+    def __reduce__(self):
+        return (os.system, ("exit 1",))
+
+
+DAMAGES = {
+    "empty": lambda _: b"",
+    "cut": lambda content: content[: len(content) // 2],
+    "page": lambda _: b"<!DOCTYPE html><html>not found</html>",
+    "pickle": lambda _: pickle.dumps(Hostile()),
+    "other": lambda _: saved_by_torch({"a": 1}),
+    "json": lambda _: b"{}",
+    "list": lambda _: b"[1]",
+}
+
+
+def saved_by_torch(value):
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def run_to_damage(tmp_path_factory):
+    """A run with two checkpoints, and what makes a trainer that resumes it."""
+    root = tmp_path_factory.mktemp("damaged")
+    data = make_folder(root / "data", [f"{number:03}" for number in range(20)])
+
+    def new():
+        return trainer_on(data, SVTRv2ForCTC(small_config()), arguments(root, ema_decay=0.9, **SAVING))
+
+    new().train()
+    return root / "out", new
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "data_state.json", "model.safetensors",
+        "averaged_weights.safetensors",
+    ],
+)  # fmt: skip
+def test_a_damaged_checkpoint_is_refused_by_the_name_of_its_file(run_to_damage, name):
+    output, new = run_to_damage
+    path = output / "checkpoint-4" / name
+    content = path.read_bytes()
+    try:
+        for kind, damage in {**DAMAGES, "missing": None}.items():
+            path.unlink()
+            if damage is not None:
+                path.write_bytes(damage(content))
+            with pytest.raises(ValueError, match=name) as error:
+                new().train(resume_from_checkpoint=True)
+            message = str(error.value)
+            assert message.startswith(str(path)) and "\n" not in message and "weights_only" not in message, kind
+            assert (
+                f"Resume from the checkpoint before it (--resume_from_checkpoint {output / 'checkpoint-2'})" in message
+            )
+            assert ("--model" in message) == (name != "model.safetensors")
+            path.touch()
+    finally:
+        path.write_bytes(content)
+
+
+def test_a_checkpoint_that_was_mended_is_resumed_from(run_to_damage):
+    _, new = run_to_damage
+    trainer = new()
+    trainer.train(resume_from_checkpoint=True)
+    assert trainer.state.global_step == 4
+
+
+# Workers
+
+
+class Words(IterableDataset):
+    def __init__(self, fail):
+        self.fail = fail
+
+    def __iter__(self):
+        yield 1
+        self.fail()
+        yield 2
+
+
+def value_error():
+    raise ValueError("labels.tsv, line 3: no tab")
+
+
+def key_error():
+    raise KeyError("text")
+
+
+def rejected():
+    raise RejectedSampleError(Rejection.EMPTY, "it takes two arguments")
+
+
+def kill():
+    assert get_worker_info() is not None
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(
+    ("fail", "error", "message"),
+    [
+        (value_error, ValueError, r"^labels\.tsv, line 3: no tab$"),
+        (key_error, KeyError, "^'text'$"),
+        (rejected, (ValueError, RuntimeError), "empty: it takes two arguments$"),
+    ],
+)
+def test_errors_of_workers_are_those_of_the_data(workers, fail, error, message):
+    with pytest.raises(error, match=message) as caught:
+        list(Loader(Words(fail), num_workers=workers))
+    assert "worker process" not in str(caught.value)
+
+
+def test_a_worker_that_is_killed_is_reported_in_one_sentence():
+    with pytest.raises(ChildProcessError, match=r"^A worker process .* memory: use fewer workers") as caught:
+        list(Loader(Words(kill), num_workers=1))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("message", "found"),
+    [
+        (
+            "DataLoader worker (pid 7) is killed by signal: Killed. ",
+            "killed (signal: Killed), most likely because the machine",
+        ),
+        (
+            "DataLoader worker (pid 7) is killed by signal: Bus error. It is possible",
+            "bus error, most likely because /dev/shm",
+        ),
+        ("DataLoader worker (pid(s) 7, 8) exited unexpectedly", "ended unexpectedly"),
+    ],
+)
+def test_what_torch_says_of_killed_workers(message, found):
+    with pytest.raises(ChildProcessError) as error, plain_worker_errors():
+        raise RuntimeError(message)
+    assert found in str(error.value)
+    with pytest.raises(RuntimeError, match=r"^another$"), plain_worker_errors():
+        raise RuntimeError("another")
+
+
+# What is looked through before training
+
+
+def test_labels_of_evaluation_sets_are_looked_through(tmp_path):
+    held = make_folder(tmp_path / "held", ["abc", "caf\u00e9", "\u00e9t\u00e9", "a b", "A"])
+    encoder = LabelEncoder("abcdefghijklmnopqrstuvwxyz")
+    remark = check_evaluation_set(open_source(str(held)), encoder, "chinese")
+    assert remark == (
+        "Evaluation set held: 3 of 5 labels have characters outside the charset: '\u00e9' (2), 'A' (1). 2 of them can never be "
+        "right; of the others, the chinese protocol ignores these characters."
+    )
+    assert "0 of them can never be right" in check_evaluation_set(open_source(str(held)), encoder, "english")
+    assert check_evaluation_set(open_source(str(held)), LabelEncoder("abceft\u00e9A"), "english") is None
+
+
+def test_evaluation_sets_that_cannot_be_used_are_refused_before_training(tmp_path, folder):
+    held = make_folder(tmp_path / "held", ["1", "2"])
+    for number in range(2):
+        (held / f"{number}.png").write_bytes(b"GIF8 not really")
+    words = [
+        "--model",
+        "nano",
+        "--train_data",
+        str(folder),
+        "--output_dir",
+        str(tmp_path / "out"),
+        "--use_cpu",
+        "True",
+    ]
+    with pytest.raises(
+        ValueError, match=r"evaluation set held cannot be used: none of its first 2 images can be read\."
+    ):
+        main([*words, "--eval_data", str(held)])
+    assert not checkpoints(tmp_path)
+    source = open_source(str(folder))
+
+    def broken():
+        yield "1"
+        raise ValueError("shard.tar: 7.txt is not UTF-8.")
+
+    source.texts = broken
+    with pytest.raises(ValueError, match=r"evaluation set data cannot be used: shard\.tar: 7\.txt is not UTF-8\."):
+        check_evaluation_set(source, LabelEncoder(CHARSET), "english")
+
+
+def test_sets_without_samples_are_refused(tmp_path):
+    class Empty:
+        name, num_samples, local = "empty", None, True
+
+        def read(self):
+            return iter(())
+
+    with pytest.raises(ValueError, match="training set empty has no samples"):
+        check_not_empty([Empty()])
+    with pytest.raises(ValueError, match="evaluation set empty cannot be used: it has no samples"):
+        check_evaluation_set(Empty(), LabelEncoder("a"), "english")
+
+
+# What was skipped
+
+
+def test_the_share_of_skipped_samples_is_reported(config, tmp_path):
+    labels = [f"{number:03}" for number in range(16)] + ["", "caf\u00e9", "x" * 40, ""]
+    args = arguments(tmp_path, max_steps=5)
+    trainer = trainer_on(make_folder(tmp_path / "data", labels), SVTRv2ForCTC(config), args)
+    trainer.train()
+    trainer.counts.clear()
+    trainer.counts.update({(0, "samples"): 2000, (0, "empty"): 2, (0, "too_long"): 10, (0, "dropped_characters"): 3})
+    assert trainer.skipped() == (
+        "Of 2,000 samples read, 12 were skipped (0.6 %: 10 too long, 2 empty); 3 characters were dropped from labels."
+    )
+    trainer.counts.clear()
+    trainer.counts[0, "samples"] = 5
+    assert trainer.skipped() == "Of 5 samples read, 0 were skipped."
+
+
+def test_the_command_says_what_was_skipped_and_what_is_saved(tmp_path, folder, held, capsys, monkeypatch):
+    monkeypatch.setattr("svtrv2_hf.training.probe.IMAGES", 1)
+    words = [
+        "--model", "nano", "--train_data", str(folder), "--eval_data", str(held), "--output_dir", str(tmp_path / "out"),
+        "--max_steps", "1", "--per_device_train_batch_size", "2", "--use_cpu", "True", "--save_strategy", "no",
+    ]  # fmt: skip
+    main(words)
+    assert "samples read, 0 were skipped." in capsys.readouterr().err
+    fetched = []
+
+    fetch = FileSource.fetch
+
+    def failing(self, indices):
+        if self.name == "held":
+            fetched.append(indices)
+            if len(fetched) > 1:
+                raise OSError("gone")
+        return fetch(self, indices)
+
+    monkeypatch.setattr(FileSource, "fetch", failing)
+    words[words.index("--output_dir") + 1] = str(tmp_path / "other")
+    with pytest.raises(ValueError, match="evaluation set held cannot be read: gone"):
+        main(words)
+    assert "other/checkpoint-1: the same command with --resume_from_checkpoint True goes on" in capsys.readouterr().err
+
+
+def test_arguments_have_the_filter_off(tmp_path):
+    assert SVTRv2TrainingArguments(str(tmp_path)).logging_nan_inf_filter is False

@@ -1,0 +1,134 @@
+"""Weights that do not fill the model are refused by name, whatever loads them."""
+
+import logging
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModel, AutoModelForCTC, pipeline
+
+from svtrv2_hf import SVTRv2Config, SVTRv2ForCTC, SVTRv2Model
+
+
+HEAD = "head.weight"
+
+
+def rewrite(folder, change):
+    """Replaces the weights in a folder by `change` of them."""
+    file = folder / "model.safetensors"
+    save_file(change(load_file(file)), file, metadata={"format": "pt"})
+
+
+def without_head(weights):
+    return {name: tensor for name, tensor in weights.items() if not name.startswith("head.")}
+
+
+def half(weights):
+    return dict(list(weights.items())[::2])
+
+
+def renamed(weights):
+    return {name.replace("head.", "fc."): tensor for name, tensor in weights.items()}
+
+
+def with_more(weights):
+    return {**weights, "head.scale": torch.ones(3), "neck.norm.weight": torch.ones(3)}
+
+
+def of_another_charset(weights):
+    return {**weights, HEAD: torch.zeros(7, weights[HEAD].shape[1]), "head.bias": torch.zeros(7)}
+
+
+BROKEN = {
+    without_head: "2 missing (head.bias, head.weight)",
+    half: "missing (",
+    renamed: "2 missing (head.bias, head.weight); 2 unexpected (fc.bias, fc.weight)",
+    with_more: "2 unexpected (head.scale, neck.norm.weight)",
+    of_another_charset: "2 misshapen (head.bias: (7,) instead of (49,), head.weight: (7, 32) instead of (49, 32))",
+}
+
+
+def refusals(folder):
+    """What each way to load the folder raises."""
+    ways = (
+        lambda: SVTRv2ForCTC.from_pretrained(folder),
+        lambda: AutoModelForCTC.from_pretrained(folder),
+        lambda: AutoModelForCTC.from_pretrained(folder, trust_remote_code=True),
+        lambda: pipeline("text-recognition", str(folder)),
+    )
+    for way in ways:
+        with pytest.raises(ValueError) as caught:
+            way()
+        yield str(caught.value)
+
+
+@pytest.mark.parametrize(("change", "message"), BROKEN.items(), ids=lambda value: getattr(value, "__name__", ""))
+def test_weights_that_do_not_fit_are_named(saved, change, message):
+    rewrite(saved, change)
+    for refusal in refusals(saved):
+        assert message in refusal and str(saved) in refusal
+
+
+def test_shards_that_lack_tensors(model, saved):
+    (saved / "model.safetensors").unlink()
+    model.save_pretrained(saved, max_shard_size="100KB")
+    shard = sorted(saved.glob("model-*.safetensors"))[0]
+    kept = load_file(shard)
+    lost = kept.popitem()[0]
+    save_file(kept, shard, metadata={"format": "pt"})
+    assert all(lost in refusal for refusal in refusals(saved))
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
+@pytest.mark.parametrize("kind", [SVTRv2ForCTC, SVTRv2Model, AutoModelForCTC])
+def test_prefixes_of_wrappers_are_removed(saved, tmp_path, caplog, prefix, kind):
+    expected = kind.from_pretrained(saved).state_dict()
+    rewrite(saved, lambda weights: {prefix + name: tensor for name, tensor in weights.items()})
+    with caplog.at_level(logging.WARNING):
+        model = kind.from_pretrained(saved)
+    assert "prefix of a wrapper" in caplog.text
+    torch.testing.assert_close(model.state_dict(), expected, rtol=0, atol=0)
+    model.save_pretrained(tmp_path / "again")
+    assert load_file(tmp_path / "again" / "model.safetensors").keys() == expected.keys()
+
+
+def test_a_tensor_with_and_without_its_prefix_is_ambiguous(saved):
+    rewrite(saved, lambda weights: {**weights, f"module.{HEAD}": torch.zeros_like(weights[HEAD])})
+    for refusal in refusals(saved):
+        assert f"1 unexpected (module.{HEAD})" in refusal
+
+
+def test_what_is_left_out_on_purpose(config, saved, tmp_path):
+    """The guidance branch, the head of a backbone, and a head for another charset."""
+    config.use_guidance = True
+    SVTRv2ForCTC(config).save_pretrained(tmp_path / "guided")
+    assert SVTRv2ForCTC.from_pretrained(tmp_path / "guided", use_guidance=False).guidance is None
+    assert AutoModelForCTC.from_pretrained(tmp_path / "guided", use_guidance=False).guidance is None
+    assert SVTRv2ForCTC.from_pretrained(saved, use_guidance=True).guidance is not None
+    assert AutoModelForCTC.from_pretrained(saved, use_guidance=True).guidance is not None
+    for kind in (SVTRv2Model, AutoModel):
+        backbone = kind.from_pretrained(tmp_path / "guided")
+        expected = SVTRv2ForCTC.from_pretrained(tmp_path / "guided").svtrv2.state_dict()
+        torch.testing.assert_close(backbone.state_dict(), expected, rtol=0, atol=0)
+    model = SVTRv2ForCTC.from_pretrained(saved, vocab_size=7, ignore_mismatched_sizes=True)
+    assert model.head.weight.shape[0] == 7
+
+
+def test_a_lost_guidance_branch_is_missing(config, tmp_path):
+    config.use_guidance = True
+    SVTRv2ForCTC(config).save_pretrained(tmp_path)
+    rewrite(tmp_path, lambda weights: {n: t for n, t in weights.items() if not n.startswith("guidance.")})
+    for options in ({}, {"use_guidance": True}):
+        with pytest.raises(ValueError, match=r"missing \(guidance\."):
+            SVTRv2ForCTC.from_pretrained(tmp_path, **options)
+
+
+def test_who_asks_for_the_report_gets_it(config, saved, tmp_path):
+    """As transformers' common tests do; also without any weights."""
+    SVTRv2Model(config).save_pretrained(tmp_path)
+    model, report = SVTRv2ForCTC.from_pretrained(tmp_path, output_loading_info=True)
+    assert isinstance(model, SVTRv2ForCTC) and HEAD in report["missing_keys"]
+    rewrite(saved, of_another_charset)
+    with pytest.raises(RuntimeError, match="misshapen"):
+        SVTRv2ForCTC.from_pretrained(saved, output_loading_info=True)
+    assert isinstance(SVTRv2ForCTC.from_pretrained(None, config=SVTRv2Config(), state_dict={}), SVTRv2ForCTC)
