@@ -20,7 +20,7 @@ from svtrv2_hf.cli import main
 from svtrv2_hf.data.audit import AuditReport, audit
 from svtrv2_hf.data.audit_chart import plot
 from svtrv2_hf.data.audit_report import advise, never_seen, render_histograms, render_table
-from svtrv2_hf.data.buckets import BucketBatches
+from svtrv2_hf.data.buckets import BucketBatches, Progress
 from svtrv2_hf.data.labels import LabelEncoder, RejectedSampleError, Rejection
 from svtrv2_hf.data.sources import Sample, Source
 
@@ -141,7 +141,7 @@ def test_labels_that_begin_or_end_with_a_space_are_told():
     assert (report.padded, (report + report).padded, report.to_dict()["padded"]) == (3, 6, 3)
     assert report.usable == 5, "it is no fault"
     [sentence] = [one for one in advise(report) if "begin or end with" in one]
-    assert sentence.startswith("Labels that begin or end with a space, or are nothing else: 3 samples.")
+    assert "nothing else: 3 samples, such as ' b' (number 1), 'c\\u3000' (number 2), '  ' (number 3)." in sentence
     assert not [one for one in advise(report_on([(WIDE, "a b")], charset="abc ")) if "begin or end with" in one]
 
 
@@ -355,7 +355,7 @@ def test_faults_are_told_and_written(good, bad, tmp_path, capsys):
 
 
 def test_a_source_without_samples_is_a_fault(monkeypatch, capsys):
-    monkeypatch.setattr(svtrv2_hf.training.audit, "open_source", lambda name: ListSource([], name))
+    monkeypatch.setattr(svtrv2_hf.training.audit, "open_source", lambda name, split: ListSource([], name))
     status, out, _ = run(capsys, "nothing")
     assert status == 1
     assert "There is no sample." in out
@@ -421,7 +421,7 @@ def test_audit_and_training_count_the_same():
     report = audit(ListSource(samples), *rules)
     batches = BucketBatches([ListSource(samples)], *rules, batch_size=1)
     counts = Counter()
-    list(itertools.islice(batches._samples(0, 1, counts), len(samples)))
+    list(itertools.islice(batches._samples(0, 1, counts, Progress()), len(samples)))
     assert counts.pop((0, "samples")) == report.samples
     assert counts.pop((0, "dropped_characters")) > 0
     expected = {(0, str(fault)): count for fault, count in report.faults.items() if fault != UNKNOWN}
@@ -576,9 +576,69 @@ def test_an_interrupted_audit_tells_what_it_has_read(monkeypatch, tmp_path, caps
     samples = [Sample(SQUARE, "abc", str(number)) for number in range(4)]
     sources = {"first": samples, "second": [*samples, KeyboardInterrupt(), *samples], "third": samples}
     monkeypatch.setattr(svtrv2_hf.data.audit, "SAMPLES_PER_REPORT", 3)
-    monkeypatch.setattr(svtrv2_hf.training.audit, "open_source", lambda name: ListSource(sources[name], name))
+    monkeypatch.setattr(svtrv2_hf.training.audit, "open_source", lambda name, split: ListSource(sources[name], name))
     status, out, _ = run(capsys, *sources, "--output", tmp_path / "out")
     assert status == 130
     assert "Nothing was read of third." in out
     content = json.loads((tmp_path / "out" / "audit.json").read_text())
     assert [source["samples"] for source in content["sources"]] == [4, 3]
+
+
+@pytest.mark.parametrize(
+    ("label", "remarks"),
+    [
+        ("caf\u00e9 & \u00a310 \u4e2d\u6587", ""),
+        ("\\beta C:\\dir 100\\%", ""),
+        ("R&D; AT&T", ""),
+        ("\u4e2d\uff0c\u6587\u3002", ""),
+        ("cafe\u0301", "decomposed"),
+        ("\uff21\uff22", "compatible"),
+        ("\ufb01x", "compatible"),
+        ("a\rb", "control"),
+        ("a\r", "control padded"),
+        ("\ufeffa", "invisible"),
+        ("a\u200bb", "invisible"),
+        ("\u202eabc", "invisible"),
+        (" a", "padded"),
+        ("a\u00a0b", "space"),
+        ("a\\nb", "escape"),
+        ("caf\\u00e9", "escape"),
+        ("a &amp; b", "entity"),
+        ("&#39;a", "entity"),
+    ],
+)
+def test_what_is_unusual_about_labels_is_reported(label, remarks):
+    charset = "".join(sorted(set(label)))
+    report = report_on([(WIDE, label), (WIDE, "plain")], charset=f"plain{charset}", max_length=99)
+    assert sorted(map(str, report.remarks)) == remarks.split()
+    assert report.usable == 2, "it is no fault"
+    sentences = advise(report)
+    assert len(sentences) == len(remarks.split())
+    shown = ascii(label) if remarks == "decomposed" else repr(label)
+    assert all(f"1 sample, such as {shown} (number 0)" in sentence for sentence in sentences)
+    assert all(one == {"samples": 1, "labels": [["number 0", label]]} for one in report.to_dict()["remarks"].values())
+
+
+def test_labels_are_judged_as_they_are_normalized(tmp_path, capsys):
+    (tmp_path / "charset.txt").write_text("c\na\nf\n\u00e9\n1\n", encoding="utf-8")
+    (tmp_path / "0.png").write_bytes(WIDE)
+    (tmp_path / "labels.tsv").write_text("0.png\tcafe\u0301\n0.png\t\uff11\n", encoding="utf-8")
+    usable = {}
+    for form in ("none", "nfc", "nfkc"):
+        main(
+            [
+                "audit",
+                str(tmp_path),
+                "--charset",
+                str(tmp_path / "charset.txt"),
+                "--normalize",
+                form,
+                "--output",
+                str(tmp_path / form),
+            ]
+        )
+        found = json.loads((tmp_path / form / "audit.json").read_text())
+        assert found["normalize"] == form
+        usable[form] = found["total"]["usable"]
+    assert usable == {"none": 0, "nfc": 1, "nfkc": 2}
+    assert "--normalize nfc joins them" in capsys.readouterr().out

@@ -79,11 +79,36 @@ def test_reading_a_file(tmp_path, ending, last):
     assert read_charset(path) == characters
 
 
-def test_files_that_are_no_charset(tmp_path):
+def test_dictionaries_of_other_programs(tmp_path):
+    path = tmp_path / "keys.txt"
+    path.write_bytes(b"\xef\xbb\xbf0\t\r\na \n \r\n\r\n\n\t\nb \t\n\n\n")
+    assert read_charset(path) == ["0", "a", " ", "\t", "b"]
+
+
+@pytest.mark.parametrize(
+    ("content", "form", "message"),
+    [
+        ("a\nbc\n", "none", r"charset\.txt, line 2: 'bc' is not a single"),
+        ("a\nb\na \n", "none", r"charset\.txt, line 3: 'a' repeats 'a' \(U\+0061\) of line 1"),
+        ("e\u0301\n\u00e9\n", "nfc", r"line 2: '\u00e9' repeats '\u00e9' \(U\+00E9\) of line 1"),
+        ("A\n\uff21\n", "nfkc", r"line 2: '\uff21' repeats 'A'"),
+        ("\ufb01\n", "nfkc", r"line 1: '\ufb01' normalized by nfkc is not a single character: it is U\+0066 U\+0069"),
+        ("\n", "none", "is empty"),
+    ],
+)
+def test_files_that_are_no_charset(tmp_path, content, form, message):
     path = tmp_path / "charset.txt"
-    path.write_text("a\n\nb\n")
-    with pytest.raises(ValueError, match=r"charset.txt.*Entry 1 .*''"):
-        read_charset(path)
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(ValueError, match=message):
+        read_charset(path, form)
     path.write_bytes(b"a\n\xff\n")
     with pytest.raises(ValueError, match=r"charset\.txt is not UTF-8"):
         read_charset(path)
+
+
+def test_a_charset_is_normalized(tmp_path):
+    path = tmp_path / "charset.txt"
+    path.write_text("a\ne\u0301\n", encoding="utf-8")
+    assert read_charset(path, "nfc") == ["a", "\u00e9"]
+    with pytest.raises(ValueError, match="normalize='nfd' must be one of none, nfc, nfkc"):
+        read_charset(path, "nfd")

@@ -11,8 +11,10 @@ from conftest import draw, encoded, make_folder
 
 from svtrv2_hf import SVTRv2ForCTC
 from svtrv2_hf.cli import main
+from svtrv2_hf.data.sources import open_source
 from svtrv2_hf.evaluation import evaluate
 from svtrv2_hf.evaluation.evaluate import open_sets
+from svtrv2_hf.evaluation.evaluator import Reading
 
 
 @pytest.fixture
@@ -122,6 +124,19 @@ def test_sets_without_the_other_labels_are_read_by_theirs_and_named(root, saved,
     assert "labels" not in found["sets"]["SVT"]
     assert main([*words, "--labels", "missing.tsv"]) == 1
     assert "None of the sets has a list of labels missing.tsv: SVT, own." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("form", "correct"), [("none", 0), ("nfc", 1), ("nfkc", 2)])
+def test_readings_and_labels_are_normalized_alike(tmp_path, model, processor, monkeypatch, form, correct):
+    make_folder(tmp_path / "set", ["cafe\u0301", "A"])
+    source = open_source(str(tmp_path / "set"))
+    readings = [
+        Reading(sample, text, size=(40, 30))
+        for sample, text in zip(source.read(), ("caf\u00e9", "\uff21"), strict=True)
+    ]
+    monkeypatch.setattr(evaluate, "read", lambda *_: iter(readings))
+    found = evaluate.evaluate_set(model, processor, source, "set", "chinese", normalize=form)
+    assert (found["samples"], found["correct"]) == (2, correct)
 
 
 def names_of(data, sets, labels=None):

@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from svtrv2_hf.data import shards, streamed_source
 from svtrv2_hf.data.sources import mix, open_source
 from svtrv2_hf.data.streamed_source import StreamedSource
 
@@ -199,6 +200,42 @@ def test_every_kind_gives_every_sample_once_an_epoch(kinds, workers, ranks):
         assert len(list(stream)) == len(kinds[name][1]) - 1, name
 
 
+@pytest.fixture(scope="module")
+def sorted_shards(tmp_path_factory):
+    """20 shards of 100 sorted samples each: as parquet, as tars, and as the row groups of one parquet file."""
+    root = tmp_path_factory.mktemp("sorted")
+    samples = [(b"x" * 50, f"{number:04}") for number in range(2000)]
+    for shard in range(20):
+        part = samples[100 * shard : 100 * shard + 100]
+        write_parquet(root / f"parquet{shard}", part, shards=1)
+        write_tars(root / f"tar{shard}", part, shards=1)
+    columns = {"image": [image for image, _ in samples], "text": [text for _, text in samples]}
+    pq.write_table(pa.table(columns), root / "one.parquet", row_group_size=100)
+    return root
+
+
+@pytest.mark.parametrize("place", ["parquet*/0.parquet", "tar*/0.tar", "one.parquet"])
+@pytest.mark.parametrize("parts", [1, 2, 3])
+def test_a_shuffled_pass_interleaves_the_shards(sorted_shards, place, parts, monkeypatch):
+    source = open_source(f"{sorted_shards}/{place}")
+    if place == "one.parquet" and not hasattr(datasets.IterableDataset, "reshard"):
+        pytest.skip("this version of datasets does not split files")
+    monkeypatch.setattr(streamed_source, "BUFFER", 50)
+    for limit in (1 << 20, 500):  # a buffer of 50 samples, and of 10 by their bytes
+        monkeypatch.setattr(streamed_source, "BUFFER_BYTES", limit)
+        orders = [[int(sample.text) for sample in source.read(part, parts, seed=3)] for part in range(parts)]
+        assert sorted(itertools.chain(*orders)) == list(range(2000))
+        for order in orders:
+            assert len({number // 100 for number in order[:100]}) >= min(10, 20 // parts)
+            steps = sorted(abs(a - b) for a, b in itertools.pairwise(order))
+            assert steps[len(steps) // 2] > 300, "about 580 in a full shuffle"
+
+
+def test_large_row_groups_are_interleaved_fewer_at_a_time(sorted_shards, monkeypatch):
+    monkeypatch.setattr(shards, "OPEN_BYTES", 5000)  # a row group has more than 1,000
+    assert 2 <= open_source(f"{sorted_shards}/one.parquet").open_shards <= 4
+
+
 def test_the_order_follows_from_seed_and_epoch(kinds):
     for name, (spec, expected) in kinds.items():
 
@@ -282,7 +319,14 @@ def test_a_list_has_lines_of_file_tab_text(tmp_path):
     [
         ("metadata.csv", "file_name,text\nmissing.png,a\n", FileNotFoundError, r"line 2: .*missing\.png is not found"),
         ("metadata.csv", "file_name,text\na.png,a,b\n", ValueError, "line 2: 3 values for the 2 columns.*quotes"),
-        ("metadata.csv", "file,text\na.png,a\n", ValueError, r"the image .*none.* are file, text; .*\?image=COLUMN"),
+        ("metadata.csv", "where,text\na.png,a\n", ValueError, r"the image .*none.* are where, text; .*\?image=COLUMN"),
+        ("metadata.csv", "file,path,text\na.png,a,b\n", ValueError, r"the image may be .*several.*\?image=COLUMN"),
+        (
+            "metadata.csv",
+            "file_name;text\na.png;a;b\n",
+            ValueError,
+            "line 2: 3 values .* a semicolon must be in double",
+        ),
         ("metadata.csv", "file_name,text,label\na.png,a,b\n", ValueError, r"the text may be .*several.*\?text=COLUMN"),
         ("metadata.csv", "", ValueError, "names no image"),
         ("metadata.jsonl", '{"file_name": "a.png", "text": 7}\n', ValueError, "line 1: .* must be strings"),
@@ -304,6 +348,35 @@ def test_columns_of_metadata_can_be_named(tmp_path):
     (tmp_path / "metadata.csv").unlink()
     write_jsonl(tmp_path, [("a.png", None)])
     assert list(open_source(str(tmp_path)).texts()) == [""], "null is an empty text"
+
+
+@pytest.mark.parametrize(
+    "header", [("filename", "words"), ("FILENAME", "IDENTITY"), ("image_path", "gt"), ("path", "label")]
+)
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_a_csv_of_other_programs(tmp_path, header, separator):
+    (tmp_path / "a.png").write_bytes(b"image")
+    with (tmp_path / "labels.csv").open("w", newline="") as file:
+        csv.writer(file, delimiter=separator).writerows([header, ("a.png", "one, two; three")])
+    for place in (tmp_path, tmp_path / "labels.csv"):
+        assert next(open_source(str(place)).read())[:2] == (b"image", "one, two; three")
+
+
+def test_a_folder_of_save_to_disk_is_named_as_such(tmp_path):
+    dataset = datasets.Dataset.from_dict({"image": [b"x"], "text": ["a"]})
+    dataset.save_to_disk(tmp_path / "one")
+    datasets.DatasetDict({"train": dataset}).save_to_disk(tmp_path / "several")
+    for name in ("one", "several"):
+        with pytest.raises(FileNotFoundError, match=r"saved by save_to_disk of datasets: write it as parquet"):
+            open_source(str(tmp_path / name))
+
+
+def test_usual_names_of_columns_go_before_others(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"image")
+    write_csv(tmp_path, [("a.png", "no", "yes", "no")], header=("file_name", "path", "text", "sentence"))
+    assert list(open_source(str(tmp_path)).texts()) == ["yes"]
+    path = parquet_of(tmp_path / "a.parquet", {"images": [b"x"], "ground_truth": ["yes"], "number": [1]})
+    assert next(open_source(path).read())[:2] == (b"x", "yes")
 
 
 def test_what_lmdb_lacks_is_empty_and_counted(tmp_path):
@@ -355,7 +428,10 @@ def test_lmdb_behind_links_is_found_once(tmp_path):
         ("{}/folder?weights=1", ValueError, "weights cannot be given; for a list of files there are weight, name"),
         ("{}/folder?text=label", ValueError, "text cannot be given"),
         ("{}/lmdb?samples=3", ValueError, "samples cannot be given; for LMDB"),
-        ("{}/tar?split=test", ValueError, "split cannot be given"),
+        ("{}/folder?split=test", ValueError, "split cannot be given"),
+        ("{}/tar?split=val", ValueError, r"no file of the split 'validation', but of train \(3\)"),
+        ("{}/hub", FileNotFoundError, r"at .*\. If it is a dataset as the Hub stores it, hub:.*/hub reads it\."),
+        ("{}/lmdb?text=label", ValueError, "text cannot be given; for LMDB"),
         ("{}/folder?weight=0", ValueError, "weight must be a number above 0, not '0'"),
         ("{}/folder?weight=inf", ValueError, "weight must be a number above 0"),
         ("{}/folder?weight=x", ValueError, "weight must be a number above 0, not 'x'"),
@@ -387,6 +463,46 @@ def test_the_split_of_a_dataset_that_is_read_if_none_is_named(tmp_path):
         open_source(f"hub:{tmp_path}/one", split="test")
     # Files have no splits, and are all read.
     assert list(open_source(f"{tmp_path}/one", split="test").texts()) == ["train"]
+
+
+@pytest.mark.parametrize("kind", ["parquet", "tar", "lmdb", "folders"])
+def test_splits_are_told_apart_by_the_names_of_files_and_folders(tmp_path, kind, caplog):
+    root = tmp_path / "test" / "data"  # a folder that all have in common says nothing
+    place = {"parquet": f"{root}/*.parquet", "tar": str(root), "lmdb": str(root), "folders": f"{root}/*/*.tar"}[kind]
+    root.mkdir(parents=True)
+    for name in ("train", "training", "test", "Val"):
+        path = root / name
+        if kind == "lmdb":
+            write_lmdb(path / "MJ_test", [(png(1), name)])
+        elif kind == "folders":
+            write_tars(path, [(png(1), name)], shards=1)
+        elif kind == "tar":
+            write_tars(tmp_path / "made" / name, [(png(1), name)], shards=1)
+            (tmp_path / "made" / name / "0.tar").rename(root / f"{name}-00000.tar")
+        else:
+            parquet_of(root / f"words_{name}-00000-of-00001.parquet", {"image": [png(1)], "text": [name]})
+    for split, expected in {"train": ["train", "training"], "test": ["test"]}.items():
+        caplog.clear()
+        assert sorted(open_source(place, split=split).texts()) == expected
+        assert f"test (1), train (2), validation (1): only {split} is read" in caplog.text
+    caplog.clear()
+    assert list(open_source(f"{place}?split=valid").texts()) == ["Val"]
+    assert sorted(open_source(f"{place}?split=all").texts()) == ["Val", "test", "train", "training"]
+    assert not caplog.text
+
+
+def test_files_without_the_name_of_a_split_are_of_training(tmp_path, caplog):
+    for name in ("a", "b", "latest", "validated"):
+        parquet_of(tmp_path / f"{name}.parquet", {"image": [png(1)], "text": [name]})
+    for split in ("train", "test"):
+        assert sorted(open_source(str(tmp_path), split=split).texts()) == ["a", "b", "latest", "validated"]
+    assert not caplog.text
+    parquet_of(tmp_path / "eval.parquet", {"image": [png(1)], "text": ["eval"]})
+    assert sorted(open_source(str(tmp_path)).texts()) == ["a", "b", "latest", "validated"]
+    with pytest.raises(ValueError, match=r"no file of the split 'validation', but of test \(1\), train \(4\)"):
+        open_source(str(tmp_path), split="validation")
+    assert list(open_source(f"{tmp_path}/eval.parquet").texts()) == ["eval"], "one file is what it is"
+    assert sorted(open_source(f"file://{tmp_path}/*.parquet").texts()) == ["a", "b", "latest", "validated"]
 
 
 def test_a_place_with_two_kinds_of_data_is_an_error(tmp_path):

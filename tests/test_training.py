@@ -26,6 +26,7 @@ from svtrv2_hf.data.augmentation import Augmentation
 from svtrv2_hf.data.buckets import BucketBatches, EvaluationBatches, pixel_values_of
 from svtrv2_hf.data.labels import LabelEncoder, UnknownCharactersError
 from svtrv2_hf.data.sources import open_source
+from svtrv2_hf.training import train
 from svtrv2_hf.training.arguments import SVTRv2TrainingArguments, parse_arguments
 from svtrv2_hf.training.callbacks import StopInTime
 from svtrv2_hf.training.model import model_and_processor
@@ -547,6 +548,22 @@ def test_every_label_that_lies_here_is_looked_at(tmp_path):
         check_characters([source], LabelEncoder(CHARSET))
     remote = open_source(f"hub:{tmp_path}")
     check_characters([remote], LabelEncoder(CHARSET))
+
+
+def test_labels_are_normalized_where_that_is_asked_for(tmp_path):
+    make_folder(tmp_path / "data", ["cafe\u0301", "\uff21", "x"])
+    encoder = LabelEncoder("acefx\u00e9A")
+    spec = str(tmp_path / "data")
+    expected = {"none": 2, "nfc": 1}
+    for form, count in expected.items():
+        message = f"{count} of 3 labels have characters outside .* With --normalize nfkc, {count} of the labels"
+        with pytest.raises(UnknownCharactersError, match=message):
+            check_characters(train._open_sources([spec], form), encoder)
+    [source] = train._open_sources([spec], "nfkc")
+    check_characters([source], encoder)
+    assert list(source.texts()) == [sample.text for sample in source.read()] == ["caf\u00e9", "A", "x"]
+    [plain] = train._open_sources([spec], "none")
+    assert source.fingerprint != plain.fingerprint, "a run is not resumed with other labels"
 
 
 def test_a_recipe_and_the_command_line(tmp_path):

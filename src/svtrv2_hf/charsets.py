@@ -5,6 +5,7 @@ import string
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal, get_args
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
@@ -12,6 +13,9 @@ from transformers import PreTrainedTokenizerFast
 
 # The printable ASCII characters but the space, in the order of the published English models.
 ENGLISH_94 = string.digits + string.ascii_lowercase + string.ascii_uppercase + string.punctuation
+
+Normalization = Literal["none", "nfc", "nfkc"]
+"""A Unicode normalization form, of charset, labels and scoring alike."""
 
 BLANK, UNKNOWN = "<blank>", "<unk>"
 
@@ -71,25 +75,56 @@ def _told(entry: str) -> str:
     return f"it is {points}. Write it as the one character U+{ord(composed):04X} (Unicode's NFC), in the labels, too."
 
 
-def read_charset(path: str | Path) -> list[str]:
-    """Reads a charset file: UTF-8, one character a line, a space being a line like any other.
+def normalize_unicode(text: str, form: Normalization) -> str:
+    """The text in a Unicode normalization form; as it is for `none`.
+
+    >>> normalize_unicode("e\u0301", "nfc") == "\u00e9", normalize_unicode("\uff21", "nfkc")
+    (True, 'A')
+    """
+    match form:
+        case "none":
+            return text
+        case "nfc":
+            return unicodedata.normalize("NFC", text)
+        case "nfkc":
+            return unicodedata.normalize("NFKC", text)
+    raise ValueError(f"normalize={form!r} must be one of {', '.join(get_args(Normalization))}.")
+
+
+def read_charset(path: str | Path, normalize: Normalization = "none") -> list[str]:
+    """Reads a charset file: UTF-8, one character a line.
+
+    A line of one space is the space. As in the dictionaries of PaddleOCR and OpenOCR, tabs and spaces behind a character, a
+    byte order mark, and empty lines are ignored.
+
+    Args:
+        path: the file.
+        normalize: Unicode normalization form of the entries.
 
     Raises:
-        ValueError: the file is not UTF-8, or its lines are no charset; the message names file and line.
+        ValueError: the file is not UTF-8, or empty, or a line is repeated or not a single character; the message names file and line.
     """
     path = Path(path)
     try:
-        lines = path.read_bytes().decode("utf-8-sig").split("\n")
+        text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"The charset file {path} is not UTF-8: {error}.") from error
-    characters = [line.removesuffix("\r") for line in lines]
-    if characters[-1] == "":
-        characters.pop()
-    try:
-        check_charset(characters)
-    except ValueError as error:
-        raise ValueError(f"Charset file {path}, one character a line, entries counted from 0: {error}") from error
-    return characters
+    lines = [line if len(line) == 1 else line.rstrip("\r").rstrip(" \t") or line[:1] for line in text.split("\n")]
+    seen: dict[str, int] = {}
+    for number, line in enumerate(lines, start=1):
+        if line in ("", "\r"):
+            continue
+        entry = normalize_unicode(line, normalize)
+        place = f"Charset file {path}, line {number}"
+        if len(entry) != 1:
+            form = f" normalized by {normalize}" if entry != line else ""
+            raise ValueError(f"{place}: {line!r}{form} is not a single character: {_told(entry)}")
+        if entry in seen:
+            raise ValueError(f"{place}: {line!r} repeats {entry!r} (U+{ord(entry):04X}) of line {seen[entry]}.")
+        seen[entry] = number
+    if not seen:
+        raise ValueError(f"The charset file {path} is empty.")
+    return list(seen)
 
 
 def charset_of(tokenizer: PreTrainedTokenizerFast) -> list[str]:

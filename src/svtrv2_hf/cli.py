@@ -179,6 +179,12 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
         help="widest image in units of its height (default: the model's; 20 for LTB)",
     )
     parser.add_argument(
+        "--normalize",
+        choices=("none", "nfc", "nfkc"),
+        default="none",
+        help="compare readings and labels in this Unicode normalization form; give the one that the model was trained with (default: none)",
+    )
+    parser.add_argument(
         "--output",
         metavar="FILE.json",
         help="write the results there after each set, and tables as .csv and .md beside it",
@@ -378,6 +384,11 @@ def _add_audit(commands: argparse._SubParsersAction) -> None:
         help="what training is to do about characters outside the charset (default: the recipe's, or error)",
     )
     parser.add_argument(
+        "--normalize",
+        choices=("none", "nfc", "nfkc"),
+        help="Unicode normalization form of charset file and labels (default: the recipe's, or none)",
+    )
+    parser.add_argument(
         "--workers",
         type=_not_negative,
         default=0,
@@ -403,6 +414,7 @@ def _audit(arguments: argparse.Namespace) -> int:
         max_label_length=arguments.max_label_length,
         max_ratio=arguments.max_ratio,
         unknown_characters=arguments.unknown_characters,
+        normalize=arguments.normalize,
         workers=arguments.workers,
         limit=arguments.limit,
         output=arguments.output,

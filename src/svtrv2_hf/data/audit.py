@@ -12,6 +12,7 @@ import torch
 from torch.utils.data import IterableDataset, get_worker_info
 from tqdm import tqdm
 
+from ..charsets import Normalization, normalize_unicode
 from ..image_processing_svtrv2 import (
     SVTRv2ImageProcessor,
     UnreadableImageError,
@@ -19,7 +20,7 @@ from ..image_processing_svtrv2 import (
     open_image,
     upright_size,
 )
-from .labels import LabelEncoder, Rejection, frames_needed
+from .labels import LabelEncoder, Rejection, Remark, frames_needed, remarks_of
 from .loader import Loader, plain_worker_errors
 from .sources import Sample, Source
 
@@ -42,11 +43,13 @@ class AuditReport:
         name: of the source.
         encoder: the label rules.
         image_processor: the size rules.
+        normalize: the form that labels are judged in.
         samples: how many were read.
         usable: those without any fault.
         repairable: those that are usable once the characters outside the charset are left out of their labels.
         vertical: images so tall that their text, of several characters, may run down or up. No fault.
-        padded: labels that begin or end with a space, or are nothing else. No fault.
+        remarks: labels by what is unusual about them, before they are normalized. No fault.
+        labels: names and labels of samples by remark, the first `EXAMPLES` in alphabetical order.
         faults: samples by fault.
         examples: names of samples by fault, the first `EXAMPLES` in alphabetical order.
         characters: how often each occurs in the labels, whether in the charset or not.
@@ -58,11 +61,13 @@ class AuditReport:
     name: str
     encoder: LabelEncoder = field(repr=False)
     image_processor: SVTRv2ImageProcessor = field(repr=False)
+    normalize: Normalization = "none"
     samples: int = 0
     usable: int = 0
     repairable: int = 0
     vertical: int = 0
-    padded: int = 0
+    remarks: Counter[Remark] = field(default_factory=Counter)
+    labels: defaultdict[Remark, list[tuple[str, str]]] = field(default_factory=lambda: defaultdict(list))
     faults: Counter[Rejection] = field(default_factory=Counter)
     examples: defaultdict[Rejection, list[str]] = field(default_factory=lambda: defaultdict(list))
     characters: Counter[str] = field(default_factory=Counter)
@@ -73,8 +78,12 @@ class AuditReport:
     def add(self, sample: Sample) -> None:
         """Examines a sample, by the rules of training; the image is decoded."""
         self.samples += 1
+        for remark in remarks_of(sample.text):
+            self.remarks[remark] += 1
+            bisect.insort(self.labels[remark], (sample.name, sample.text))
+            del self.labels[remark][EXAMPLES:]
+        sample = sample._replace(text=normalize_unicode(sample.text, self.normalize))
         self.characters.update(sample.text)
-        self.padded += sample.text != sample.text.strip()
         known = "".join(character for character in sample.text if character in self.encoder.ids)
         readable, frames = self._add_image(sample)
         judged = known if self.encoder.unknown_characters == "drop_character" else sample.text
@@ -131,7 +140,9 @@ class AuditReport:
         self.usable += other.usable
         self.repairable += other.repairable
         self.vertical += other.vertical
-        self.padded += other.padded
+        self.remarks.update(other.remarks)
+        for remark, labels in other.labels.items():
+            self.labels[remark] = sorted([*self.labels[remark], *labels])[:EXAMPLES]
         self.faults.update(other.faults)
         for fault, names in other.examples.items():
             self.examples[fault] = sorted([*self.examples[fault], *names])[:EXAMPLES]
@@ -148,12 +159,12 @@ class AuditReport:
 
     def empty(self, name: str) -> "AuditReport":
         """A report on nothing yet, under the same rules."""
-        return AuditReport(name, self.encoder, self.image_processor)
+        return AuditReport(name, self.encoder, self.image_processor, self.normalize)
 
     @property
     def _rules(self) -> tuple[Any, ...]:
         encoder, processor = self.encoder, self.image_processor
-        return encoder.ids, encoder.max_length, encoder.unknown_characters, processor.to_dict()
+        return encoder.ids, encoder.max_length, encoder.unknown_characters, processor.to_dict(), self.normalize
 
     @property
     def unknown_characters(self) -> Counter[str]:
@@ -170,6 +181,11 @@ class AuditReport:
     def clipped(self) -> int:
         """Images wider than `max_ratio` times their height, which are squeezed. No fault."""
         return sum(count for ratio, count in self.aspect_ratios.items() if ratio > self.image_processor.max_ratio)
+
+    @property
+    def padded(self) -> int:
+        """Labels that begin or end with a space, or are nothing else. No fault."""
+        return self.remarks[Remark.PADDED]
 
     @property
     def faultless(self) -> bool:
@@ -191,6 +207,14 @@ class AuditReport:
             "clipped": self.clipped,
             "vertical": self.vertical,
             "padded": self.padded,
+            "remarks": {
+                str(remark): {
+                    "samples": self.remarks[remark],
+                    "labels": [list(label) for label in self.labels[remark]],
+                }
+                for remark in Remark
+                if self.remarks[remark]
+            },
             "examples": {str(fault): self.examples[fault] for fault in Rejection if fault in self.examples},
             "unknown_characters": [
                 {"character": character, "code_point": code_point(character), "count": count}

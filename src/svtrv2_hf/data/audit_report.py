@@ -9,12 +9,46 @@ from itertools import accumulate, islice
 from typing import NamedTuple
 
 from .audit import EXAMPLES, VERTICAL, AuditReport, code_point
-from .labels import Rejection
+from .labels import Rejection, Remark
 
 
 NO_SAMPLE = "There is no sample."
 LENGTHS_IN_A_ROW = 5  # of the table of lengths
 Range = tuple[str, int, int | None]  # what to call it, its first value, and its last, if it has one
+
+
+# What labels have that is often a mistake, and what to do about it.
+_REMARKS = {
+    Remark.DECOMPOSED: (
+        "Labels that are not in Unicode's NFC",
+        "Their accents are characters of their own; --normalize nfc joins them, in charset, labels and scoring.",
+    ),
+    Remark.COMPATIBLE: (
+        "Labels with full-width letters or digits, ligatures or other variants of usual characters",
+        "If they need not be told apart, --normalize nfkc replaces them, in charset, labels and scoring.",
+    ),
+    Remark.CONTROL: ("Labels with control characters", "No image shows them; remove them from the labels."),
+    Remark.INVISIBLE: (
+        "Labels with invisible characters (byte order marks, zero-width characters, marks of direction)",
+        "No image shows them; remove them, unless the script needs them.",
+    ),
+    Remark.PADDED: (
+        "Labels that begin or end with a space, or are nothing else",
+        "The image does not show such a space; strip the labels.",
+    ),
+    Remark.SPACE: (
+        "Labels with spaces other than the usual one (no-break, ideographic, thin)",
+        "They look like the usual one; replace them, for instance by --normalize nfkc.",
+    ),
+    Remark.ESCAPE: (
+        "Labels with backslash escapes",
+        "If the images do not show the backslash, a program has escaped the characters; write the characters themselves.",
+    ),
+    Remark.ENTITY: (
+        "Labels with entities of HTML",
+        "If the images do not show them so, write the characters themselves.",
+    ),
+}
 
 
 class Problem(NamedTuple):
@@ -140,14 +174,12 @@ def problems_of(report: AuditReport) -> list[Problem]:
                 "If their text runs down or up, turn them by a quarter, for the model reads from left to right.",
             )
         )
-    if report.padded:
-        problems.append(
-            Problem(
-                "Labels that begin or end with a space, or are nothing else",
-                samples_told(report.padded),
-                "The image does not show such a space; strip the labels.",
-            )
-        )
+    for remark, (title, advice) in _REMARKS.items():
+        if count := report.remarks[remark]:
+            quoted = ascii if remark == Remark.DECOMPOSED else repr  # which shows accents as characters of their own
+            shown = ", ".join(f"{quoted(label)} ({name})" for name, label in report.labels[remark][:3])
+            told = f"{samples_told(count)}, such as {shown}" + (", ..." if count > 3 else "")
+            problems.append(Problem(title, told, advice))
     return problems
 
 

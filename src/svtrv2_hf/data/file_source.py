@@ -15,7 +15,22 @@ from zlib import crc32
 import numpy as np
 
 from .decoding import decode, label_of
-from .sources import TEXT_COLUMNS, IndexedSource, Sample, pick_column
+from .sources import OTHER_TEXT_COLUMNS, TEXT_COLUMNS, IndexedSource, Sample, pick_column
+
+
+# Names of the column of the file names where there is no `file_name`.
+FILE_COLUMNS = (
+    "filename",
+    "file",
+    "filepath",
+    "file_path",
+    "path",
+    "image",
+    "image_path",
+    "image_name",
+    "img",
+    "img_path",
+)
 
 
 class FileSource(IndexedSource):
@@ -193,17 +208,22 @@ def _metadata_rows(listing: Path, image: str | None, text: str | None) -> Iterat
     records = {".csv": _csv_records, ".jsonl": _jsonl_records, ".parquet": _parquet_records}
     for number, record in records[listing.suffix.lower()](listing):
         columns = list(record)
-        image = pick_column(f"{listing}, line {number}", columns, "image", image, ("file_name",))
-        text = pick_column(f"{listing}, line {number}", columns, "text", text, TEXT_COLUMNS)
+        image = pick_column(f"{listing}, line {number}", columns, "image", image, ("file_name",), FILE_COLUMNS)
+        text = pick_column(f"{listing}, line {number}", columns, "text", text, TEXT_COLUMNS, OTHER_TEXT_COLUMNS)
         file, label = record[image], "" if record[text] is None else record[text]
         if not isinstance(file, str) or not isinstance(label, str):
             raise ValueError(f"{listing}, line {number}: {image} and {text} must be strings in {record}.")
         yield number, file, label
 
 
+_SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
+
+
 def _csv_records(listing: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    content = _read(listing)
+    separator = max(",;\t", key=content.partition("\n")[0].count)  # a comma if none is there
     # strict, since a quote that is not closed would take all that follows into its field
-    reader = csv.reader(io.StringIO(_read(listing), newline=""), strict=True)
+    reader = csv.reader(io.StringIO(content, newline=""), delimiter=separator, strict=True)
     try:
         header = next(reader, [])
         if len(set(header)) < len(header):
@@ -212,7 +232,7 @@ def _csv_records(listing: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             if len(row) not in (0, len(header)):
                 raise ValueError(
                     f"{listing}, line {reader.line_num}: {len(row)} values for the {len(header)} columns "
-                    f"{', '.join(header)}. A text with a comma must be in double quotes."
+                    f"{', '.join(header)}. A text with a {_SEPARATORS[separator]} must be in double quotes."
                 )
             if broken := [value for value in row if "\n" in value.rstrip("\r\n")]:
                 raise ValueError(f"{listing}, line {reader.line_num}: a quote is not closed before {broken[0]!r}.")

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which labels a recogniser can be trained on, and why not the others."""
 
+import html
+import re
+import unicodedata
 from collections.abc import Sequence
 from enum import StrEnum
 from itertools import pairwise
@@ -20,6 +23,48 @@ class Rejection(StrEnum):
     UNALIGNABLE = "unalignable"
     """More characters than its size has frames for."""
     UNREADABLE = "unreadable"
+
+
+class Remark(StrEnum):
+    """What a label has that is often a mistake of whoever wrote it, though it can be trained on."""
+
+    DECOMPOSED = "decomposed"
+    """Not in Unicode's NFC: an accent is a character of its own where a single one has both."""
+    COMPATIBLE = "compatible"
+    """Variants of letters and digits, such as full-width ones and ligatures, which NFKC replaces."""
+    CONTROL = "control"
+    """Control characters, such as a carriage return or a tab."""
+    INVISIBLE = "invisible"
+    """Characters without width, such as a byte order mark, a zero-width space or a mark of direction."""
+    PADDED = "padded"
+    """White space at the beginning or the end, or nothing else."""
+    SPACE = "space"
+    """Spaces other than the usual one, such as a no-break space."""
+    ESCAPE = "escape"
+    """A backslash with a letter or a number, as programs write a line break or a character by its code point."""
+    ENTITY = "entity"
+    """An entity of HTML, such as &amp;."""
+
+
+_ESCAPE = re.compile(r"\\(?:[nrt\\\"'/]|u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2})")
+_ENTITY = re.compile(r"&(?:#\d+|#[xX][0-9a-fA-F]+|[A-Za-z]\w*);")
+
+
+def remarks_of(label: str) -> set[Remark]:
+    """What is unusual about a label."""
+    composed = unicodedata.normalize("NFC", label)
+    categories = {unicodedata.category(character) for character in label if character != " "}
+    found = {
+        Remark.DECOMPOSED: composed != label,
+        Remark.COMPATIBLE: any(unicodedata.normalize("NFKC", c) != c for c in composed if c.isalnum()),
+        Remark.CONTROL: "Cc" in categories,
+        Remark.INVISIBLE: "Cf" in categories,
+        Remark.PADDED: label != label.strip(),
+        Remark.SPACE: "Zs" in categories,
+        Remark.ESCAPE: _ESCAPE.search(label) is not None,
+        Remark.ENTITY: any(html.unescape(entity) != entity for entity in _ENTITY.findall(label)),
+    }
+    return {remark for remark, there in found.items() if there}
 
 
 class RejectedSampleError(ValueError):

@@ -20,7 +20,8 @@ from .decoding import decode
 
 logger = logging.getLogger(__name__)
 
-FEW_FILES = 16  # with fewer, the row groups of parquet files are shards
+OPEN_SHARDS = 16  # shards that are read at the same time; of fewer parquet files, the row groups are the shards
+OPEN_BYTES = 1 << 30  # of parquet, of which an open shard holds a whole row group
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,10 @@ class Shards(ABC):
     def shards(self) -> list[Any]:
         """What [`rows`] reads one by one."""
         return list(self.files)
+
+    def at_once(self) -> int:
+        """How many shards a shuffled pass may read at the same time."""
+        return OPEN_SHARDS
 
     @abstractmethod
     def rows(self, shard: Any, columns: Sequence[str] | None) -> Iterator[dict[str, Any]]:
@@ -140,10 +145,17 @@ class ParquetShards(Shards):
                 raise ValueError(f"{file}: the column {column} holds {found}, and {first[1]} in {first[0]}.")
 
     def shards(self) -> list[Any]:
-        if len(self.files) >= FEW_FILES or not all(map(is_local, self.files)):
+        if len(self.files) >= OPEN_SHARDS or not all(map(is_local, self.files)):
             return [(file, None) for file in self.files]
         groups = {file: pyarrow.parquet.read_metadata(file).num_row_groups for file in self.files}
         return [(file, group) for file, number in groups.items() for group in range(number)]
+
+    def at_once(self) -> int:
+        footers = [pyarrow.parquet.read_metadata(file) for file in self.files if is_local(file)]
+        sizes = (
+            footer.row_group(group).total_byte_size for footer in footers for group in range(footer.num_row_groups)
+        )
+        return min(OPEN_SHARDS, max(2, OPEN_BYTES // max(1, *sizes, 1)))
 
     @classmethod
     def count(cls, file: str) -> int:

@@ -14,6 +14,9 @@ from urllib.parse import unquote
 
 import numpy as np
 
+from ..redaction import redact
+from .splits import files_of_split
+
 
 class Sample(NamedTuple):
     """An image, still encoded, and its text."""
@@ -46,7 +49,9 @@ class Source(ABC):
     def read(self, part: int = 0, parts: int = 1, seed: int | None = None, epoch: int = 0) -> Iterator[Sample]:
         """One pass over a part of the samples; together, the `parts` parts of an epoch hold each sample exactly once.
 
-        The order follows from `seed` and `epoch`; without a seed it is that of the files.
+        The order is a function of `part`, `parts`, `seed` and `epoch`; without a seed it is that of the files. With a seed,
+        lists of files and LMDBs are shuffled as a whole; parquet, tars and datasets of the Hub are read from several shards at
+        a time, in a random order of the shards, through a shuffle buffer.
         """
 
     @abstractmethod
@@ -108,14 +113,27 @@ _ENDINGS = {
 _KEYS = {
     Kind.LIST: (),
     Kind.METADATA: ("image", "text"),
-    Kind.LMDB: (),
-    Kind.PARQUET: ("image", "text", "samples"),
-    Kind.TAR: ("image", "text", "samples"),
+    Kind.LMDB: ("split",),
+    Kind.PARQUET: ("image", "text", "samples", "split"),
+    Kind.TAR: ("image", "text", "samples", "split"),
     Kind.HUB: ("image", "text", "samples", "split", "config"),
     Kind.DRAWN: ("samples", "difficulty", "lines", "charset", "words", "allow_unknown_license"),
 }
 IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp")
 TEXT_COLUMNS = ("text", "label", "txt", "transcription", "transcript", "word")
+# Names that are looked for, in any case, where there is none of those.
+OTHER_IMAGE_COLUMNS = ("images", "image_bytes", "img_bytes", "picture")
+OTHER_TEXT_COLUMNS = (
+    "words",
+    "labels",
+    "texts",
+    "ground_truth",
+    "groundtruth",
+    "gt",
+    "sentence",
+    "caption",
+    "identity",
+)
 
 
 def open_source(spec: str, split: str = "train") -> Source:
@@ -126,7 +144,8 @@ def open_source(spec: str, split: str = "train") -> Source:
 
             - a folder with a `labels.tsv` (UTF-8, a line `file TAB text` for each image, files relative to the folder
               or to `images/` in it), or another such list, `.tsv` or `.txt`, its files relative to its folder;
-            - an image folder with a `metadata.csv`, `.jsonl` or `.parquet` (columns `file_name` and `text`), or that file;
+            - an image folder with a `metadata.csv`, `.jsonl` or `.parquet` (columns `file_name` and `text`, or other usual
+              names such as `filename` and `words`) or a `labels.csv`, or that file;
             - a folder with an LMDB (`data.mdb`; keys `num-samples`, and from 1 `image-%09d` and `label-%09d`), or a
               folder below which there are such: all together are one source;
             - a `.parquet` file or a `.tar` file (webdataset, also `.tar.gz`), a pattern, or a folder of them; remote ones
@@ -136,11 +155,12 @@ def open_source(spec: str, split: str = "train") -> Source:
 
             Keys are `weight` (share of the draws in a mixture) and `name` (for logs); `image` and `text`, the columns,
             where there are columns; `samples`, how many there are, for parquet, webdataset and `hub:`, which do not
-            always tell, and for `drawn:`; `split` and `config` for `hub:`. For `drawn:` there are
+            always tell, and for `drawn:`; `config` for `hub:`; `split` for `hub:`, and for LMDB, parquet and webdataset, where
+            names of folders or files part several (`train/0.tar`, `test-00000-of-00001.parquet`; `all` is all of them). For `drawn:` there are
             `difficulty` (1), `lines` (1, or 0 for words alone), `charset` (a file, one character a line, of what texts are
             made of; printable ASCII if not given), `words` (a file, one a line, of more words to draw) and
             `allow_unknown_license` (1 to use fonts that are not in the curated list of licenses).
-        split: the split to read of a dataset of the Hub if the spec names none.
+        split: the split to read if the spec names none, of a dataset of the Hub or of files of several splits.
 
     Returns:
         the source. Whatever it needs of files and connections is opened anew in each process that reads it.
@@ -148,9 +168,10 @@ def open_source(spec: str, split: str = "train") -> Source:
     Raises:
         FileNotFoundError: nothing that is understood lies there, or a file that a list names is missing.
         ValueError: a key or its value is wrong; the place holds several kinds of data; a file is malformed, cut off or
-            inconsistent, which the message names; there is no sample; or a dataset of the Hub has no such split.
+            inconsistent, which the message names; there is no sample; or there is no such split.
     """
     place, options = split_spec(spec)
+    spec = redact(spec)  # from here on for messages alone
     kind, files = recognise(place)
     accepted = ("weight", "name", *_KEYS[kind])
     if wrong := [key for key in options if key not in accepted]:
@@ -159,7 +180,9 @@ def open_source(spec: str, split: str = "train") -> Source:
     samples = _positive(spec, "samples", options.get("samples"))
     if samples is not None and samples != int(samples):
         raise ValueError(f"{spec!r}: samples must be a whole number.")
-    name = options.get("name") or short_name(place)
+    name = options.get("name") or short_name(redact(place))
+    if kind in (Kind.LMDB, Kind.PARQUET, Kind.TAR):
+        files = files_of_split(place, files, options.get("split", split), asked="split" in options)
     image, text = options.get("image"), options.get("text")
 
     # Imported here, since they import this module, and so that reading a list needs no package of another kind.
@@ -192,12 +215,17 @@ def open_source(spec: str, split: str = "train") -> Source:
 
     path = {Kind.PARQUET: "parquet", Kind.TAR: "webdataset"}.get(kind, files[0])
     data_files = None if kind == Kind.HUB else files
-    # Files are all in the split "train", as `datasets` calls it; so are those of an image folder that does not part them.
-    splits = [options["split"]] if "split" in options else [split] if place.startswith("hub:") else [split, "train"]
-    stream, known = open_stream(path, data_files, options.get("config"), splits, image, text)
+    if kind != Kind.HUB:  # `datasets` calls any list of files so
+        splits = ["train"]
+    elif "split" in options:
+        splits = [options["split"]]
+    else:  # an image folder need not have several splits
+        splits = [split] if place.startswith("hub:") else [split, "train"]
+    stream, known, open_shards = open_stream(path, data_files, options.get("config"), splits, image, text)
     if samples is not None and known not in (None, samples):
         raise ValueError(f"{spec!r}: samples={int(samples)} contradicts the data, which have {known:,} samples.")
-    source = StreamedSource(stream, place, name, weight, known if samples is None else int(samples), image, text)
+    known = known if samples is None else int(samples)
+    source = StreamedSource(stream, redact(place), name, weight, known, image, text, open_shards)
     source.local = kind != Kind.HUB and not any("://" in file for file in files)
     return source
 
@@ -215,7 +243,7 @@ def split_spec(spec: str) -> tuple[str, dict[str, str]]:
     for pair in query.split("&"):
         key, _, value = pair.partition("=")
         if key in options or not value:
-            raise ValueError(f"{spec!r}: {key} is given {'twice' if key in options else 'no value'}.")
+            raise ValueError(f"{redact(spec)!r}: {key} is given {'twice' if key in options else 'no value'}.")
         options[key] = unquote(value)
     return place, options
 
@@ -257,22 +285,48 @@ def recognise(place: str) -> tuple[Kind, list[str]]:
         return Kind.HUB, [place.removeprefix("hub:")]
     if place.startswith("drawn:"):
         return Kind.DRAWN, [place.removeprefix("drawn:")] if place != "drawn:" else []
+    place = place.removeprefix("file://")
     remote = "://" in place
-    files = [Path(place)] if remote else _files_at(Path(place).expanduser())
+    found = _remote_files(place) if remote else [str(file) for file in _files_at(Path(place).expanduser())]
+    files = [Path(file) for file in found]
     kinds = {_kind_of(file) for file in files}
     kind = next(iter(kinds), None)
     if kind is None or None in kinds or (remote and kind not in (Kind.PARQUET, Kind.TAR)):
-        inside = (
-            [] if remote else sorted({file.parent.name for name in _LISTS for file in Path(place).glob(f"*/{name}")})
-        )
-        hint = f" Folders in it hold some: {', '.join(inside[:5])}." if inside else ""
-        raise FileNotFoundError(f"There is no data that is understood at {place!r}.{hint} It may be {_FORMS}.")
+        hint = "" if remote else _hint(Path(place).expanduser())
+        raise FileNotFoundError(f"There is no data that is understood at {redact(place)!r}.{hint} It may be {_FORMS}.")
     if [file.name.lower() for file in files] == ["metadata.parquet"] and not remote:
         return Kind.METADATA, [str(files[0])]
     if len(kinds) > 1 or (len(files) > 1 and kind in (Kind.LIST, Kind.METADATA)):
         names = {f"*{file.suffix}" if _kind_of(file) in (Kind.PARQUET, Kind.TAR) else file.name for file in files}
-        raise ValueError(f"{place} holds more than one kind of data. Name one of them: {', '.join(sorted(names))}.")
-    return kind, [place] if remote else [str(file) for file in files]
+        raise ValueError(
+            f"{redact(place)} holds more than one kind of data. Name one of them: {', '.join(sorted(names))}."
+        )
+    return kind, found
+
+
+def _remote_files(place: str) -> list[str]:
+    """The files that a pattern matches, so that their splits can be told apart; or the address itself."""
+    if "*" not in place:
+        return [place]
+    import fsspec
+
+    system, pattern = fsspec.core.url_to_fs(place)
+    return [system.unstrip_protocol(file) for file in sorted(system.glob(pattern))]
+
+
+def _hint(folder: Path) -> str:
+    """What a folder without data of its own has below it, in a sentence."""
+    if (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file():
+        return (
+            " It was saved by save_to_disk of datasets: write it as parquet (datasets.load_from_disk(FOLDER), and to_parquet(FILE) of "
+            "each split)."
+        )
+    inside = sorted({file.parent.name for name in _LISTS for file in folder.glob(f"*/{name}")})
+    if inside:
+        return f" Folders in it hold some: {', '.join(inside[:5])}."
+    if any(file.suffix in (".parquet", ".tar") for pattern in ("*/*", "*/*/*") for file in folder.glob(pattern)):
+        return f" If it is a dataset as the Hub stores it, hub:{folder} reads it."
+    return ""
 
 
 def _kind_of(file: Path) -> Kind | None:
@@ -286,7 +340,8 @@ def _files_at(path: Path) -> list[Path]:
             names = sorted(entry.name for entry in entries)
         listed = [name for name in names if name.lower() in _LISTS]
         shards = [name for name in names if _kind_of(Path(name)) in (Kind.PARQUET, Kind.TAR) and name[0] != "."]
-        found = [path / name for name in (*listed, *shards)]
+        others = [name for name in names if name.lower() == "labels.csv"]
+        found = [path / name for name in (listed + shards or others)]
         return found if found and not (path / "data.mdb").is_file() else found + _databases_below(path)
     if path.is_file():
         return [path]
@@ -312,7 +367,9 @@ def _databases_below(folder: Path) -> list[Path]:
     return found
 
 
-def pick_column(place: str, columns: Sequence[str], key: str, chosen: str | None, usual: Sequence[str]) -> str:
+def pick_column(
+    place: str, columns: Sequence[str], key: str, chosen: str | None, usual: Sequence[str], others: Sequence[str] = ()
+) -> str:
     """The column that was chosen, or the only one with a usual name.
 
     Args:
@@ -321,11 +378,14 @@ def pick_column(place: str, columns: Sequence[str], key: str, chosen: str | None
         key: what the column holds, and how to choose it in a spec: `image` or `text`.
         chosen: the name that was given, if any.
         usual: names to look for otherwise.
+        others: names to look for where there is none of these; of all of them, upper and lower case are the same then.
 
     Raises:
         ValueError: there is no such column, or several could be meant.
     """
     found = [column for column in columns if column in ([chosen] if chosen else usual)]
+    if not found and not chosen:
+        found = [column for column in columns if column.strip().lower() in (*usual, *others)]
     if len(found) != 1:
         which = f"is not {chosen!r}" if chosen else "may be any of several" if found else "has none of the usual names"
         raise ValueError(
@@ -338,8 +398,8 @@ def pick_column(place: str, columns: Sequence[str], key: str, chosen: str | None
 def mix(sources: Sequence[Source], part: int, parts: int, seed: int) -> Iterator[tuple[int, int, Sample]]:
     """An endless stream of one part of several sources.
 
-    Without weights there are true epochs: in each, every sample of every source comes exactly once, at random over the
-    whole epoch. With weights each draw picks a source with a chance in proportion to its weight, and each source goes
+    Without weights there are true epochs: in each, every sample of every source comes exactly once, and the sources are mixed
+    at random over the whole epoch; the order within a source is that of its `read`. With weights each draw picks a source with a chance in proportion to its weight, and each source goes
     through epochs of its own, every sample exactly once in each.
 
     Args:

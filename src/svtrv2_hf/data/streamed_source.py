@@ -1,31 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
 """Labelled images from whatever the library `datasets` can stream: parquet, webdataset, and datasets of the Hub."""
 
-import inspect
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any, Protocol
+from itertools import islice
+from typing import Any, Protocol, TypeVar
 
 import fsspec.asyn
+import numpy as np
 from datasets import DatasetBuilder, Image, IterableDataset, load_dataset_builder
-from datasets.distributed import split_dataset_by_node
 from PIL import Image as PillowImage
 
+from ..redaction import redact
 from .decoding import label_of
-from .shards import ParquetShards, Shards, naming, open_shards
-from .sources import IMAGE_COLUMNS, TEXT_COLUMNS, Sample, Source, pick_column
+from .shards import OPEN_SHARDS, ParquetShards, Shards, naming, open_shards
+from .sources import IMAGE_COLUMNS, OTHER_IMAGE_COLUMNS, OTHER_TEXT_COLUMNS, TEXT_COLUMNS, Sample, Source, pick_column
 from .tar_shards import TarShards
 
 
-BATCH = 64  # samples that are read together
-BUFFER = 1000  # samples that are shuffled together
+T = TypeVar("T")
 
-# From version 5 on, `datasets` feeds the buffer from ten shards at a time, each in a thread, at less than half the speed,
-# and sleeps for five seconds at the end of each pass over parquet.
-_ONE_SHARD = {"max_buffer_input_shards": 1}
-_SHUFFLING = _ONE_SHARD if _ONE_SHARD.keys() <= inspect.signature(IterableDataset.shuffle).parameters.keys() else {}
+BATCH = 64  # samples that are read together
+BUFFER = 10_000  # samples in the shuffle buffer, at most
+BUFFER_BYTES = 64 << 20  # of their encoded images, at most
 
 if hasattr(os, "register_at_fork"):
     # The workers of `datasets` itself do this: a lock that was held during the fork would be held for ever.
@@ -39,7 +38,11 @@ class Stream(Protocol):
 
 
 class StreamedSource(Source):
-    """Samples that come in the order of their shards, shuffled by a buffer.
+    """Samples of shards that can only be read from their beginning to their end.
+
+    A shuffled pass visits the shards in random order and interleaves several of them, and draws from a buffer of up to
+    [`BUFFER`] samples or [`BUFFER_BYTES`] of encoded images. If there are fewer files than open shards, the row groups of parquet
+    files are the shards. `datasets` interleaves from version 5 on, but in threads that cost more than half of the speed.
 
     Args:
         stream: opens the stream.
@@ -50,6 +53,7 @@ class StreamedSource(Source):
         image: the column of the images: bytes, a dictionary with `bytes` or `path`, or images of Pillow. If not given,
             the one that has a usual name. An image that is missing has no bytes, so that the label rules count it.
         text: the column of the texts, likewise. A text that is missing is empty.
+        open_shards: how many shards a shuffled pass interleaves.
 
     Raises:
         ValueError: the columns cannot be told, or do not hold images and texts.
@@ -64,6 +68,7 @@ class StreamedSource(Source):
         num_samples: int | None = None,
         image: str | None = None,
         text: str | None = None,
+        open_shards: int = OPEN_SHARDS,
     ):
         dataset = stream()
         first = None if dataset.column_names else _first_row(dataset, place)
@@ -72,8 +77,9 @@ class StreamedSource(Source):
         self.name = name
         self.weight = weight
         self.num_samples = num_samples
-        self.image = pick_column(place, columns, "image", image, IMAGE_COLUMNS)
-        self.text = pick_column(place, columns, "text", text, TEXT_COLUMNS)
+        self.image = pick_column(place, columns, "image", image, IMAGE_COLUMNS, OTHER_IMAGE_COLUMNS)
+        self.text = pick_column(place, columns, "text", text, TEXT_COLUMNS, OTHER_TEXT_COLUMNS)
+        self.open_shards = open_shards
         self._stream = stream
         self._dataset = stream([self.image, self.text])
         if dataset.features:
@@ -104,19 +110,38 @@ class StreamedSource(Source):
 
         Parts are made of whole shards if these can be dealt out evenly; if not, each part reads all and keeps its share.
         """
-        dataset = self._dataset
-        if seed is not None:
-            dataset = dataset.shuffle(seed=seed, buffer_size=BUFFER, **_SHUFFLING)
-        dataset = split_dataset_by_node(dataset, rank=part, world_size=parts)
-        # Of this copy alone: workers share the counter of the dataset that they were forked with. Without a seed it is
-        # left at 0, since a later epoch has another order of the shards even if nothing is to be shuffled.
-        dataset.set_epoch(0 if seed is None else epoch)
+        whole = self._dataset.num_shards % parts == 0
+        dataset = self._dataset.shard(parts, part, contiguous=False) if whole and parts > 1 else self._dataset
+        if seed is None:
+            rows = self._rows(dataset)
+        else:  # parts that share all shards must visit them in the same order
+            rng = np.random.default_rng([seed, epoch, part if whole else 0, 3])
+            rows = _interleave(
+                (partial(self._rows, shard) for shard in self._shards(dataset, rng)), rng, self.open_shards
+            )
+        samples = (self._sample(image, text) for image, text in (rows if whole else islice(rows, part, None, parts)))
+        return samples if seed is None else _buffered(samples, np.random.default_rng([seed, epoch, part, 4]))
+
+    def _shards(self, dataset: IterableDataset, rng: np.random.Generator) -> Iterator[IterableDataset]:
+        """The shards of a dataset, each as one of its own, in random order."""
+        if dataset.num_shards < self.open_shards and hasattr(
+            dataset, "reshard"
+        ):  # which older versions of `datasets` lack
+            dataset = dataset.reshard()
+        for number in rng.permutation(dataset.num_shards).tolist():
+            yield dataset.shard(dataset.num_shards, number)
+
+    def _rows(self, dataset: IterableDataset) -> Iterator[tuple[Any, Any]]:
         # Not by `iter(dataset)`, which would divide a worker's part among the workers once more.
         for batch in _named(dataset.iter(batch_size=BATCH), self.place):
-            for image, text in zip(batch[self.image], batch[self.text], strict=True):
-                text = self._checked(text)
-                path = image.get("path") if isinstance(image, dict) else None
-                yield Sample(self._encoded(image), text, path or f"{self.place}, {text!r}")
+            yield from zip(batch[self.image], batch[self.text], strict=True)
+
+    def _sample(self, image: Any, text: Any) -> Sample:
+        text = self._checked(text)
+        path = image.get("path") if isinstance(image, dict) else None
+        if path and "://" in path:
+            path = redact(path)
+        return Sample(self._encoded(image), text, path or f"{self.place}, {text!r}")
 
     def texts(self) -> Iterator[str]:
         """The texts, without the other columns where the format allows.
@@ -148,6 +173,40 @@ class StreamedSource(Source):
         if not isinstance(image, bytes):
             raise self._wrong("image", f"a {type(image).__name__}")
         return image
+
+
+def _interleave(openings: Iterable[Callable[[], Iterator[T]]], rng: np.random.Generator, count: int) -> Iterator[T]:
+    """Items of several streams, each from one of `count` open ones at random; where one ends, the next is opened."""
+    waiting = iter(openings)
+    streams = [opening() for opening in islice(waiting, count)]
+    while streams:
+        for draw in rng.random(1024).tolist():
+            number = int(draw * len(streams))
+            try:
+                yield next(streams[number])
+            except StopIteration:
+                if (opening := next(waiting, None)) is not None:
+                    streams[number] = opening()
+                else:
+                    del streams[number]
+                    if not streams:
+                        break
+
+
+def _buffered(samples: Iterator[Sample], rng: np.random.Generator) -> Iterator[Sample]:
+    """Draws from a buffer that is kept full."""
+    buffer: list[Sample] = []
+    size = 0
+    for sample in samples:
+        buffer.append(sample)
+        size += len(sample.image)
+        while len(buffer) > BUFFER or size > BUFFER_BYTES:
+            number = int(rng.random() * len(buffer))
+            buffer[number], buffer[-1] = buffer[-1], buffer[number]
+            size -= len(buffer[-1].image)
+            yield buffer.pop()
+    for number in rng.permutation(len(buffer)).tolist():
+        yield buffer[number]
 
 
 def _read(path: str | None) -> bytes | None:
@@ -183,8 +242,8 @@ def open_stream(
     splits: Sequence[str] = ("train",),
     image: str | None = None,
     text: str | None = None,
-) -> tuple[Stream, int | None]:
-    """A stream of files, or of a data set, and its number of samples where that is known or cheap to find.
+) -> tuple[Stream, int | None, int]:
+    """A stream of files, or of a data set, its number of samples where that is known or cheap to find, and the shards to interleave.
 
     Args:
         path: a dataset of the Hub, or a folder; or a format, `parquet` or `webdataset`, with `data_files`.
@@ -197,7 +256,8 @@ def open_stream(
         ValueError: there is no such split or configuration; or a file is cut off or damaged, or none has a sample.
     """
     if data_files is not None:
-        return open_shards(_SHARDS[path], data_files, image, text)
+        shards, known = open_shards(_SHARDS[path], data_files, image, text)
+        return shards, known, shards.at_once()
     with naming(path):
         builder = load_dataset_builder(path, config)
         available = [str(name) for name in builder.config.data_files or builder.as_streaming_dataset()]
@@ -208,10 +268,10 @@ def open_stream(
         )
     if builder.name in _SHARDS:
         shards, known = open_shards(_SHARDS[builder.name], builder.config.data_files[split], image, text)
-        return shards, _num_samples(builder, split) if known is None else known
+        return shards, _num_samples(builder, split) if known is None else known, shards.at_once()
     with naming(path):
         dataset = builder.as_streaming_dataset(split=split)
-    return partial(_select, dataset), _num_samples(builder, split)
+    return partial(_select, dataset), _num_samples(builder, split), OPEN_SHARDS
 
 
 def _num_samples(builder: DatasetBuilder, split: str) -> int | None:

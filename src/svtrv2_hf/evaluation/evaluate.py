@@ -3,6 +3,7 @@
 
 import copy
 import csv
+import dataclasses
 import io
 import json
 import re
@@ -16,7 +17,7 @@ import torch
 from tqdm import tqdm
 from transformers.utils import logging
 
-from ..charsets import charset_of
+from ..charsets import Normalization, charset_of, normalize_unicode
 from ..checkpoint import checkpoint_folder, load_model_and_processor
 from ..console import printable
 from ..data.buckets import EvaluationBatches
@@ -48,6 +49,7 @@ def run(
     device: str | None = None,
     output: str | None = None,
     errors: str | None = None,
+    normalize: Normalization = "none",
 ) -> int:
     """The command `svtrv2 evaluate`.
 
@@ -62,6 +64,7 @@ def run(
         batch_size, workers: do not change what is read.
         device: where to compute; by default a GPU if there is one.
         output: a `.json` file, written after each set; the same name with `.csv` and `.md` holds tables.
+        normalize: the Unicode normalization form in which readings and labels are compared; a saved model does not remember it.
         errors: a folder for `errors.html` and `errors.png`, what was misread, and `readings.jsonl`, all that was read.
 
     Returns:
@@ -93,6 +96,7 @@ def run(
         "max_ratio": max_ratio or "of each set",
         "protocol": protocol or "of each set",
         "labels": labels,
+        **({} if normalize == "none" else {"normalize": normalize}),
         **provenance(),
         "sets": {},
         "unfinished": dict.fromkeys(sources, "not reached"),
@@ -108,7 +112,17 @@ def run(
                 if isinstance(source, Exception):
                     raise source
                 one = evaluate_set(
-                    recogniser, processor, source, name, protocol, max_ratio, batch_size, workers, found, log
+                    recogniser,
+                    processor,
+                    source,
+                    name,
+                    protocol,
+                    max_ratio,
+                    batch_size,
+                    workers,
+                    found,
+                    log,
+                    normalize,
                 )
             except Exception as error:  # whatever is wrong with one set, the others are read
                 found = before
@@ -224,6 +238,7 @@ def evaluate_set(
     workers: int = 0,
     errors: Errors | None = None,
     log: TextIO | None = None,
+    normalize: Normalization = "none",
 ) -> dict[str, Any]:
     """Reads one set.
 
@@ -232,7 +247,7 @@ def evaluate_set(
         processor: of the model.
         source: the set.
         name: if it is that of a benchmark, its protocol and its number of samples are taken from there.
-        protocol, max_ratio, batch_size, workers: as of `run`.
+        protocol, max_ratio, batch_size, workers, normalize: as of `run`.
         errors: collects what is misread.
         log: a text file, gets a JSON line for each reading.
 
@@ -255,6 +270,9 @@ def evaluate_set(
     )
     with plain_worker_errors():
         for reading in readings:
+            if normalize != "none":
+                sample = reading.sample._replace(text=normalize_unicode(reading.sample.text, normalize))
+                reading = dataclasses.replace(reading, sample=sample, text=normalize_unicode(reading.text, normalize))
             right = result.add(reading)
             if errors is not None:
                 errors.add(name, reading, protocol)
@@ -265,6 +283,8 @@ def evaluate_set(
         unlike_published.append(f"compared by the {protocol} protocol, not the {usual} one")
     if benchmark and image_processor.max_ratio != usual_ratio:
         unlike_published.append(f"read at a max ratio of {image_processor.max_ratio}, not {usual_ratio}")
+    if benchmark and normalize != "none":
+        unlike_published.append(f"compared in Unicode's {normalize.upper()}")
     warnings = list(_warnings(name, result))
     samples = int(result.score.samples)
     if source.num_samples not in (None, samples):

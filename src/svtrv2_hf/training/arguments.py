@@ -102,6 +102,10 @@ class DataAndModelArguments:
             "out of the label; counted either way."
         },
     )
+    normalize: Literal["none", "nfc", "nfkc"] = field(
+        default="none",
+        metadata={"help": "Unicode normalization form of the charset file and of all labels, of --eval_data, too."},
+    )
     augment_operations: int = field(default=3, metadata={"help": "Operations drawn for each image; 0 is none."})
     augment_magnitude: float = field(default=5.0, metadata={"help": "How strong they are, 0 to 10."})
 

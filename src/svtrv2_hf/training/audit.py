@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from ..charsets import ENGLISH_94, charset_of, read_charset
+from ..charsets import ENGLISH_94, Normalization, charset_of, normalize_unicode, read_charset
 from ..checkpoint import load_processor
 from ..configuration_svtrv2 import PRESETS
 from ..console import printable
@@ -33,6 +33,7 @@ def run(
     max_label_length: int | None = None,
     max_ratio: int | None = None,
     unknown_characters: str | None = None,
+    normalize: str | None = None,
     workers: int = 0,
     limit: int | None = None,
     output: str | None = None,
@@ -42,7 +43,7 @@ def run(
     Args:
         words: sources as `open_source` takes them; the first may be a training recipe, whose data are then examined by
             its rules.
-        model, charset, max_label_length, max_ratio, unknown_characters: as in training; go before what the recipe says.
+        model, charset, max_label_length, max_ratio, unknown_characters, normalize: as in training; go before what the recipe says.
         workers, limit: as in [`audit`].
         output: folder for `audit.json`, `audit.md`, `audit.png` and, where there is augmentation, `augmentation.png`.
 
@@ -63,15 +64,17 @@ def run(
         "max_label_length": max_label_length,
         "max_ratio": max_ratio,
         "unknown_characters": unknown_characters,
+        "normalize": normalize,
     }
     settings = {name: value for values in (recipe, given) for name, value in values.items() if value is not None}
     encoder, image_processor = _rules(settings)
+    form = cast(Normalization, settings.get("normalize", "none"))
     augmentation = _augmentation(settings)
     if output is not None:
         Path(output).mkdir(parents=True, exist_ok=True)
     errors: list[ValueError | OSError] = []
     sources = [(source, source.name) for source in _open_all(words, errors)]
-    sources += [(source, f"{source.name} (eval)") for source in _open_all(_specs(recipe, "eval_data"), errors)]
+    sources += [(source, f"{source.name} (eval)") for source in _open_all(_specs(recipe, "eval_data"), errors, "test")]
     if not sources and not errors:
         raise ValueError("The recipe names no train_data and no eval_data, and there is no source beside it.")
 
@@ -79,7 +82,7 @@ def run(
     interrupted = False
     try:
         for source, name in sources:
-            reports.append(AuditReport(name, encoder, image_processor))
+            reports.append(AuditReport(name, encoder, image_processor, form))
             try:
                 audit_into(reports[-1], source, workers, limit, progress=True)
             except (ValueError, OSError) as error:  # whatever is wrong with one source, the others are examined
@@ -116,12 +119,12 @@ def run(
     return 0 if not errors and all(report.faultless for report in reports) else 1
 
 
-def _open_all(specs: Sequence[str], errors: list[ValueError | OSError]) -> list[Source]:
+def _open_all(specs: Sequence[str], errors: list[ValueError | OSError], split: str = "train") -> list[Source]:
     """The sources that can be opened; the errors of the others are added to `errors`."""
     opened = []
     for spec in specs:
         try:
-            opened.append(open_source(spec))
+            opened.append(open_source(spec, split))
         except (ValueError, OSError) as error:
             errors.append(error)
     return opened
@@ -151,12 +154,14 @@ def _specs(recipe: Mapping[str, Any], name: str) -> list[str]:
 
 def _rules(settings: Mapping[str, Any]) -> tuple[LabelEncoder, SVTRv2ImageProcessor]:
     """What a training run with these settings goes by; a model to go on from has a charset and a widest size of its own."""
+    form = settings.get("normalize", "none")
+    normalize_unicode("", form)  # refuses a wrong one
     model = settings.get("model")
     saved = None
     if model is not None and model not in PRESETS:
         saved = load_processor(str(model))
     if settings.get("charset") is not None:
-        characters = read_charset(settings["charset"])
+        characters = read_charset(settings["charset"], form)
     else:
         characters = list(ENGLISH_94) if saved is None else charset_of(saved.tokenizer)
     image_processor = SVTRv2ImageProcessor() if saved is None else saved.image_processor
@@ -192,6 +197,7 @@ def _write(reports: Sequence[AuditReport], remarks: Sequence[str], folder: Path)
         "charset": "".join(encoder.ids),
         "max_label_length": encoder.max_length,
         "unknown_characters": encoder.unknown_characters,
+        "normalize": reports[0].normalize,
         "max_ratio": image_processor.max_ratio,
         "remarks": remarks,
         "sources": [report.to_dict() for report in reports],

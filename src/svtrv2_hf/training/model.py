@@ -24,7 +24,7 @@ def model_and_processor(chosen: DataAndModelArguments) -> tuple[SVTRv2ForCTC, SV
     Raises:
         OSError, ValueError: there is neither such a size nor such a folder, or no such charset.
     """
-    charset = None if chosen.charset is None else read_charset(chosen.charset)
+    charset = None if chosen.charset is None else read_charset(chosen.charset, chosen.normalize)
     if chosen.model in PRESETS:
         charset = list(ENGLISH_94) if charset is None else charset
         config = SVTRv2Config.preset(chosen.model, vocab_size=len(charset) + 1, use_guidance=bool(chosen.use_guidance))

@@ -7,6 +7,7 @@ from itertools import islice
 
 from tqdm import tqdm
 
+from ..charsets import Normalization, normalize_unicode
 from ..data.labels import LabelEncoder, UnknownCharactersError
 from ..data.sources import Source
 from ..evaluation.metrics import Protocol, normalize_text
@@ -37,6 +38,8 @@ def check_characters(sources: Sequence[Source], encoder: LabelEncoder) -> None:
         UnknownCharactersError: there are any; the message lists them, how often they occur, and what to do.
     """
     unknown: Counter[str] = Counter()
+    solved: Counter[Normalization] = Counter()
+    forms: tuple[Normalization, ...] = ("nfc", "nfkc")
     strange = looked_at = 0
     for source in sources:
         for text in _texts(source):
@@ -44,11 +47,19 @@ def check_characters(sources: Sequence[Source], encoder: LabelEncoder) -> None:
             if found := encoder.unknown(text):
                 strange += 1
                 unknown.update(sorted(found))
+                solved.update(form for form in forms if not encoder.unknown(normalize_unicode(text, form)))
     if strange:
         raise UnknownCharactersError(
             f"{strange} of {looked_at} labels have characters outside the charset: {_listed(unknown)}. Add them to the charset "
             "(--charset FILE), or pass --unknown_characters drop_sample or drop_character. `svtrv2 audit` lists the samples."
+            + _normalization_hint(solved)
         )
+
+
+def _normalization_hint(solved: Counter[Normalization]) -> str:
+    """Which normalization form brings labels into the charset, if one does."""
+    form: Normalization = "nfkc" if solved["nfkc"] > solved["nfc"] else "nfc"
+    return f" With --normalize {form}, {solved[form]} of the labels are in the charset." if solved[form] else ""
 
 
 def check_evaluation_set(source: Source, encoder: LabelEncoder, protocol: Protocol) -> str | None:

@@ -12,11 +12,12 @@ from transformers import set_seed
 from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging
 
-from ..charsets import charset_of
+from ..charsets import Normalization, charset_of
 from ..console import printable
 from ..data.augmentation import Augmentation
 from ..data.buckets import BucketBatches, EvaluationBatches
 from ..data.labels import LabelEncoder
+from ..data.normalized import NormalizedSource
 from ..data.sources import Source, open_source
 from ..evaluation.metrics import usual_protocol
 from ..processing_svtrv2 import SVTRv2Processor
@@ -45,8 +46,8 @@ def main(argv: Sequence[str]) -> None:
     resume = _resume_from(arguments)
     model, processor = model_and_processor(chosen)
     with arguments.main_process_first(desc="opening the data"):  # which may build what the others then find
-        sources = _open_sources(chosen.train_data)
-        held_out = _open_sources(chosen.eval_data)
+        sources = _open_sources(chosen.train_data, chosen.normalize)
+        held_out = _open_sources(chosen.eval_data, chosen.normalize, "test")
     encoder = LabelEncoder(charset_of(processor.tokenizer), chosen.max_label_length, chosen.unknown_characters)
     protocol = chosen.protocol or usual_protocol(charset_of(processor.tokenizer))
     if arguments.process_index == 0:
@@ -135,8 +136,12 @@ def _batches(
     return BucketBatches(sources, *rules, augmentation)
 
 
-def _open_sources(specs: Sequence[str]) -> list[Source]:
-    sources = [open_source(spec) for spec in specs]
+def _open_sources(specs: Sequence[str], normalize: Normalization, split: str = "train") -> list[Source]:
+    sources = [open_source(spec, split) for spec in specs]
+    if normalize != "none":  # rendered text is what its charset says
+        sources = [
+            source if isinstance(source, DrawnSource) else NormalizedSource(source, normalize) for source in sources
+        ]
     names = Counter(source.name for source in sources)
     if twice := [name for name, number in names.items() if number > 1]:
         raise ValueError(
