@@ -140,7 +140,8 @@ def _open_sources(specs: Sequence[str], normalize: Normalization, split: str = "
     sources = [open_source(spec, split) for spec in specs]
     if normalize != "none":  # rendered text is what its charset says
         sources = [
-            source if isinstance(source, DrawnSource) else NormalizedSource(source, normalize) for source in sources
+            source if isinstance(source, SyntheticSource) else NormalizedSource(source, normalize)
+            for source in sources
         ]
     names = Counter(source.name for source in sources)
     if twice := [name for name, number in names.items() if number > 1]:
