@@ -15,7 +15,8 @@ TESTED := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 PYTHONDONTWRITEBYTECODE=
 PARALLEL := --numprocesses logical --maxprocesses 4 --dist worksteal
 
 # Tests that say nothing of a version of transformers that the others would not.
-INDEPENDENT := atlas audit augmentation benchmarks cli demo docs drawn errors metrics publish readme renderer reporting results sources speed \
+INDEPENDENT := atlas audit augmentation benchmarks card charsets cli damaged_data demo docs errors fuzz_data fuzz_images image_loading metrics \
+	publish readme redaction renderer reporting results sources speed synthetic words \
 	synthetic_texts tables
 
 .PHONY: help test test-slow test-oldest test-demo environments check format demo docs package clean
@@ -56,9 +57,10 @@ test-demo: $(DEMO)/.installed  ## run the tests of svtrv2 demo and of pages in C
 
 environments: $(VENV)/.installed $(OLDEST)/.installed $(DEMO)/.installed  ## make the environments of the tests
 
-check: $(VENV)/.installed  ## lint, formatting and types
+check: $(VENV)/.installed  ## lint, formatting, words and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python scripts/check_words.py
 	$(BIN)/mypy
 
 format: $(VENV)/.installed  ## format the code

@@ -43,7 +43,7 @@ from svtrv2_hf.processing_svtrv2 import pad_labels
 from svtrv2_hf.reporting import markdown_table, plural
 from svtrv2_hf.synthetic.atlas import build_atlas
 from svtrv2_hf.synthetic.fonts import find_fonts
-from svtrv2_hf.synthetic.source import DrawnBatches, DrawnSource
+from svtrv2_hf.synthetic.source import SyntheticBatches, SyntheticSource
 from svtrv2_hf.training.arguments import SVTRv2TrainingArguments
 from svtrv2_hf.training.loader import make_loader
 from svtrv2_hf.training.trainer import SVTRv2Trainer
@@ -207,10 +207,10 @@ def microseconds(run: Callable[[], Any], number: int, rounds: int) -> float:
     return round(statistics.median(times), 1)
 
 
-def stream(place: str, batch_size: int = 64) -> BucketBatches | DrawnBatches:
+def stream(place: str, batch_size: int = 64) -> BucketBatches | SyntheticBatches:
     encoder = LabelEncoder(CHARSET, unknown_characters="drop_sample")
-    if isinstance(source := open_source(place), DrawnSource):
-        return DrawnBatches(source, encoder, SVTRv2ImageProcessor(), batch_size)
+    if isinstance(source := open_source(place), SyntheticSource):
+        return SyntheticBatches(source, encoder, SVTRv2ImageProcessor(), batch_size)
     return BucketBatches([source], encoder, SVTRv2ImageProcessor(), batch_size, augmentation=Augmentation())
 
 

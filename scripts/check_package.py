@@ -28,6 +28,7 @@ NEEDED = (
     "svtrv2_hf/default_checkpoint/model.safetensors",
     "svtrv2_hf/default_checkpoint/README.md",
     "svtrv2_hf/synthetic/data/words.txt",
+    "svtrv2_hf/synthetic/data/font_licenses.tsv",
     "svtrv2_hf/synthetic/data/SCOWL-COPYRIGHT.txt",
 )
 LICENCES = ("LICENSE", "NOTICE")

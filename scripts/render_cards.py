@@ -338,7 +338,7 @@ def fonts() -> str:
         rows = list(csv.DictReader(file, delimiter="\t"))
     by_license: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
-        by_license[row["licence"]][row["package"]].append(row["font"])
+        by_license[row["license"]][row["package"]].append(row["font"])
     parts = []
     for license, packages in sorted(by_license.items(), key=lambda item: -sum(map(len, item[1].values()))):
         number = sum(map(len, packages.values()))

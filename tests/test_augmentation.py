@@ -1,4 +1,4 @@
-"""Augmentation: what each operation does, and what the whole chain follows from."""
+"""Augmentation: each operation, and reproducibility of complete chains."""
 
 import hashlib
 import math
@@ -12,7 +12,8 @@ import pytest
 from conftest import draw
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
-from svtrv2_hf.data.augmentation import OPERATIONS, Augmentation, contact_sheet, shrink
+from svtrv2_hf.data.augmentation import OPERATIONS, Augmentation, shrink
+from svtrv2_hf.data.sheets import augmentation_sheet
 
 
 ENLARGING = ("Rotate", "ShearX", "ShearY", "Perspective")
@@ -21,7 +22,7 @@ TINY = [(1, 1), (8, 8), (1, 40), (40, 1), (2, 3)]
 
 @pytest.fixture
 def crop():
-    """A word in colour with some texture, 138 x 39 pixels, values in 20..239."""
+    """A colored word with some texture, 138 x 39 pixels, values in 20..239."""
     pixels = np.asarray(draw("Hello word", 138, 39)).astype(int)
     texture = np.random.default_rng(0).integers(-25, 26, pixels.shape)
     return Image.fromarray((pixels + texture + [25, 0, -30]).clip(20, 239).astype(np.uint8))
@@ -32,14 +33,14 @@ def apply(name, image, magnitude=0.5, seed=0):
 
 
 def both_signs(name, image, magnitude=0.5):
-    """The two results of an operation that only draws a sign."""
+    """Return the two results of an operation that samples only a sign."""
     results = {result.tobytes(): result for result in (apply(name, image, magnitude, seed) for seed in range(20))}
     assert len(results) == 2
     return list(results.values())
 
 
 def difference(first, second):
-    """The largest difference between two images of one size."""
+    """Return the maximum difference of two images of one size."""
     assert first.size == second.size
     return int(np.abs(np.asarray(first).astype(int) - np.asarray(second)).max())
 
@@ -52,7 +53,7 @@ def noise_image(width, height, seed=0):
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_every_operation_changes_a_crop_keeps_it_rgb_and_leaves_its_input_alone(name, crop):
+def test_operation_returns_another_rgb_image_and_does_not_modify_its_input(name, crop):
     before = crop.tobytes()
     for seed in range(5):
         result = apply(name, crop, seed=seed)
@@ -66,20 +67,20 @@ def test_every_operation_changes_a_crop_keeps_it_rgb_and_leaves_its_input_alone(
 @pytest.mark.parametrize("magnitude", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("size", TINY)
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_every_operation_takes_tiny_images(name, size, magnitude):
+def test_operation_accepts_tiny_images(name, size, magnitude):
     for seed in range(4):
         result = apply(name, noise_image(*size), magnitude, seed)
         assert result.mode == "RGB"
         assert min(result.size) >= 1
 
 
-def test_what_operations_leave_as_it_is(crop):
-    grey = crop.convert("L").convert("RGB")
+def test_images_that_operations_do_not_change(crop):
+    gray = crop.convert("L").convert("RGB")
     full = Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16)).convert("RGB")
     dark = crop.point(lambda value: value // 2)
     bright = crop.point(lambda value: 128 + value // 2)
     for name, image in (
-        ("Color", grey),
+        ("Color", gray),
         ("AutoContrast", full),
         ("AutoContrast", Image.new("RGB", (20, 20), (7, 80, 200))),
         ("Equalize", noise_image(8, 8)),
@@ -91,8 +92,8 @@ def test_what_operations_leave_as_it_is(crop):
         assert apply(name, image).tobytes() == image.tobytes(), name
 
 
-def test_contrast_operations_agree_with_pillow(crop):
-    # Pillow cuts off fractions after another order of operations: one grey level of difference
+def test_contrast_operations_match_pillow(crop):
+    # Pillow truncates after a different order of operations, which may change a value by one
     assert difference(apply("AutoContrast", crop), ImageOps.autocontrast(crop)) <= 1
     assert np.asarray(apply("AutoContrast", crop)).min(axis=(0, 1)).tolist() == [0, 0, 0]
     assert np.asarray(apply("AutoContrast", crop)).max(axis=(0, 1)).tolist() == [255, 255, 255]
@@ -101,7 +102,7 @@ def test_contrast_operations_agree_with_pillow(crop):
 
 
 @pytest.mark.parametrize(("magnitude", "levels"), [(0.0, 16), (0.25, 8), (0.5, 4), (0.75, 2), (1.0, 2)])
-def test_posterize_leaves_fewer_levels_with_more_magnitude(magnitude, levels):
+def test_posterize_keeps_fewer_levels_at_higher_magnitude(magnitude, levels):
     result = np.asarray(apply("Posterize", noise_image(60, 60), magnitude))
     for channel in range(3):
         assert np.unique(result[..., channel]).tolist() == list(range(0, 256, 256 // levels))
@@ -113,7 +114,7 @@ def test_solarize_inverts_from_its_threshold(magnitude, threshold, crop):
 
 
 @pytest.mark.parametrize(("magnitude", "added"), [(0.0, 0), (0.5, 55), (1.0, 110)])
-def test_solarize_add_brightens_what_is_dark(magnitude, added, crop):
+def test_solarize_add_brightens_dark_values(magnitude, added, crop):
     pixels = np.asarray(crop).astype(int)
     expected = np.where(pixels < 128, pixels + added, pixels)
     np.testing.assert_array_equal(np.asarray(apply("SolarizeAdd", crop, magnitude)), expected)
@@ -121,15 +122,15 @@ def test_solarize_add_brightens_what_is_dark(magnitude, added, crop):
 
 @pytest.mark.parametrize(("magnitude", "factors"), [(0.5, (0.55, 1.45)), (1.0, (0.1, 1.9))])
 @pytest.mark.parametrize("name", ["Color", "Contrast", "Brightness"])
-def test_factors_are_those_of_pillow_enhanced(name, magnitude, factors, crop):
+def test_factors_match_pillow_image_enhance(name, magnitude, factors, crop):
     expected = [getattr(ImageEnhance, name)(crop).enhance(factor) for factor in factors]
     for result in both_signs(name, crop, magnitude):
-        assert min(difference(result, one) for one in expected) <= 1
+        assert min(difference(result, image) for image in expected) <= 1
     assert apply(name, crop, 0.0).tobytes() == crop.tobytes()
 
 
 @pytest.mark.parametrize(("magnitude", "degrees"), [(0.5, 15), (1.0, 30)])
-def test_rotation_turns_by_its_degrees_and_enlarges_the_canvas(magnitude, degrees, crop):
+def test_rotation_angle_and_canvas(magnitude, degrees, crop):
     angle = math.radians(degrees)
     width = 138 * math.cos(angle) + 39 * math.sin(angle)
     height = 138 * math.sin(angle) + 39 * math.cos(angle)
@@ -139,7 +140,7 @@ def test_rotation_turns_by_its_degrees_and_enlarges_the_canvas(magnitude, degree
 
 
 @pytest.mark.parametrize("magnitude", [0.5, 1.0])
-def test_shears_move_the_far_side_by_their_share(magnitude):
+def test_shear_angle_and_canvas(magnitude):
     image = Image.new("RGB", (100, 40))
     image.paste((255, 255, 255), (48, 0, 52, 40))  # an upright bar
     slants = []
@@ -161,24 +162,24 @@ def test_shears_move_the_far_side_by_their_share(magnitude):
 
 @pytest.mark.parametrize("name", ENLARGING)
 @pytest.mark.parametrize("magnitude", [0.5, 1.0])
-def test_nothing_is_cut_off(name, magnitude):
+def test_enlarging_operations_do_not_crop(name, magnitude):
     image = Image.new("RGB", (120, 36), (255, 255, 255))
     corners = {(255, 0, 0): (0, 0), (0, 255, 0): (112, 0), (0, 0, 255): (112, 28), (0, 0, 0): (0, 28)}
-    for colour, place in corners.items():
-        image.paste(colour, (*place, place[0] + 8, place[1] + 8))
+    for color, place in corners.items():
+        image.paste(color, (*place, place[0] + 8, place[1] + 8))
     for seed in range(20):
         pixels = np.asarray(apply(name, image, magnitude, seed)).astype(int)
-        for colour in corners:
-            # edges are mixed, and perspective makes the far corners smaller
+        for color in corners:
+            # edges are blended, and perspective shrinks distant corners
             least = (0.3 if magnitude == 0.5 else 0.1) if name == "Perspective" else 0.7
-            assert (np.abs(pixels - colour).max(axis=-1) < 60).sum() > least * 8 * 8, colour
+            assert (np.abs(pixels - color).max(axis=-1) < 60).sum() > least * 8 * 8, color
         if name != "Perspective":
             shown = (np.abs(pixels - 128).max(axis=-1) > 30).sum()
-            assert shown == pytest.approx(120 * 36, rel=0.05), "neither smaller nor larger than before"
+            assert shown == pytest.approx(120 * 36, rel=0.05), "the area is unchanged"
 
 
 @pytest.mark.parametrize(("magnitude", "x", "y"), [(0.5, 7, 6), (1.0, 14, 12)])
-def test_translations_move_by_their_share_and_fill_with_grey(magnitude, x, y, crop):
+def test_translations_shift_and_fill_with_gray(magnitude, x, y, crop):
     pixels = np.asarray(crop)
     left, right = sorted(
         both_signs("TranslateX", crop, magnitude), key=lambda image: image.getpixel((0, 0)) == (128,) * 3
@@ -196,13 +197,13 @@ def test_translations_move_by_their_share_and_fill_with_grey(magnitude, x, y, cr
     assert (np.asarray(down)[:y] == 128).all()
 
 
-def test_perspective_moves_corners_no_further_than_its_share_and_each_by_itself(crop):
+def test_perspective_moves_corners_independently_within_the_limit(crop):
     sizes = [apply("Perspective", crop, 0.5, seed).size for seed in range(200)]
     for side, lengths in zip(crop.size, zip(*sizes, strict=True), strict=True):
         assert 0.85 * side < min(lengths) < 0.98 * side
         assert 1.1 * side < max(lengths) <= math.ceil(1.24 * side)
     assert difference(apply("Perspective", crop, 0.0), crop) == 0
-    # parallel lines do not stay parallel: the left and the right side differ in length
+    # the left and the right side differ in length
     ratios = []
     for seed in range(50):
         white = np.asarray(apply("Perspective", Image.new("RGB", (100, 100), (255,) * 3), 0.5, seed))[..., 0] > 250
@@ -231,10 +232,10 @@ def test_gaussian_blur_is_limited_by_the_longest_side(width, magnitude, radius):
         (278, 31, 0.5, 7),
     ],
 )
-def test_motion_blur_spreads_a_point_over_a_line_around_it(width, height, magnitude, length):
+def test_motion_blur_spreads_a_point_over_a_centered_line(width, height, magnitude, length):
     image = Image.new("RGB", (width, height))
-    centre = (width // 2, height // 2)
-    image.putpixel(centre, (255, 255, 255))
+    center = (width // 2, height // 2)
+    image.putpixel(center, (255, 255, 255))
     angles = []
     for seed in range(30):
         pixels = np.asarray(apply("MotionBlur", image, magnitude, seed))[..., 0].astype(int)
@@ -243,8 +244,8 @@ def test_motion_blur_spreads_a_point_over_a_line_around_it(width, height, magnit
         assert weights.sum() == pytest.approx(255, rel=0.06)
         reach = math.hypot(np.ptp(rows), np.ptp(columns))
         assert length - 1 - 1.5 <= reach <= length - 1 + 2
-        assert np.average(rows, weights=weights) == pytest.approx(centre[1], abs=1)
-        assert np.average(columns, weights=weights) == pytest.approx(centre[0], abs=1)
+        assert np.average(rows, weights=weights) == pytest.approx(center[1], abs=1)
+        assert np.average(columns, weights=weights) == pytest.approx(center[0], abs=1)
         angles.append(math.atan2(np.ptp(rows), np.ptp(columns)))
     assert min(angles) < 0.3
     assert max(angles) > 1.2
@@ -256,7 +257,7 @@ def test_motion_blur_does_not_darken():
     image = noise_image(200, 200)
     for seed in range(5):
         blurred = np.asarray(apply("MotionBlur", image, 1.0, seed))
-        assert blurred.mean() == pytest.approx(np.asarray(image).mean(), abs=0.25), "values are rounded, not cut off"
+        assert blurred.mean() == pytest.approx(np.asarray(image).mean(), abs=0.25), "values are rounded, not truncated"
 
 
 def noise_of(name, width, height, magnitude):
@@ -266,7 +267,7 @@ def noise_of(name, width, height, magnitude):
 
 
 @pytest.mark.parametrize(("side", "magnitude", "deviation"), [(300, 0.5, 13), (300, 1.0, 27), (20, 0.5, 5)])
-def test_gaussian_noise_has_its_deviation(side, magnitude, deviation):
+def test_gaussian_noise_standard_deviation(side, magnitude, deviation):
     noise = noise_of("GaussianNoise", side, side, magnitude).ravel()
     assert noise.std() == pytest.approx(deviation, rel=0.02 if side > 100 else 0.15)
     assert abs(noise.mean()) < 4 * deviation / side
@@ -277,7 +278,7 @@ def test_gaussian_noise_has_its_deviation(side, magnitude, deviation):
 
 
 @pytest.mark.parametrize(("side", "magnitude", "mean"), [(300, 0.5, 21), (300, 1.0, 41), (20, 0.5, 5)])
-def test_poisson_noise_has_its_mean_size_and_both_signs(side, magnitude, mean):
+def test_poisson_noise_mean_and_signs(side, magnitude, mean):
     noise = noise_of("PoissonNoise", side, side, magnitude)
     tolerance = 0.02 if side > 100 else 0.15
     assert np.abs(noise).mean() == pytest.approx(mean, rel=tolerance)
@@ -287,7 +288,7 @@ def test_poisson_noise_has_its_mean_size_and_both_signs(side, magnitude, mean):
 
 @pytest.mark.parametrize("name", ["GaussianNoise", "PoissonNoise"])
 @pytest.mark.parametrize("value", [0, 255])
-def test_noise_is_clipped_and_does_not_wrap_around(name, value):
+def test_noise_is_clipped(name, value):
     pixels = np.asarray(apply(name, Image.new("RGB", (64, 64), (value,) * 3), 0.5))
     assert np.abs(pixels.astype(int) - value).max() < 100
     assert (pixels == value).mean() > 0.4
@@ -297,19 +298,19 @@ def test_noise_is_clipped_and_does_not_wrap_around(name, value):
 
 
 def digest(augmentation, image, size, cases):
-    """A digest of what becomes of an image for each `(epoch, key)`."""
+    """Return a digest of the augmented image for each `(epoch, key)`."""
     return [hashlib.sha256(augmentation(image, size, epoch, key).tobytes()).hexdigest() for epoch, key in cases]
 
 
-def test_the_result_follows_from_the_arguments_alone(crop):
+def test_result_depends_only_on_the_arguments(crop):
     cases = [(epoch, key) for epoch in range(3) for key in (0, 1, 12345, 2**32 - 1)]
     first = digest(Augmentation(seed=5), crop, (32, 128), cases)
     random.seed(1)
-    np.random.seed(1)  # noqa: NPY002  a generator that must not matter
+    np.random.seed(1)  # noqa: NPY002  the global generator must not matter
     assert digest(Augmentation(seed=5), crop, (32, 128), cases[::-1]) == first[::-1]
 
 
-def test_other_seeds_epochs_and_keys_give_other_results(crop):
+def test_seeds_epochs_and_keys_change_the_result(crop):
     cases = [(epoch, key) for epoch in range(5) for key in range(100, 120)]
     results = [
         result
@@ -317,16 +318,16 @@ def test_other_seeds_epochs_and_keys_give_other_results(crop):
         for result in digest(Augmentation(probability=1.0, seed=seed), crop, (32, 128), cases)
     ]
     assert len(set(results)) > 0.97 * len(results)
-    # epoch, key and seed do not stand in for each other
+    # epoch, key and seed are not interchangeable
     swapped = [
-        Augmentation(seed=1).draw(2, 3)[1],
-        Augmentation(seed=2).draw(3, 1)[1],
-        Augmentation(seed=3).draw(1, 2)[1],
+        Augmentation(seed=1).sample(2, 3)[1],
+        Augmentation(seed=2).sample(3, 1)[1],
+        Augmentation(seed=3).sample(1, 2)[1],
     ]
     assert len({rng.random() for rng in swapped}) == 3
 
 
-def test_another_process_gives_the_same(crop, tmp_path):
+def test_another_process_returns_the_same_result(crop, tmp_path):
     crop.save(tmp_path / "crop.png")
     cases = [(1, key) for key in range(60)]
     code = f"""
@@ -339,12 +340,12 @@ augmentation = Augmentation(probability=1.0, seed=3)
 for epoch, key in {cases}:
     print(hashlib.sha256(augmentation(image, (32, 128), epoch, key).tobytes()).hexdigest())
 """
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert ran.stdout.split() == digest(Augmentation(probability=1.0, seed=3), crop, (32, 128), cases)
+    completed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert completed.stdout.split() == digest(Augmentation(probability=1.0, seed=3), crop, (32, 128), cases)
 
 
 @pytest.mark.parametrize(("num_operations", "probability"), [(3, 0.5), (2, 0.25), (5, 1.0)])
-def test_all_operations_are_drawn_equally_often_and_none_twice(num_operations, probability, crop, monkeypatch):
+def test_operations_are_sampled_uniformly_without_replacement(num_operations, probability, crop, monkeypatch):
     applied = []
     magnitudes = set()
     for name in OPERATIONS:
@@ -372,7 +373,7 @@ def test_all_operations_are_drawn_equally_often_and_none_twice(num_operations, p
     assert len(firsts) == len(OPERATIONS), "the order is random"
 
 
-def test_no_probability_and_no_operations_return_the_image_itself(crop):
+def test_zero_probability_or_zero_operations_return_the_image_itself(crop):
     large = noise_image(1000, 300)
     for augmentation in (Augmentation(probability=0.0), Augmentation(num_operations=0)):
         for key in range(20):
@@ -410,7 +411,7 @@ def test_huge_images_are_shrunk_first():
         (100000, 10, (100000, 10)),
     ],
 )
-def test_shrinking_leaves_twice_the_final_size_and_the_aspect_ratio(width, height, expected):
+def test_shrinking_keeps_twice_the_final_size_and_the_aspect_ratio(width, height, expected):
     image = Image.new("RGB", (width, height), (200, 30, 40))
     small = shrink(image, (32, 128))
     assert small.size == expected
@@ -421,7 +422,7 @@ def test_shrinking_leaves_twice_the_final_size_and_the_aspect_ratio(width, heigh
     ("arguments", "message"),
     [
         ({"num_operations": -1}, r"num_operations=-1 must be in 0\.\.19"),
-        ({"num_operations": 20}, "num_operations=20 .* no operation comes twice"),
+        ({"num_operations": 20}, "num_operations=20 .* each is sampled once"),
         ({"probability": 1.5}, r"probability=1\.5 must be in 0\.\.1"),
         ({"probability": float("nan")}, "probability=nan"),
         ({"magnitude": -0.1}, r"magnitude=-0\.1 must be in 0\.\.10"),
@@ -429,7 +430,7 @@ def test_shrinking_leaves_twice_the_final_size_and_the_aspect_ratio(width, heigh
         ({"seed": -3}, "seed=-3 must be 0 or more"),
     ],
 )
-def test_settings_out_of_range_are_refused(arguments, message):
+def test_invalid_settings_raise(arguments, message):
     with pytest.raises(ValueError, match=message):
         Augmentation(**arguments)
 
@@ -437,24 +438,27 @@ def test_settings_out_of_range_are_refused(arguments, message):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"image": Image.new("L", (10, 10))}, "mode L and 10x10 pixels cannot be augmented: pass RGB"),
-        ({"image": Image.new("RGB", (0, 10))}, "0x10 pixels"),
+        (
+            {"image": Image.new("L", (10, 10))},
+            "Cannot augment an image of mode L and size 10x10: pass a non-empty RGB",
+        ),
+        ({"image": Image.new("RGB", (0, 10))}, "size 0x10"),
         ({"size": (0, 128)}, r"size=\(0, 128\) must be"),
         ({"epoch": -1}, "epoch=-1 must be"),
         ({"key": 2**32}, "key=4294967296 must be"),
     ],
 )
-def test_arguments_out_of_range_are_refused(arguments, message, crop):
-    usual = {"image": crop, "size": (32, 128), "epoch": 0, "key": 0}
+def test_invalid_arguments_raise(arguments, message, crop):
+    valid = {"image": crop, "size": (32, 128), "epoch": 0, "key": 0}
     with pytest.raises(ValueError, match=message):
-        Augmentation()(**(usual | arguments))
+        Augmentation()(**(valid | arguments))
 
 
 # The contact sheet
 
 
-def test_the_contact_sheet_has_a_labelled_row_for_each_operation_and_chain(crop):
-    few, more = contact_sheet(crop, draws=3, chains=0), contact_sheet(crop, draws=3, chains=2)
+def test_sheet_has_a_labeled_row_per_operation_and_chain(crop):
+    few, more = augmentation_sheet(crop, samples=3, chains=0), augmentation_sheet(crop, samples=3, chains=2)
     assert few.mode == "RGB"
     assert few.width == more.width
     row = (more.height - few.height) // 2
@@ -462,16 +466,16 @@ def test_the_contact_sheet_has_a_labelled_row_for_each_operation_and_chain(crop)
     for number in range(more.height // row):
         label = np.asarray(more)[number * row : (number + 1) * row, :120]
         cells = np.asarray(more)[number * row : (number + 1) * row, 120:]
-        assert (label.max(axis=-1) < 100).sum() > 50, "there is text in the first column"
-        assert (cells.min(axis=-1) < 230).mean() > 0.05, "there are images beside it"
-    assert contact_sheet(crop, draws=3, chains=2).tobytes() == more.tobytes()
-    assert contact_sheet(crop, Augmentation(magnitude=9), draws=3, chains=2).tobytes() != more.tobytes()
-    assert contact_sheet(crop, draws=1, chains=1).width < more.width
+        assert (label.max(axis=-1) < 100).sum() > 50, "the first column contains text"
+        assert (cells.min(axis=-1) < 230).mean() > 0.05, "the other columns contain images"
+    assert augmentation_sheet(crop, samples=3, chains=2).tobytes() == more.tobytes()
+    assert augmentation_sheet(crop, Augmentation(magnitude=9), samples=3, chains=2).tobytes() != more.tobytes()
+    assert augmentation_sheet(crop, samples=1, chains=1).width < more.width
 
 
-def test_a_contact_sheet_of_nothing_is_refused(crop):
-    for arguments in ({"draws": 0}, {"chains": -1}):
+def test_invalid_sheet_arguments_raise(crop):
+    for arguments in ({"samples": 0}, {"chains": -1}):
         with pytest.raises(ValueError, match=r"must be 1 or more and chains=.* 0 or more"):
-            contact_sheet(crop, **arguments)
+            augmentation_sheet(crop, **arguments)
     with pytest.raises(ValueError, match="mode L"):
-        contact_sheet(crop.convert("L"))
+        augmentation_sheet(crop.convert("L"))

@@ -24,7 +24,7 @@ def test_a_size_is_known_by_its_layers(size):
 
 
 def test_unknown_preset():
-    with pytest.raises(ValueError, match="no SVTRv2 size 'large'; the sizes are nano, tiny, small, base"):
+    with pytest.raises(ValueError, match="Unknown SVTRv2 size 'large'; the sizes are nano, tiny, small, base"):
         SVTRv2Config.preset("large")
 
 
@@ -32,19 +32,19 @@ def test_unknown_preset():
     ("fields", "message"),
     [
         ({"vocab_size": "95"}, "vocab_size"),
-        ({"vocab_size": 1}, "leaves no character"),
+        ({"vocab_size": 1}, "must be at least 2"),
         ({"blank_token_id": 95}, "blank_token_id=95"),
         ({"hidden_sizes": [64, 128]}, "three entries"),
         ({"hidden_sizes": [64, 128, 250]}, "multiple of 32|divisible"),
         ({"hidden_sizes": [63, 128, 256], "num_attention_heads": [3, 4, 8]}, "must be even"),
-        ({"depths": [3, 0, 3]}, "too small"),
+        ({"depths": [3, 0, 3]}, "an entry below 1"),
         ({"num_attention_heads": [3, 4, 8]}, "divisible"),
         ({"num_convolution_blocks": [4, 3, 0]}, "exceeds depths"),
         ({"drop_path_rate": 1.0}, "drop_path_rate"),
         ({"guidance_context_length": 0}, "at least 1"),
         ({"kernel_size": 4}, "odd"),
         ({"convolutions_per_block": 0}, "convolutions_per_block=0"),
-        ({"height_strides": [1, 2, 2]}, "two numbers"),
+        ({"height_strides": [1, 2, 2]}, "two entries"),
         ({"neck": "lstm"}, "neck"),
         ({"neck": "mixing", "neck_hidden_size": 100}, "multiple of 8"),
     ],

@@ -1,4 +1,4 @@
-"""Collapse, alignment, likelihood and beam search, against enumeration of all paths."""
+"""Collapse, alignment, likelihood and beam search, compared with the enumeration of all paths."""
 
 import itertools
 from collections import defaultdict
@@ -30,7 +30,7 @@ def confidence(tokens):
 
 
 def all_texts(log_probs, blank):
-    """Every text with its likelihood, and with its best path, by going through all paths."""
+    """Enumerate all paths: every text with its likelihood and its best path."""
     likelihood, best = defaultdict(float), {}
     for path in itertools.product(range(log_probs.shape[1]), repeat=len(log_probs)):
         text = tuple(id for id, _ in itertools.groupby(path) if id != blank)
@@ -60,7 +60,7 @@ def test_collapse(path, text):
     assert confidence(tokens) == pytest.approx(0.7 if text else 0.0)
 
 
-def test_a_character_has_the_probability_of_its_best_frame_and_the_frames_of_its_run():
+def test_character_has_maximum_probability_and_frames_of_its_run():
     log_probs = np.log(np.array([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8], [0.3, 0.7], [0.6, 0.4], [0.05, 0.95]]))
     first, second = best_path(log_probs)
     assert first == Token(1, pytest.approx(0.8), 1, 4)
@@ -75,7 +75,7 @@ def test_score_is_the_geometric_mean():
 
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("blank", [0, 2])
-def test_likelihoods_alignments_and_beam_agree_with_enumeration(seed, blank):
+def test_likelihoods_alignments_and_beam_search_match_enumeration(seed, blank):
     log_probs = random_log_probs(seed, frames=5, ids=3)
     likelihood, best = all_texts(log_probs, blank)
     texts = list(likelihood)
@@ -91,13 +91,13 @@ def test_likelihoods_alignments_and_beam_agree_with_enumeration(seed, blank):
         assert [(t.start, t.end) for t in tokens] == [(t.start, t.end) for t in reference]
         assert confidence(tokens) == pytest.approx(confidence(reference))
 
-    found = beam_search(log_probs, n_best=4, beam_width=1000, blank=blank)
+    decoded = beam_search(log_probs, n_best=4, beam_width=1000, blank=blank)
     expected = sorted(likelihood.items(), key=lambda item: -item[1])[:4]
-    assert [text for text, _ in found] == [text for text, _ in expected]
-    np.testing.assert_allclose(np.exp([value for _, value in found]), [value for _, value in expected])
+    assert [text for text, _ in decoded] == [text for text, _ in expected]
+    np.testing.assert_allclose(np.exp([value for _, value in decoded]), [value for _, value in expected])
 
 
-def test_texts_of_several_lengths_do_not_disturb_each_other():
+def test_batch_of_texts_matches_single_texts():
     log_probs = random_log_probs(3, frames=7, ids=5)
     texts = [[1, 2, 3, 4, 1], [1], [], [2, 2], [4, 3]]
     together = log_likelihoods(log_probs, texts)
@@ -105,11 +105,11 @@ def test_texts_of_several_lengths_do_not_disturb_each_other():
     np.testing.assert_allclose(together, alone)
 
 
-def test_impossible_texts():
+def test_texts_longer_than_frames():
     log_probs = random_log_probs(0, frames=3)
     assert log_likelihoods(log_probs, [[1, 1, 1], [1, 2, 3, 1], [1, 2, 3]]).tolist()[:2] == [-np.inf, -np.inf]
     assert np.isfinite(log_likelihoods(log_probs, [[1, 2, 3]])[0])
-    with pytest.raises(ValueError, match="3 frames cannot hold"):
+    with pytest.raises(ValueError, match="3 frames are too few"):
         align(log_probs, [1, 1, 1])
     assert align(log_probs, []) == []
     assert len(log_likelihoods(log_probs, [])) == 0
@@ -123,7 +123,7 @@ def test_likelihoods_do_not_underflow():
 
 
 def test_beam_search_keeps_doubled_letters():
-    """A word whose double letter is parted by a narrow blank: best path and beam both read "happy", not "hapy"."""
+    """A narrow blank separates a double letter: greedy decoding and beam search both return "happy", not "hapy"."""
     h, a, p, y = 1, 2, 3, 4
     path = [h, h, 0, a, 0, p, p, 0, p, 0, y, y]
     probabilities = np.full((len(path), 5), 0.02)
@@ -134,8 +134,8 @@ def test_beam_search_keeps_doubled_letters():
     assert beam_search(log_probs, n_best=1)[0][0] == (h, a, p, p, y)
 
 
-def test_beam_search_finds_what_the_best_path_misses():
-    """The classic: blank is the best id of every frame, yet "a" is likelier than nothing."""
+def test_beam_search_finds_text_that_greedy_decoding_misses():
+    """Blank is the most likely id of every frame, but "a" is more likely than the empty text."""
     log_probs = np.log(np.array([[0.6, 0.4], [0.6, 0.4]]))
     assert best_path(log_probs) == []
     assert beam_search(log_probs, n_best=2) == [((1,), pytest.approx(np.log(0.64))), ((), pytest.approx(np.log(0.36)))]
@@ -153,7 +153,7 @@ def test_allowed_ids_condition_the_probabilities():
 
 @given(seed=st.integers(0, 2**32 - 1), frames=st.integers(1, 40), sharpness=st.floats(0.1, 6))
 @settings(max_examples=60, deadline=None)
-def test_spans_are_ordered_inside_the_image_and_hold_their_characters(seed, frames, sharpness):
+def test_spans_are_ordered_and_contain_their_characters(seed, frames, sharpness):
     log_probs = random_log_probs(seed, frames, 5, sharpness)
     tokens = best_path(log_probs)
     placed = spans(tokens, frames)
@@ -162,18 +162,18 @@ def test_spans_are_ordered_inside_the_image_and_hold_their_characters(seed, fram
         assert 0 <= start <= token.start / frames + 1e-9
         assert token.end / frames - 1e-9 <= end <= 1
     assert all(left[1] <= right[0] + 1e-9 for left, right in itertools.pairwise(placed))
-    # the text of a best path aligns to that very path
+    # the text of a best path aligns to the same path
     if tokens:
         assert align(log_probs, [token.id for token in tokens]) == tokens
 
 
-def test_spans_leave_a_wide_gap_free():
+def test_spans_keep_wide_gaps_free():
     tokens = [Token(1, 1, 2, 3), Token(1, 1, 6, 7), Token(1, 1, 30, 31), Token(1, 1, 34, 35)]
     placed = [(start * 40, end * 40) for start, end in spans(tokens, 40)]
     assert placed == [pytest.approx(p) for p in [(0.5, 4.5), (4.5, 8.5), (28.5, 32.5), (32.5, 36.5)]]
 
 
-def test_beam_search_leaves_out_what_is_impossible():
-    """With one character allowed there are few texts, and none longer than every other frame."""
+def test_beam_search_returns_no_impossible_texts():
+    """With one allowed character, repeats need a blank in between, so few texts are possible."""
     log_probs = log_softmax(np.zeros((4, 3)), allowed=[0, 1])
     assert {text for text, _ in beam_search(log_probs, n_best=20)} == {(), (1,), (1, 1)}

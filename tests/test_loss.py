@@ -10,7 +10,7 @@ from svtrv2_hf.modeling_svtrv2 import ctc_loss
 
 
 def likelihood_by_enumeration(log_probs, label, blank):
-    """The sum over every path that collapses to the label."""
+    """Sum the probabilities of all paths that collapse to the label."""
     total = 0.0
     for path in itertools.product(range(log_probs.shape[1]), repeat=len(log_probs)):
         collapsed = [id for id, _ in itertools.groupby(path) if id != blank]
@@ -21,7 +21,7 @@ def likelihood_by_enumeration(log_probs, label, blank):
 
 @pytest.mark.parametrize("label", [[], [1], [1, 2], [1, 1], [2, 1, 2]])
 @pytest.mark.parametrize("blank", [0, 3])
-def test_equals_the_sum_over_all_paths(label, blank):
+def test_ctc_loss_equals_sum_over_all_paths(label, blank):
     if blank == 3:
         label = [id - 1 for id in label]
     logits = torch.randn(1, 5, 4, dtype=torch.float64)
@@ -32,7 +32,7 @@ def test_equals_the_sum_over_all_paths(label, blank):
     assert not unalignable.item()
 
 
-def test_is_not_divided_by_the_length_of_the_label():
+def test_ctc_loss_is_not_divided_by_label_length():
     logits = torch.zeros(1, 6, 3)
     short, _ = ctc_loss(logits, torch.tensor([6]), torch.tensor([[1]]), 0)
     torch_mean = torch.nn.functional.ctc_loss(
@@ -43,14 +43,14 @@ def test_is_not_divided_by_the_length_of_the_label():
     assert short.item() != long.item()
 
 
-def test_padding_may_be_minus_100_or_the_blank_and_anywhere():
+def test_label_padding_may_be_minus_100_or_blank_at_any_position():
     logits = torch.randn(3, 8, 5)
     labels = torch.tensor([[1, 1, 2, -100], [1, 1, 2, 0], [-100, 1, 1, 2]])
     losses, _ = ctc_loss(logits[:1].expand(3, -1, -1), torch.tensor([8, 8, 8]), labels, 0)
     torch.testing.assert_close(losses, losses[:1].expand(3))
 
 
-def test_frames_beyond_the_end_of_an_image_do_not_count():
+def test_padding_frames_are_ignored():
     logits = torch.randn(1, 5, 4)
     padded = torch.cat([logits, torch.randn(1, 3, 4)], dim=1)
     labels = torch.tensor([[1, 2]])
@@ -58,7 +58,7 @@ def test_frames_beyond_the_end_of_an_image_do_not_count():
     torch.testing.assert_close(ctc_loss(padded, torch.tensor([5]), labels, 0)[0], expected)
 
 
-def test_what_cannot_be_aligned_is_counted_and_costs_nothing():
+def test_unalignable_labels_are_counted_with_zero_loss():
     logits = torch.randn(4, 3, 5, requires_grad=True)
     labels = torch.tensor([[1, 2, 3, 4], [1, 1, -100, -100], [1, 1, 1, -100], [1, 2, 3, -100]])
     losses, unalignable = ctc_loss(logits, torch.full((4,), 3), labels, 0)
@@ -68,24 +68,24 @@ def test_what_cannot_be_aligned_is_counted_and_costs_nothing():
     assert logits.grad.isfinite().all()
 
 
-def test_the_model_reports_what_cannot_be_aligned(model):
+def test_model_reports_number_of_unalignable_labels(model):
     output = model(torch.randn(2, 3, 32, 16), labels=torch.tensor([[1, 2, 3, 4, 5], [1, 2, -100, -100, -100]]))
     assert output.num_unalignable.item() == 1
 
 
-def test_an_id_that_the_head_does_not_score_is_refused(model):
+def test_label_id_outside_vocabulary_raises(model):
     with pytest.raises(ValueError, match=r"id 49, but the head scores ids below 49"):
         model(torch.randn(1, 3, 32, 64), labels=torch.tensor([[49]]))
 
 
-def test_empty_labels_train_towards_blank(model):
+def test_empty_labels_train_toward_blank(model):
     for labels in (torch.full((2, 3), -100), torch.zeros((2, 0), dtype=torch.long)):
         output = model(torch.randn(2, 3, 32, 32), labels=labels)
         expected = -output.logits.log_softmax(-1)[..., 0].sum(-1).mean()
         torch.testing.assert_close(output.loss, expected)
 
 
-def test_is_float32_under_autocast(config):
+def test_loss_is_float32_under_autocast(config):
     model = SVTRv2ForCTC(config).eval()
     pixel_values, labels = torch.randn(2, 3, 32, 64), torch.tensor([[1, 2], [3, 3]])
     with torch.autocast("cpu", torch.bfloat16):
@@ -97,8 +97,8 @@ def test_is_float32_under_autocast(config):
 
 
 @pytest.mark.parametrize("use_guidance", [False, True])
-def test_parts_of_a_batch_add_up_to_its_loss(config, use_guidance):
-    """Divided by the samples of the whole batch, unequal parts sum to the mean of all."""
+def test_losses_of_partial_batches_sum_to_batch_loss(config, use_guidance):
+    """Divided by the number of samples of the whole batch, unequal parts sum to the mean."""
     config.use_guidance = use_guidance
     model = SVTRv2ForCTC(config).eval()
     pixel_values, labels = torch.randn(5, 3, 32, 64), torch.randint(1, 40, (5, 4))
@@ -107,11 +107,11 @@ def test_parts_of_a_batch_add_up_to_its_loss(config, use_guidance):
     torch.testing.assert_close(sum(parts), whole)
 
 
-def test_trainer_is_told_that_the_model_takes_no_token_count():
+def test_model_does_not_accept_loss_kwargs():
     assert SVTRv2ForCTC.accepts_loss_kwargs is False
 
 
-def test_contexts_are_corrupted_in_training_only(config):
+def test_contexts_are_corrupted_only_in_training(config):
     config.use_guidance = True
     guidance = SVTRv2ForCTC(config).guidance
     labels = torch.tensor([[1, 2, 3, 4, 5, 6, 7], [1, 2, -100, -100, -100, -100, -100]])
@@ -128,9 +128,9 @@ def test_contexts_are_corrupted_in_training_only(config):
         assert targets[1].tolist()[2:] == [0, -100, -100, -100, -100, -100]
 
 
-def test_corruption_never_draws_the_blank(config):
+def test_corruption_never_inserts_the_blank(config):
     from svtrv2_hf.guidance_svtrv2 import corrupt
 
     contexts, targets = torch.full((400, 6, 5), 3), torch.ones(400, 6, dtype=torch.long)
-    drawn, _ = corrupt(contexts, targets, blank=1, vocab_size=4)
-    assert set(drawn[:, 5:].unique().tolist()) == {0, 2, 3}
+    corrupted, _ = corrupt(contexts, targets, blank=1, vocab_size=4)
+    assert set(corrupted[:, 5:].unique().tolist()) == {0, 2, 3}

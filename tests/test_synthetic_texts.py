@@ -1,4 +1,4 @@
-"""Texts to draw: always the same, within the charset, and of every kind."""
+"""Text source: reproducible, within the charset, and of all kinds."""
 
 import pickle
 from collections import Counter
@@ -22,7 +22,7 @@ def only(kind, **options):
     return TextSource(CHARSET, weights={**dict.fromkeys(DEFAULT_WEIGHTS, 0), kind: 1}, **options)
 
 
-def test_a_text_follows_from_seed_and_index_alone(source):
+def test_text_depends_only_on_seed_and_index(source):
     texts = source.texts(seed=3, start=100, count=50)
     assert [source.text(3, index) for index in reversed(range(100, 150))] == texts[::-1]
     assert TextSource(CHARSET).texts(3, 90, 60)[10:] == texts
@@ -31,7 +31,7 @@ def test_a_text_follows_from_seed_and_index_alone(source):
     assert source.texts(0, (1 << 64) - 1, 1) != source.texts(1, (1 << 64) - 1, 1)
 
 
-def test_texts_are_the_same_in_all_versions_of_python(source):
+def test_texts_are_the_same_in_all_python_versions(source):
     assert source.texts(seed=0, start=0, count=8) == FIRST_TEXTS
 
 
@@ -60,7 +60,7 @@ def test_cases_are_mixed(source):
     assert sum(word.islower() for word in words) > 500
 
 
-def test_what_a_charset_lacks_takes_the_other_case_or_is_left_out():
+def test_characters_outside_the_charset_are_converted_or_removed():
     for charset in (ENGLISH_94[:36], "ABCDEFGHIJKLMNOPQRSTUVWXYZ", "0123456789", "λ字", "a"):
         texts = TextSource(charset).texts(0, 0, 300)
         assert set("".join(texts)) == set(charset)
@@ -70,15 +70,15 @@ def test_what_a_charset_lacks_takes_the_other_case_or_is_left_out():
 
 
 @pytest.mark.parametrize("kind", DEFAULT_WEIGHTS)
-def test_each_kind_gives_many_texts(kind):
+def test_each_kind_produces_many_texts(kind):
     texts = only(kind).texts(0, 0, 200)
     assert len(set(texts)) > 100
     assert set("".join(texts)) <= set(CHARSET)
 
 
-def test_kinds_are_what_they_are_called():
+def test_kinds_match_their_names():
     assert all(
-        any(one.isdigit() for one in text)
+        any(character.isdigit() for character in text)
         for kind in ("number", "price", "phone")
         for text in only(kind).texts(0, 0, 300)
     )
@@ -90,31 +90,31 @@ def test_kinds_are_what_they_are_called():
     assert common["the"] > 10 * common["clinical"] > 0
 
 
-def test_weights_and_words_of_ones_own(tmp_path):
-    (tmp_path / "words.txt").write_text("zyzzogeton\n\n", encoding="utf-8")
-    seen = only("word", words=tmp_path / "words.txt")
-    assert seen._words[-1] == "zyzzogeton"
+def test_custom_weights_and_words(tmp_path):
+    (tmp_path / "words.txt").write_text("zyzzogeton\n\n" * 50_000, encoding="utf-8")
+    texts = only("word", words=tmp_path / "words.txt").texts(0, 0, 200)
+    assert 50 < sum("zyzzogeton" in text.lower() for text in texts) < 150
     no_lines = TextSource(CHARSET, weights={"line": 0, "phrase": 0}).texts(0, 0, 3000)
     assert sum(text.count(" ") > 4 for text in no_lines) == 0
-    with pytest.raises(ValueError, match=r"no kinds of text \['lines'\]; there are \['common'"):
+    with pytest.raises(ValueError, match=r"Unknown kinds of text \['lines'\]; the kinds are \['common'"):
         TextSource(CHARSET, weights={"lines": 1})
     with pytest.raises(ValueError, match="not all 0"):
         TextSource(CHARSET, weights=dict.fromkeys(DEFAULT_WEIGHTS, 0))
     with pytest.raises(ValueError, match="0 or more"):
         TextSource(CHARSET, weights={"line": -1})
-    with pytest.raises(ValueError, match="no character that can be seen"):
+    with pytest.raises(ValueError, match="no visible characters"):
         TextSource(" ")
-    with pytest.raises(FileNotFoundError, match=r"no word list .*absent\.txt"):
+    with pytest.raises(FileNotFoundError, match=r"Word list .*absent\.txt"):
         TextSource(CHARSET, words=tmp_path / "absent.txt")
 
 
-def test_lines_alone_need_a_space():
+def test_lines_require_a_space_in_the_charset():
     with pytest.raises(ValueError, match="not all 0"):
         TextSource("abc", weights={**dict.fromkeys(DEFAULT_WEIGHTS, 0), "line": 1})
     assert all(" " in text for text in only("line", max_line_length=40).texts(5, 0, 50))
 
 
-def test_word_lists_are_clean_and_say_where_they_are_from():
+def test_word_lists_are_clean_and_their_origin_is_documented():
     lists = sorted(path.name for path in DATA.iterdir() if path.suffix in (".txt", ".tsv"))
     read_me = (DATA / "README.md").read_text(encoding="utf-8")
     for name in lists:

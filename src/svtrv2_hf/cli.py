@@ -453,16 +453,16 @@ def _add_draw(commands: argparse._SubParsersAction) -> None:
 
 def _draw(arguments: argparse.Namespace) -> int:
     with _packages_for("Drawing"):
-        from .synthetic.draw import draw
-        from .synthetic.source import DrawnSource
-    source = DrawnSource(
+        from .synthetic.source import SyntheticSource
+        from .synthetic.synthesize import synthesize
+    source = SyntheticSource(
         arguments.atlas,
         _drawn_charset(arguments.charset),
         difficulty=arguments.difficulty,
         num_samples=arguments.images,
         lines=not arguments.words,
     )
-    draw(source, arguments.output, arguments.seed)
+    synthesize(source, arguments.output, arguments.seed)
     print(f"{arguments.output}: {arguments.images} images in {len(source.atlas.fonts)} fonts.")
     return 0
 
@@ -471,7 +471,7 @@ def _add_atlas(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "atlas",
         help="draw fonts ahead, for drawn text on other machines",
-        description="Draws the glyphs of all fonts whose licence is plainly free into one file, for svtrv2 draw --atlas and "
+        description="Draws the glyphs of all fonts in the curated list of licenses into one file, for svtrv2 draw --atlas and "
         "--train_data drawn:FILE, and lists the fonts in a .tsv beside it: licence, package, file and checksum. The digest that it "
         "prints is the same wherever the same fonts are drawn by the same versions of this package, Pillow and FreeType.",
     )
@@ -496,6 +496,12 @@ def _add_atlas(commands: argparse._SubParsersAction) -> None:
         metavar="NAME",
         help="fonts or families not to take",
     )
+    parser.add_argument(
+        "--allow_unknown_license",
+        "--allow-unknown-license",
+        action="store_true",
+        help="include fonts that are not in the curated list of licenses",
+    )
     parser.set_defaults(run=_atlas)
 
 
@@ -503,12 +509,14 @@ def _atlas(arguments: argparse.Namespace) -> int:
     with _packages_for("Drawing fonts"):
         from .synthetic.build import build
     charset = _drawn_charset(arguments.charset)
-    atlas, found = build(arguments.output, charset, arguments.fonts, arguments.leave_out)
+    atlas, found = build(
+        arguments.output, charset, arguments.fonts, arguments.leave_out, arguments.allow_unknown_license
+    )
     print(f"{arguments.output}: {len(atlas.fonts)} of {len(found.fonts)} fonts.")
-    for name, reason in atlas.left_out.items():
-        print(printable(f"Left out {name}: {reason}."))
-    for reason, count in found.left_out.items():
-        print(f"Left out {count} faces: {reason}.")
+    for name, reason in atlas.skipped.items():
+        print(printable(f"Skipped {name}: {reason}."))
+    for reason, count in found.skipped.items():
+        print(f"Skipped {count} faces: {reason}.")
     print(f"Digest: {atlas.digest}")
     return 0
 

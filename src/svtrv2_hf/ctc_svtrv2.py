@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Connectionist temporal classification (Graves et al., ICML 2006): from scores of frames to texts, by numpy alone.
+"""Decoding for connectionist temporal classification (Graves et al., ICML 2006) in numpy.
 
-A path gives one id to each frame. Merging its repeats and then removing its blanks collapses it to a text, and the
-likelihood of a text is the sum over all paths that collapse to it. Everything here works on log probabilities of shape
-(frames, ids), and texts are sequences of ids.
+A path assigns one id to each frame. Merging repeated ids and then removing blanks collapses a path to a text. The
+likelihood of a text is the sum over all paths that collapse to it. All functions take log probabilities of shape
+`(frames, ids)`; texts are sequences of ids.
 """
 
 import math
@@ -14,7 +14,7 @@ import numpy as np
 
 
 class Token(NamedTuple):
-    """A character of a reading: its id, its probability, and the frames `start` to `end` (exclusive) that it takes."""
+    """A predicted character: its id, its probability, and its frames from `start` to `end` (exclusive)."""
 
     id: int
     probability: float
@@ -23,9 +23,9 @@ class Token(NamedTuple):
 
 
 def log_softmax(logits: np.ndarray, allowed: Sequence[int] | None = None) -> np.ndarray:
-    """Log probabilities over the last axis, in float64.
+    """Compute log probabilities over the last axis, in float64.
 
-    With `allowed`, they are conditioned on these ids: all other ids have none, and what is left adds up to one.
+    With `allowed`, probabilities are conditioned on these ids: all other ids have probability 0.
     """
     scores = logits.astype(np.float64)
     if allowed is not None:
@@ -37,7 +37,7 @@ def log_softmax(logits: np.ndarray, allowed: Sequence[int] | None = None) -> np.
 
 
 def tokens_of_path(path: np.ndarray, log_probs: np.ndarray, blank: int = 0) -> list[Token]:
-    """Collapses a path; the probability of a character is that of the best of its frames."""
+    """Collapse a path; the probability of a character is the maximum over its frames."""
     probabilities = log_probs[np.arange(len(path)), path]
     edges = np.flatnonzero(np.diff(path)) + 1
     tokens = []
@@ -48,7 +48,7 @@ def tokens_of_path(path: np.ndarray, log_probs: np.ndarray, blank: int = 0) -> l
 
 
 def best_path(log_probs: np.ndarray, blank: int = 0) -> list[Token]:
-    """The reading of the single best path (Graves et al., section 3.2): the best id of every frame.
+    """Decode greedily (Graves et al., section 3.2): take the most likely id of every frame.
 
     >>> [token.id for token in best_path(np.log([[0.1, 0.9], [0.8, 0.2], [0.3, 0.7], [0.2, 0.8]]))]
     [1, 1]
@@ -57,10 +57,10 @@ def best_path(log_probs: np.ndarray, blank: int = 0) -> list[Token]:
 
 
 def score(probabilities: Sequence[float]) -> float:
-    """Confidence of a reading or word in 0..1: the geometric mean of its characters' probabilities, 0 if it has none.
+    """Compute the confidence of a text in 0..1: the geometric mean of its characters' probabilities, 0 if it is empty.
 
-    Geometric, because one doubtful character makes a word doubtful: 0.99 nine times and 0.1 once is 0.79, where the
-    arithmetic mean is 0.90. Being a mean, it does not punish long texts.
+    In a geometric mean, one uncertain character makes the text uncertain: nine probabilities of 0.99 and one of 0.1 give
+    0.79, compared with an arithmetic mean of 0.90. As a mean, it does not penalize long texts.
     """
     if not len(probabilities):
         return 0.0
@@ -74,16 +74,16 @@ def _with_blanks(text: Sequence[int], blank: int) -> np.ndarray:
 
 
 def align(log_probs: np.ndarray, text: Sequence[int], blank: int = 0) -> list[Token]:
-    """The characters of a given text on the best path that collapses to it (Viterbi).
+    """Align a text: return its characters on the best path that collapses to it (Viterbi).
 
     Raises:
-        ValueError: there are too few frames for the text.
+        ValueError: the text needs more frames than available.
     """
     if not len(text):
         return []
     states = _with_blanks(text, blank)
     emitted = log_probs[:, states]
-    # A state is reached from itself, from the one before, and, unless it is blank or a repeat, from the one before that.
+    # Transitions: from the state itself, from the previous state, and, if not blank or a repeat, from the one before that.
     skips = np.zeros(len(states), dtype=bool)
     skips[2:] = (states[2:] != blank) & (states[2:] != states[:-2])
     best = np.full(len(states), -np.inf)
@@ -98,7 +98,7 @@ def align(log_probs: np.ndarray, text: Sequence[int], blank: int = 0) -> list[To
         best = choices.max(axis=0) + emitted[frame]
     state = len(states) - 1 if best[-1] > best[-2] else len(states) - 2
     if not np.isfinite(best[state]):
-        raise ValueError(f"{len(emitted)} frames cannot hold a text of {len(text)} characters with these repeats.")
+        raise ValueError(f"{len(emitted)} frames are too few for a text of {len(text)} characters with these repeats.")
     visited = [state]
     for frame in range(len(emitted) - 1, 0, -1):
         state -= came_from[frame, state]
@@ -113,10 +113,10 @@ def align(log_probs: np.ndarray, text: Sequence[int], blank: int = 0) -> list[To
 
 
 def log_likelihoods(log_probs: np.ndarray, texts: Sequence[Sequence[int]], blank: int = 0) -> np.ndarray:
-    """Exact log likelihood of each text: the sum over all its paths (Graves et al., section 4.1), in the log domain.
+    """Compute the exact log likelihood of each text: the sum over all its paths (Graves et al., section 4.1).
 
     Returns:
-        Array of shape `(len(texts),)`; minus infinity where a text needs more frames than there are.
+        Array of shape `(len(texts),)`; minus infinity if a text needs more frames than available.
     """
     if not len(texts):
         return np.zeros(0)
@@ -126,7 +126,7 @@ def log_likelihoods(log_probs: np.ndarray, texts: Sequence[Sequence[int]], blank
         row[: 2 * len(text) + 1] = _with_blanks(text, blank)
     skips = np.zeros(states.shape, dtype=bool)
     skips[:, 2:] = (states[:, 2:] != blank) & (states[:, 2:] != states[:, :-2])
-    # Every text's states go on into padding that its own last states never come back from.
+    # The states of shorter texts are padded; probability that enters the padding never returns.
     forward = np.full(states.shape, -np.inf)
     forward[:, :2] = log_probs[0][states[:, :2]]
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -143,7 +143,7 @@ def log_likelihoods(log_probs: np.ndarray, texts: Sequence[Sequence[int]], blank
 
 
 def _log_add(a: float, b: float) -> float:
-    """log(exp(a) + exp(b)); numpy's own takes many times longer for two single numbers."""
+    """Compute log(exp(a) + exp(b)); much faster than numpy for two scalars."""
     high, low = (a, b) if a > b else (b, a)
     return high if low == -math.inf else high + math.log1p(math.exp(low - high))
 
@@ -151,17 +151,17 @@ def _log_add(a: float, b: float) -> float:
 def beam_search(
     log_probs: np.ndarray, n_best: int, beam_width: int | None = None, blank: int = 0
 ) -> list[tuple[tuple[int, ...], float]]:
-    """The likeliest texts by prefix beam search, each with its log likelihood (of the paths the beam kept).
+    """Find the most likely texts by prefix beam search, each with its log likelihood (over the paths in the beam).
 
-    A prefix carries two likelihoods, of its paths that end in a blank and of those that end in its last character. Only
-    from the first kind can the same character follow anew, which is what keeps doubled letters.
+    Each prefix has two likelihoods: of its paths that end in a blank, and of those that end in its last character. Only
+    the former can be extended by the same character, which preserves doubled letters.
 
     Args:
         log_probs (`np.ndarray` of shape `(frames, ids)`)
-        n_best (`int`): how many texts to return, at most.
-        beam_width (`int`, *optional*): prefixes kept from frame to frame, and ids tried in a frame; by default twice
-            `n_best`, and at least 10.
-        blank (`int`): the blank's id.
+        n_best (`int`): maximum number of texts to return.
+        beam_width (`int`, *optional*): number of prefixes kept per frame and of ids tried per frame; defaults to twice
+            `n_best`, at least 10.
+        blank (`int`): id of the blank.
     """
     beam_width = max(beam_width or max(10, 2 * n_best), n_best)
     impossible = -math.inf
@@ -183,25 +183,25 @@ def beam_search(
                 known = extended.get(longer, (impossible, impossible))
                 extended[longer] = (_log_add(known[0], ends_in_blank), _log_add(known[1], ends_in_character))
         beam = dict(sorted(extended.items(), key=lambda item: -_log_add(*item[1]))[:beam_width])
-    likeliest = [(text, _log_add(*parts)) for text, parts in list(beam.items())[:n_best]]
-    # A beam that is wider than what is possible keeps what is not.
-    return [(text, likelihood) for text, likelihood in likeliest if likelihood > impossible]
+    most_likely = [(text, _log_add(*parts)) for text, parts in list(beam.items())[:n_best]]
+    # A beam wider than the number of possible texts contains impossible ones.
+    return [(text, likelihood) for text, likelihood in most_likely if likelihood > impossible]
 
 
 def spans(tokens: Sequence[Token], num_frames: int) -> list[tuple[float, float]]:
-    """Where each character lies along the line, as shares of its length, 0 to 1.
+    """Estimate the horizontal span of each character, relative to the line's length, 0 to 1.
 
-    CTC tells where a character was recognised, often in a single frame, not how wide it is. So each is widened to
-    half-way towards its neighbours, but no more than half the usual distance between characters, which keeps spaces free.
-    Approximate, since attention and rearrangement may move features.
+    CTC localizes a character, often in a single frame, but not its width. Each span is therefore extended halfway to the
+    neighboring characters, but at most by half the median distance between characters, which keeps spaces free. Spans are
+    approximate, since attention and rearrangement may shift features.
     """
     if not tokens:
         return []
-    centres = np.array([(token.start + token.end) / 2 for token in tokens])
-    pitch = float(np.median(np.diff(centres))) if len(tokens) > 1 else float(num_frames)
+    centers = np.array([(token.start + token.end) / 2 for token in tokens])
+    pitch = float(np.median(np.diff(centers))) if len(tokens) > 1 else float(num_frames)
     result = []
     for number, token in enumerate(tokens):
-        start, end = centres[number] - pitch / 2, centres[number] + pitch / 2
+        start, end = centers[number] - pitch / 2, centers[number] + pitch / 2
         if number > 0:
             start = max(start, (tokens[number - 1].end + token.start) / 2)
         if number < len(tokens) - 1:

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Semantic guidance: the training-only branch that teaches SVTRv2's features linguistic context (paper, section 3.4).
+"""Semantic guidance: a training-only branch that adds linguistic context to SVTRv2's features (paper, section 3.4).
 
-Every character of a label is to be predicted from its five neighbours to the left, and again from its five to the right,
-by asking the image features. A recogniser so trained keeps the lesson in its features; the branch itself is dropped.
+The branch predicts every character of a label from its five left neighbors and from its five right neighbors, attending
+to the image features. The context is learned by the features, so the branch is not needed for inference.
 
-Agrees with Topdu/OpenOCR at ae934e5: `openrec/modeling/decoders/smtr_decoder.py` (training, one layer) and
-`openrec/preprocess/smtr_label_encode.py`, but contexts are made here, from the labels, on the labels' device.
+Equivalent to Topdu/OpenOCR at ae934e5: `openrec/modeling/decoders/smtr_decoder.py` (training, one layer) and
+`openrec/preprocess/smtr_label_encode.py`, except that contexts are computed from the labels, on the labels' device.
 """
 
 import torch
@@ -15,18 +15,18 @@ from torch import nn
 from .configuration_svtrv2 import SVTRv2Config
 
 
-IGNORED = -100  # target of a context that is only there to fill the batch
+IGNORED = -100  # target of padding contexts
 
 
 def left_contexts(labels: torch.Tensor, context_length: int, end: int, filler: int, pad: int):
-    """The characters before each position of each label, and the character at it.
+    """Return the characters before each position of each label, and the character at the position.
 
     Args:
         labels (`torch.LongTensor` of shape `(batch_size, length)`): character ids, negative after the end of a label.
         context_length (`int`): characters in a context.
         end (`int`): target of the position after the last character.
-        filler (`int`): stands for the characters that a context lacks at the start of the text.
-        pad (`int`): fills the contexts of positions after the end.
+        filler (`int`): id for the missing characters of contexts at the start of the text.
+        pad (`int`): id for the contexts of positions after the end.
 
     Returns:
         `contexts` of shape `(batch_size, length + 1, context_length)` in reading order, and `targets` of shape
@@ -43,19 +43,19 @@ def left_contexts(labels: torch.Tensor, context_length: int, end: int, filler: i
 
 
 def corrupt(contexts: torch.Tensor, targets: torch.Tensor, blank: int, vocab_size: int):
-    """Replaces one character of each complete context, and adds a copy with another one replaced, both at random.
+    """Replace one random character of each complete context, and append a copy with another random replacement.
 
-    The branch thereby learns to look at the image where the context misleads. Complete are the contexts without filler,
-    those from position `context_length` on. (The reference leaves out a copy that happens to equal another context.)
+    The branch thus learns to rely on the image if the context is misleading. Complete contexts are those without filler,
+    from position `context_length` on. (The reference omits a copy that equals another context by chance.)
 
     Args:
-        contexts (`torch.LongTensor` of shape `(batch_size, positions, context_length)`), as of `left_contexts`.
-        targets (`torch.LongTensor` of shape `(batch_size, positions)`), as of `left_contexts`.
-        blank (`int`): the id below `vocab_size` that is no character.
-        vocab_size (`int`): characters + 1.
+        contexts (`torch.LongTensor` of shape `(batch_size, positions, context_length)`): see `left_contexts`.
+        targets (`torch.LongTensor` of shape `(batch_size, positions)`): see `left_contexts`.
+        blank (`int`): the id below `vocab_size` that is not a character.
+        vocab_size (`int`): number of characters + 1.
 
     Returns:
-        The same two, `positions` grown by the number of complete contexts.
+        Contexts and targets, with `positions` increased by the number of complete contexts.
     """
     context_length = contexts.shape[-1]
     complete, answers = contexts[:, context_length:], targets[:, context_length:]
@@ -83,7 +83,7 @@ class SVTRv2CrossAttention(nn.Module):
         self.projection = nn.Linear(hidden_size, hidden_size)
 
     def forward(self, queries: torch.Tensor, memory: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
-        """`mask` of shape `(N, 1, 1, M)` is true where the memory may be seen."""
+        """Attend to `memory`; `mask` of shape `(N, 1, 1, M)` is true for visible positions."""
         query = self.query(self.query_norm(queries)).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
         key_value = self.key_value(self.memory_norm(memory)).unflatten(-1, (2, self.num_heads, -1))
         key, value = key_value.permute(2, 0, 3, 1, 4)
@@ -92,11 +92,11 @@ class SVTRv2CrossAttention(nn.Module):
 
 
 class SVTRv2Guidance(nn.Module):
-    """Predicts each character from the characters beside it and the image features.
+    """Predict each character from its neighboring characters and the image features.
 
-    Its ids are those of the CTC head, with end-of-text in place of the blank. The embedding knows four more: the
-    reference's unused start-of-text, the fillers to the left and to the right of the text, and the pad. The output layer
-    also keeps the start-of-text, which is never a target, so that the reference's weights fit and its loss is matched.
+    Ids are those of the CTC head, with end-of-text in place of the blank. The embedding has four additional ids: the
+    reference's unused start-of-text, the left and the right filler, and the pad. The output layer also includes
+    start-of-text, which is never a target, so that the reference's weights can be loaded and the losses match.
     """
 
     def __init__(self, config: SVTRv2Config):
@@ -107,8 +107,8 @@ class SVTRv2Guidance(nn.Module):
         self.left_filler, self.right_filler, self.pad = range(config.vocab_size + 1, config.vocab_size + 4)
         hidden_size = config.hidden_sizes[-1]
         self.character_embedding = nn.Embedding(config.vocab_size + 4, hidden_size)
-        # One question for each direction, and one prompt for each slot of its contexts: a slot of its own, which an
-        # empty context still offers as a key, then the characters.
+        # One query per direction, and one prompt per context slot: a separate first slot, which serves as a key for empty
+        # contexts, then the characters.
         self.next_token = nn.Parameter(torch.zeros(1, 1, 1, hidden_size))
         self.previous_token = nn.Parameter(torch.zeros(1, 1, 1, hidden_size))
         self.next_prompt = nn.Parameter(torch.zeros(1, 1, self.context_length + 1, hidden_size))
@@ -119,13 +119,13 @@ class SVTRv2Guidance(nn.Module):
         self.head = nn.Linear(hidden_size, config.vocab_size + 1)
 
     def contexts(self, labels: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Contexts and targets of both directions, left contexts first; in training, corrupted.
+        """Return contexts and targets of both directions, left contexts first; corrupted in training mode.
 
-        Right contexts come from the last character to the first; each is in reading order.
+        Right contexts are ordered from the last character to the first; each is in reading order.
         """
         end, pad = self.blank_token_id, self.pad
         next_character = left_contexts(labels, self.context_length, end, self.left_filler, pad)
-        # Predicting the previous character is predicting the next one of the text read backwards.
+        # Predicting the previous character is predicting the next character of the reversed text.
         lengths = (labels >= 0).sum(-1, keepdim=True)
         mirrored = lengths - 1 - torch.arange(labels.shape[1], device=labels.device)
         backwards = labels.gather(-1, mirrored.clamp(min=0)).masked_fill(mirrored < 0, IGNORED)
@@ -148,7 +148,7 @@ class SVTRv2Guidance(nn.Module):
 
         Returns:
             `logits` of shape `(batch_size, positions, vocab_size + 1)`, left contexts first, and `targets` of shape
-            `(batch_size, positions)`, `IGNORED` where there is nothing to predict.
+            `(batch_size, positions)`, `IGNORED` for padding.
         """
         (left, next_targets), (right, previous_targets) = self.contexts(labels)
         contexts = torch.cat([left, right], dim=1)

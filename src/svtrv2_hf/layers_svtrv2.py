@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Layers that several parts of SVTRv2 are made of."""
+"""Layers shared by several parts of SVTRv2."""
 
 from collections.abc import Callable
 
@@ -32,8 +32,8 @@ def eager_attention_forward(
 class SVTRv2Linear(nn.Linear):
     """A linear layer over feature maps of shape (B, H, W, C).
 
-    On CPUs it runs as the 1x1 convolution that it equals: torch hands convolutions to oneDNN, which took half the time of
-    MKL's matrix product on the AMD processor where this was measured.
+    On CPUs it runs as the equivalent 1x1 convolution: torch dispatches convolutions to oneDNN, which takes half the time
+    of MKL's matrix product, as measured on an AMD processor.
     """
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
@@ -44,7 +44,7 @@ class SVTRv2Linear(nn.Linear):
 
 
 class SVTRv2Attention(nn.Module):
-    """Attention among the positions of each sequence: of a whole feature map (B, H, W, C), or of each of its rows."""
+    """Self-attention over a whole feature map of shape (B, H, W, C), or over each of its rows."""
 
     is_causal = False
 
@@ -60,7 +60,7 @@ class SVTRv2Attention(nn.Module):
     def forward(
         self, hidden_states: torch.Tensor, **kwargs: Unpack[TransformersKwargs]
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        sequences = (0, 1) if self.by_row else (1, 2)  # what makes (N, length, ...) of (B, H, W, ...)
+        sequences = (0, 1) if self.by_row else (1, 2)  # flattens (B, H, W, ...) to (N, length, ...)
         qkv = self.qkv(hidden_states).flatten(*sequences).unflatten(-1, (3, self.num_heads, -1))
         query, key, value = qkv.permute(2, 0, 3, 1, 4)
         attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
@@ -71,7 +71,7 @@ class SVTRv2Attention(nn.Module):
 
 
 class SVTRv2MLP(nn.Module):
-    """Two linear layers over feature maps of shape (B, H, W, C), the activation `hidden_act` between them."""
+    """Two linear layers with the activation `hidden_act` in between, over feature maps of shape (B, H, W, C)."""
 
     def __init__(self, hidden_size: int, intermediate_size: int, hidden_act: str):
         super().__init__()
@@ -83,17 +83,17 @@ class SVTRv2MLP(nn.Module):
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         widened = self.fc1(hidden_states)
         if self.in_place and not torch.is_grad_enabled():
-            # The widest tensors of the model: a second one for each block would cost a CPU more in fresh memory pages
-            # than the activation itself.
+            # These are the largest tensors of the model: on CPUs, allocating memory for another one takes longer than
+            # the activation itself.
             return self.fc2(torch.ops.aten.gelu_(widened))
         return self.fc2(self.activation(widened))
 
 
 class SVTRv2BatchNorm(nn.BatchNorm2d):
-    """Batch norm that leaves its running statistics alone, and normalizes by them, where its weight is frozen.
+    """Batch norm that uses its running statistics without updating them if its weight is frozen.
 
-    Freezing is `requires_grad_(False)` of any module around it, which PEFT also does: what is not trained must not change,
-    and adapters hold no statistics.
+    It is frozen by `requires_grad_(False)` on the layer or a parent module, as PEFT does: frozen layers must not change, and
+    adapters do not save statistics.
     """
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
@@ -105,7 +105,7 @@ class SVTRv2BatchNorm(nn.BatchNorm2d):
 
 
 class SVTRv2ConvolutionNorm(nn.Module):
-    """A convolution that keeps the size but for its stride, batch norm, activation."""
+    """A convolution with "same" padding, batch norm and activation."""
 
     def __init__(
         self,

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The neck of the models that upstream publishes for use ('server'), where those of the paper have feature rearrangement.
+"""The neck of the released OpenOCR 'server' models, which replaces the feature rearrangement of the paper's models.
 
-Agrees with Topdu/OpenOCR at ae934e5: `EncoderWithSVTR` of `openrec/modeling/decoders/ctc_decoder.py`, but that gradients flow
-through: there, the backbone learns from another branch alone, which the published checkpoint lacks.
+Equivalent to Topdu/OpenOCR at ae934e5: `EncoderWithSVTR` of `openrec/modeling/decoders/ctc_decoder.py`, except that gradients
+flow through it. In OpenOCR, the backbone is trained only by another branch, which the published checkpoint lacks.
 """
 
 import torch
@@ -21,7 +21,7 @@ MLP_RATIO = 2
 
 
 class SVTRv2MixingBlock(nn.Module):
-    """Attention among all frames, then an MLP; a norm BEFORE each of them, unlike in the backbone."""
+    """Self-attention over all frames and an MLP, both pre-norm (the backbone is post-norm)."""
 
     def __init__(self, config: SVTRv2Config, hidden_size: int):
         super().__init__()
@@ -36,9 +36,9 @@ class SVTRv2MixingBlock(nn.Module):
 
 
 class SVTRv2Neck(nn.Module):
-    """Feature maps to frames: means over the height and over pairs of columns, mixed by attention.
+    """Convert feature maps to frames: average over the height and over pairs of columns, mixed by attention.
 
-    The mixing takes place in fewer channels, and its result is set beside what it was made of.
+    Attention runs on fewer channels; its result is concatenated with the averaged features.
     """
 
     def __init__(self, config: SVTRv2Config):
@@ -59,7 +59,7 @@ class SVTRv2Neck(nn.Module):
         self.fusion = nn.Sequential(along(2 * channels, narrow), pointwise(narrow, hidden_size))
 
     def forward(self, hidden_states: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> torch.Tensor:
-        """`hidden_states` of shape (B, C, H, W) to frames of shape (B, W / 2, neck_hidden_size); an odd column is left out."""
+        """Map `hidden_states` of shape (B, C, H, W) to frames of shape (B, W // 2, neck_hidden_size)."""
         pooled = F.avg_pool2d(hidden_states.mean(dim=2, keepdim=True), kernel_size=(1, 2))
         mixed = self.reduction(pooled).permute(0, 2, 3, 1)
         for block in self.blocks:

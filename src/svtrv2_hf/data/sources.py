@@ -117,7 +117,7 @@ _KEYS = {
     Kind.PARQUET: ("image", "text", "samples", "split"),
     Kind.TAR: ("image", "text", "samples", "split"),
     Kind.HUB: ("image", "text", "samples", "split", "config"),
-    Kind.DRAWN: ("samples", "difficulty", "lines", "charset", "words"),
+    Kind.DRAWN: ("samples", "difficulty", "lines", "charset", "words", "allow_unknown_license"),
 }
 IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp")
 TEXT_COLUMNS = ("text", "label", "txt", "transcription", "transcript", "word")
@@ -158,7 +158,8 @@ def open_source(spec: str, split: str = "train") -> Source:
             always tell, and for `drawn:`; `config` for `hub:`; `split` for `hub:`, and for LMDB, parquet and webdataset, where
             names of folders or files part several (`train/0.tar`, `test-00000-of-00001.parquet`; `all` is all of them). For `drawn:` there are
             `difficulty` (1), `lines` (1, or 0 for words alone), `charset` (a file, one character a line, of what texts are
-            made of; printable ASCII if not given) and `words` (a file, one a line, of more words to draw).
+            made of; printable ASCII if not given), `words` (a file, one a line, of more words to draw) and
+            `allow_unknown_license` (1 to use fonts that are not in the curated list of licenses).
         split: the split to read if the spec names none, of a dataset of the Hub or of files of several splits.
 
     Returns:
@@ -197,9 +198,9 @@ def open_source(spec: str, split: str = "train") -> Source:
         return LmdbSource([Path(file).parent for file in files], name, weight)
     if kind == Kind.DRAWN:
         from ..charsets import ENGLISH_94, read_charset
-        from ..synthetic.source import DrawnSource
+        from ..synthetic.source import SyntheticSource
 
-        return DrawnSource(
+        return SyntheticSource(
             atlas=files[0] if files else None,
             charset="".join(read_charset(options["charset"])) if "charset" in options else ENGLISH_94 + " ",
             difficulty=_positive(spec, "difficulty", options.get("difficulty")) or 1.0,
@@ -208,6 +209,7 @@ def open_source(spec: str, split: str = "train") -> Source:
             words=options.get("words"),
             name=name,
             weight=weight,
+            allow_unknown_license=_switch(spec, "allow_unknown_license", options.get("allow_unknown_license", "0")),
         )
     from .streamed_source import StreamedSource, open_stream
 

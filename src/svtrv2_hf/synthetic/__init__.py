@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Text drawn for training: fonts, texts, and a renderer in batched torch."""
+"""Synthetic text for training: fonts, text sources, and a batched torch renderer."""

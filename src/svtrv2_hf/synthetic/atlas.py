@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The atlas that texts are drawn from: signed distance fields of the glyphs of many fonts."""
+"""The glyph atlas that texts are rendered from: signed distance fields of the glyphs of many fonts."""
 
 import hashlib
 import json
@@ -27,110 +27,113 @@ from tqdm import tqdm
 from . import glyphs as glyphs_module
 from . import shapes as shapes_module
 from .fonts import FontFace
-from .glyphs import Glyphs, UndrawableFontError, draw_font
-from .shapes import MOST_ALIKE, capitals_likeness, letter_likeness
+from .glyphs import Glyphs, UnusableFontError, render_font
+from .shapes import MAX_CASE_LIKENESS, capitals_likeness, letter_likeness
 
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1  # of the code that computes and saves: with another number, every cached atlas is built anew
-FONTS_PER_PROCESS = 32  # for fewer, another process is not worth its start
-LEAST_READABLE = 0.5  # share of a font's letters and digits that must look like those of other fonts
-LEAST_FAMILIES = 20  # fewer do not tell what letters look like
+FORMAT = (
+    2  # of the saved file; increase it when the code that computes or saves an atlas changes, to invalidate caches
+)
+FONTS_PER_PROCESS = 32  # with fewer, starting another process costs more than it saves
+MIN_READABLE = 0.5  # minimum share of a font's letters and digits that look like those of other fonts
+MIN_FAMILIES = 20  # with fewer, fonts are not compared with each other
 
 
 @dataclass
 class Atlas:
-    """Glyphs as signed distance fields, all fonts at the same cap height.
+    """Glyphs as signed distance fields, with all fonts scaled to the same cap height.
 
     Attributes:
-        charset: the characters, in the order of the second dimension.
-        fonts: the names of the fonts, in the order of the first.
-        licences: the licence of each font.
-        fields: uint8 of shape `(fonts, characters, CELL, CELL)`: 128 on the outline, more inside, less outside, by 127 for
-            `SPREAD` pixels. The pen stands at the left edge of column `ORIGIN`, on the upper edge of row `BASELINE`.
-        advances: float32 of shape `(fonts, characters)`: pixels that the pen moves on.
+        charset: characters, in the order of the second dimension.
+        fonts: font names, in the order of the first dimension.
+        licenses: license of each font.
+        fields: uint8 of shape `(fonts, characters, CELL, CELL)`: 128 on the outline, higher inside, lower outside, with a
+            slope of 127 per `SPREAD` pixels. The pen is at the left edge of column `ORIGIN`, on the upper edge of row
+            `BASELINE`.
+        advances: float32 of shape `(fonts, characters)`: pixels that the pen advances.
         kerning: int8 of shape `(fonts, characters, characters)`: quarter pixels to add between a character and the next.
-        drawable: bool of shape `(fonts, characters)`: the font has the character, and its glyph fits into the cell. The
-            space is drawable with an empty field.
-        has_lowercase: bool of shape `(fonts,)`: small letters look other than capitals.
-        left_out: the fonts that were not taken, and why.
+        available: bool of shape `(fonts, characters)`: the font has the character and its glyph fits into the cell. A
+            space is available with an empty field.
+        has_lowercase: bool of shape `(fonts,)`: lowercase letters differ in shape from capitals.
+        skipped: skipped fonts, with the reason.
     """
 
     charset: str
     fonts: list[str]
-    licences: list[str]
+    licenses: list[str]
     fields: torch.Tensor
     advances: torch.Tensor
     kerning: torch.Tensor
-    drawable: torch.Tensor
+    available: torch.Tensor
     has_lowercase: torch.Tensor
-    left_out: dict[str, str] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
 
     @cached_property
     def digest(self) -> str:
-        """Tells this atlas from all others: SHA-256 of the tensors' bytes, in the order of their names."""
+        """Identifies the atlas: SHA-256 of the bytes of its tensors, sorted by name."""
         digest = hashlib.sha256()
         for _, tensor in sorted(self._tensors().items()):
             digest.update(tensor.contiguous().cpu().numpy().data)
         return digest.hexdigest()
 
     @property
-    def legible(self) -> torch.Tensor:
-        """What texts each font can be used for, bool of shape `(fonts, characters)`.
+    def usable(self) -> torch.Tensor:
+        """Characters each font can be used for, bool of shape `(fonts, characters)`.
 
-        It is what is drawable, without the small letters of fonts that draw them as capitals.
+        Equals `available` without the lowercase letters of fonts that have capitals in their place.
         """
-        small = torch.tensor([character.islower() for character in self.charset], device=self.drawable.device)
-        return self.drawable & (self.has_lowercase[:, None] | ~small)
+        lowercase = torch.tensor([character.islower() for character in self.charset], device=self.available.device)
+        return self.available & (self.has_lowercase[:, None] | ~lowercase)
 
     def to(self, device: torch.device | str) -> "Atlas":
-        """The same atlas with its tensors on another device."""
+        """Return the atlas with its tensors on another device."""
         moved: dict[str, Any] = {name: tensor.to(device) for name, tensor in self._tensors().items()}
         return replace(self, **moved)
 
     def select(self, fonts: torch.Tensor | Sequence[int]) -> "Atlas":
-        """The atlas of some of the fonts: a bool mask of shape `(fonts,)`, or their numbers."""
+        """Return an atlas of some of the fonts, given as a bool mask of shape `(fonts,)` or as indices."""
         chosen = torch.as_tensor(fonts, device=self.fields.device)
-        numbers = chosen.nonzero().flatten() if chosen.dtype == torch.bool else chosen
-        values: dict[str, Any] = {name: tensor[numbers] for name, tensor in self._tensors().items()}
-        for name in ("fonts", "licences"):
-            values[name] = [getattr(self, name)[number] for number in numbers.tolist()]
+        indices = chosen.nonzero().flatten() if chosen.dtype == torch.bool else chosen
+        values: dict[str, Any] = {name: tensor[indices] for name, tensor in self._tensors().items()}
+        for name in ("fonts", "licenses"):
+            values[name] = [getattr(self, name)[index] for index in indices.tolist()]
         return replace(self, **values)
 
     def save(self, path: str | Path) -> None:
-        """Writes one safetensors file, whose metadata hold charset, fonts, licences and digest; never half a file."""
+        """Write one safetensors file atomically; charset, fonts, licenses and digest are in its metadata."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        described = {one.name: getattr(self, one.name) for one in fields(self)}
-        described = {name: value for name, value in described.items() if not isinstance(value, torch.Tensor)}
+        attributes = {each.name: getattr(self, each.name) for each in fields(self)}
+        attributes = {name: value for name, value in attributes.items() if not isinstance(value, torch.Tensor)}
         tensors = {name: tensor.contiguous().cpu() for name, tensor in self._tensors().items()}
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
             unfinished = Path(folder, path.name)
-            metadata = json.dumps({"format": FORMAT, "digest": self.digest, **described})
+            metadata = json.dumps({"format": FORMAT, "digest": self.digest, **attributes})
             save_file(tensors, unfinished, {"atlas": metadata})
             unfinished.replace(path)
 
     @classmethod
     def load(cls, path: str | Path, device: torch.device | str = "cpu") -> "Atlas":
-        """Reads what `save` wrote.
+        """Load an atlas saved by `save`.
 
         Raises:
-            FileNotFoundError: there is no such file.
-            ValueError: it is no atlas, or one of another version of this package.
+            FileNotFoundError: the file does not exist.
+            ValueError: the file is not an atlas, or has the format of another version of this package.
         """
         if not Path(path).is_file():
-            raise FileNotFoundError(f"There is no atlas {path}.")
+            raise FileNotFoundError(f"Atlas {path} not found.")
         try:
             with safe_open(path, framework="pt", device=str(device)) as file:
-                described: dict[str, Any] = json.loads((file.metadata() or {}).get("atlas", "{}"))
+                attributes: dict[str, Any] = json.loads((file.metadata() or {}).get("atlas", "{}"))
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except SafetensorError as error:
-            raise ValueError(f"{path} is no atlas: {error}.") from error
-        if described.pop("format", None) != FORMAT:
-            raise ValueError(f"{path} is no atlas of this version (format {FORMAT}): build it anew.")
-        described.pop("digest", None)  # for who reads the file without this package; here it follows from the tensors
-        return cls(**described, **tensors)
+            raise ValueError(f"{path} is not an atlas: {error}.") from error
+        if attributes.pop("format", None) != FORMAT:
+            raise ValueError(f"{path} is not an atlas of format {FORMAT}: build it again with `svtrv2 atlas`.")
+        attributes.pop("digest", None)  # stored for other readers of the file; computed from the tensors here
+        return cls(**attributes, **tensors)
 
     def _tensors(self) -> dict[str, torch.Tensor]:
         return {name: value for name, value in vars(self).items() if isinstance(value, torch.Tensor)}
@@ -139,13 +142,15 @@ class Atlas:
 def load_or_build(
     fonts: Sequence[FontFace], charset: str, cache: str | Path | None = None, progress: bool = True
 ) -> Atlas:
-    """The atlas of `fonts`, from the cache if it was built before from the same font files, charset and constants.
+    """Return the atlas of `fonts` from the cache, or build and cache it.
+
+    The cache key covers the font files, the charset, and the constants and library versions that the result depends on.
 
     Args:
-        fonts: see `find_fonts`.
-        charset: the characters to draw.
-        cache: the folder that keeps atlases, 400 kB a font; `svtrv2_hf` in Hugging Face's home by default.
-        progress: show a bar while building.
+        fonts: fonts, as found by [`find_fonts`].
+        charset: characters to render.
+        cache: cache folder, 400 kB per font; defaults to `svtrv2_hf` in the Hugging Face home.
+        progress: show a progress bar while building.
     """
     path = Path(cache or Path(constants.HF_HOME, "svtrv2_hf")) / f"atlas-{_key(fonts, charset)}.safetensors"
     if path.is_file():
@@ -156,88 +161,88 @@ def load_or_build(
 
 
 def _key(fonts: Sequence[FontFace], charset: str) -> str:
-    """A name for all that an atlas follows from."""
+    """Hash everything that an atlas depends on."""
     rules = [
-        [FORMAT, LEAST_READABLE, LEAST_FAMILIES],
+        [FORMAT, MIN_READABLE, MIN_FAMILIES],
         [_constants(glyphs_module), _constants(shapes_module)],
-        [PIL.__version__, features.version("freetype2")],  # which draw the glyphs
+        [PIL.__version__, features.version("freetype2")],  # they render the glyphs
     ]
     digests = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in {font.path for font in fonts}}
-    faces = [[digests[font.path], font.number, font.axes, font.name, font.licence] for font in fonts]
+    faces = [[digests[font.path], font.number, font.axes, font.name, font.license] for font in fonts]
     return hashlib.sha256(json.dumps([rules, charset, faces]).encode()).hexdigest()[:24]
 
 
 def _constants(module: ModuleType) -> dict[str, Any]:
-    names = [name for name in sorted(vars(module)) if name.isupper() and name != "F"]  # which is torch's
+    names = [name for name in sorted(vars(module)) if name.isupper() and name != "F"]  # torch.nn.functional
     return {name: getattr(module, name) for name in names}
 
 
 def build_atlas(fonts: Sequence[FontFace], charset: str, progress: bool = True) -> Atlas:
-    """Draws every character of every font: 0.2 s a font, on all cores where fonts are many.
+    """Render every character of every font; takes 0.2 s per font, on all cores if there are many fonts.
 
-    Fonts that cannot be drawn, or whose letters do not look like letters, are left out; `left_out` tells. As processes
-    are started for many fonts, a script that calls this needs its `if __name__ == "__main__":`.
+    Fonts that cannot be rendered and fonts whose letters do not look like letters are skipped and listed in `skipped`.
+    Many fonts are rendered in subprocesses, so a script that calls this needs an `if __name__ == "__main__":` guard.
 
     Raises:
-        ValueError: the charset is empty, or no font is left.
+        ValueError: the charset is empty, or all fonts are skipped.
     """
     if not charset:
         raise ValueError("The charset is empty.")
-    drawn: list[tuple[FontFace, Glyphs]] = []
-    left_out: dict[str, str] = {}
-    with tqdm(total=len(fonts), desc="Drawing fonts", unit="font", disable=not progress) as bar:
-        for font, glyphs in zip(fonts, _draw_all(fonts, charset), strict=True):
+    rendered: list[tuple[FontFace, Glyphs]] = []
+    skipped: dict[str, str] = {}
+    with tqdm(total=len(fonts), desc="Rendering fonts", unit="font", disable=not progress) as bar:
+        for font, glyphs in zip(fonts, _render_all(fonts, charset), strict=True):
             if isinstance(glyphs, str):
-                left_out[font.name] = glyphs
+                skipped[font.name] = glyphs
             else:
-                drawn.append((font, glyphs))
+                rendered.append((font, glyphs))
             bar.update()
-    if not drawn:
-        raise ValueError(f"None of {len(fonts)} fonts can be drawn: {left_out}.")
-    fields = torch.from_numpy(np.stack([glyphs.fields for _, glyphs in drawn]))
+    if not rendered:
+        raise ValueError(f"None of {len(fonts)} fonts can be rendered: {skipped}.")
+    fields = torch.from_numpy(np.stack([glyphs.fields for _, glyphs in rendered]))
     atlas = Atlas(
         charset=charset,
-        fonts=[font.name for font, _ in drawn],
-        licences=[font.licence for font, _ in drawn],
+        fonts=[font.name for font, _ in rendered],
+        licenses=[font.license for font, _ in rendered],
         fields=fields,
-        advances=torch.from_numpy(np.stack([glyphs.advances for _, glyphs in drawn])),
-        kerning=torch.from_numpy(np.stack([glyphs.kerning for _, glyphs in drawn])),
-        drawable=torch.from_numpy(np.stack([glyphs.drawable for _, glyphs in drawn])),
-        has_lowercase=capitals_likeness(fields, charset) < MOST_ALIKE,
-        left_out=left_out,
+        advances=torch.from_numpy(np.stack([glyphs.advances for _, glyphs in rendered])),
+        kerning=torch.from_numpy(np.stack([glyphs.kerning for _, glyphs in rendered])),
+        available=torch.from_numpy(np.stack([glyphs.available for _, glyphs in rendered])),
+        has_lowercase=capitals_likeness(fields, charset) < MAX_CASE_LIKENESS,
+        skipped=skipped,
     )
-    readable = _readable(atlas, [font.family for font, _ in drawn])
-    for name, reason in left_out.items():
-        logger.warning("Left out %s: %s.", name, reason)
+    readable = _readable(atlas, [font.family for font, _ in rendered])
+    for name, reason in skipped.items():
+        logger.warning("Skipped font %s: %s.", name, reason)
     return atlas.select(readable)
 
 
 def _readable(atlas: Atlas, families: Sequence[str]) -> torch.Tensor:
-    """Which fonts to take, bool of shape `(fonts,)`; those whose letters look like no others' go to `left_out`."""
+    """Return which fonts have readable letters, bool of shape `(fonts,)`, and add the others to `skipped`."""
     numbers = {family: number for number, family in enumerate(dict.fromkeys(families))}
-    if len(numbers) < LEAST_FAMILIES:
+    if len(numbers) < MIN_FAMILIES:
         return torch.ones(len(families), dtype=torch.bool)
     likeness = letter_likeness(atlas.fields, atlas.charset, [numbers[family] for family in families])
     for name, share in zip(atlas.fonts, likeness.tolist(), strict=True):
-        if share < LEAST_READABLE:
-            atlas.left_out[name] = f"only {share:.0%} of its letters and digits look like those of other fonts"
-    return likeness >= LEAST_READABLE
+        if share < MIN_READABLE:
+            atlas.skipped[name] = f"only {share:.0%} of its letters and digits look like those of other fonts"
+    return likeness >= MIN_READABLE
 
 
-def _draw_all(fonts: Sequence[FontFace], charset: str) -> Iterator[Glyphs | str]:
-    draw = partial(_draw, charset=charset)
+def _render_all(fonts: Sequence[FontFace], charset: str) -> Iterator[Glyphs | str]:
+    render = partial(_render, charset=charset)
     processes = min(os.cpu_count() or 1, len(fonts) // FONTS_PER_PROCESS)
     if processes < 2:
-        yield from map(draw, fonts)
+        yield from map(render, fonts)
         return
-    # Not forked: the threads of torch, which run in this process, would not be in the others.
+    # Spawned, since forking a process that runs torch's threads may deadlock.
     with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
-        yield from pool.map(draw, fonts, chunksize=4)
+        yield from pool.map(render, fonts, chunksize=4)
 
 
-def _draw(face: FontFace, charset: str) -> Glyphs | str:
-    """The glyphs of a font, or why there are none."""
+def _render(face: FontFace, charset: str) -> Glyphs | str:
+    """Return the glyphs of a font, or the reason to skip it."""
     try:
-        return draw_font(face, charset)
-    except UndrawableFontError as error:
+        return render_font(face, charset)
+    except UnusableFontError as error:
         return str(error)

@@ -1,40 +1,39 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What each frame should show, where it is known where the characters stand."""
+"""Labels for single frames, derived from known character positions."""
 
 import torch
 
 
-UNKNOWN = -100  # as `torch.nn.functional.cross_entropy` leaves out
+UNKNOWN = -100  # ignored by `torch.nn.functional.cross_entropy`
 BLANK = 0
 
 
-def frame_labels(centres: torch.Tensor, labels: torch.Tensor, width: int, pixels_per_frame: int) -> torch.Tensor:
-    """A class for each frame: a character's where the middle of its ink lies, and the blank elsewhere.
+def frame_labels(centers: torch.Tensor, labels: torch.Tensor, width: int, pixels_per_frame: int) -> torch.Tensor:
+    """Compute a class for each frame: a character at the center of its ink, and the blank elsewhere.
 
-    A space stands halfway between its neighbours. Texts that this would not spell (stacked or upright ones, two characters in
-    a frame, or twice the same in frames side by side) have no such labels.
+    A space is placed halfway between its neighbors. A text has no frame labels if they would not collapse to it: stacked
+    and vertical text, two characters in one frame, or repeated characters in adjacent frames.
 
     Args:
-        centres: float32 of shape `(n, longest)`: `x` in pixels of each character; NaN for spaces, and beyond the end.
-        labels: int64 of shape `(n, length)`: the characters' ids, padded with a negative number.
-        width: of the images in pixels.
-        pixels_per_frame: of the model.
+        centers: float32 of shape `(n, longest)`: `x` in pixels of each character; NaN for spaces and padding.
+        labels: int64 of shape `(n, length)`: character ids, padded with a negative number.
+        width: width of the images in pixels.
+        pixels_per_frame: pixels per frame of the model.
 
     Returns:
-        int64 of shape `(n, width // pixels_per_frame)`; rows without labels are all `UNKNOWN`.
+        int64 of shape `(n, width // pixels_per_frame)`; rows without frame labels are all `UNKNOWN`.
     """
     length, frames = labels.shape[1], width // pixels_per_frame
     present = labels >= 0
-    centres = centres[:, :length].cpu()
-    between = (centres.roll(1, 1) + centres.roll(-1, 1)) / 2
-    centres = torch.where(centres.isnan() & present, between, centres)
-    place = (centres / pixels_per_frame).floor().nan_to_num(-1).long()
-    inside = (place >= 0) & (place < frames)
-    step = place.diff(dim=1)
+    centers = centers[:, :length].cpu()
+    between = (centers.roll(1, 1) + centers.roll(-1, 1)) / 2
+    centers = torch.where(centers.isnan() & present, between, centers)
+    frame = (centers / pixels_per_frame).floor().nan_to_num(-1).long()
+    inside = (frame >= 0) & (frame < frames)
+    step = frame.diff(dim=1)
     needed = 1 + (labels[:, 1:] == labels[:, :-1]).long()
-    spelled = (inside | ~present).all(1) & ((step >= needed) | ~present[:, 1:]).all(1)
-    found = torch.full((len(labels), frames), BLANK)
-    # What is beyond the end is written into a frame of its own, which is cut off.
-    found = torch.cat([found, found[:, :1]], 1)
-    found.scatter_(1, torch.where(inside & present, place, frames), labels)
-    return torch.where(spelled[:, None], found[:, :frames], UNKNOWN)
+    consistent = (inside | ~present).all(1) & ((step >= needed) | ~present[:, 1:]).all(1)
+    # Padding is written into an additional last frame, which is dropped.
+    result = torch.full((len(labels), frames + 1), BLANK)
+    result.scatter_(1, torch.where(inside & present, frame, frames), labels)
+    return torch.where(consistent[:, None], result[:, :frames], UNKNOWN)

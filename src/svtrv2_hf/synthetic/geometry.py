@@ -1,31 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a text lies in the picture: bent, turned, seen from the side, and cropped more or less closely."""
+"""Placement of text in an image: bending, rotation, perspective, and the crop around it."""
 
 import math
 from dataclasses import dataclass, fields
 
 import torch
 
-from .draws import Draws, columns
 from .glyphs import CAP_HEIGHT
 from .layout import Layout
+from .sampling import RandomStreams, columns
 
 
-_STEPS = 13  # points along each long side by which the outline of a bent text is known
-_DEEPEST = 0.8  # of the way from the outline to the middle of the outermost character that a crop may cut
+_STEPS = 13  # points along each long side that approximate the outline of bent text
+_MAX_CUT = (
+    0.8  # maximum cut of a crop, as a share of the distance from the outline to the center of the outermost character
+)
 
 
 @dataclass
 class Geometry:
-    """A map from the plane of the text, `x` and `y` about the middle of its ink, to the plane of the crop, and back.
+    """A mapping from the text plane, with `x` and `y` relative to the center of the ink, to the crop plane, and back.
 
-    First the text is bent (an arc, or a wave), then a homography is applied.
+    The text is bent first (an arc or a wave), then a homography is applied.
 
     Attributes:
-        matrix: float64 of shape `(n, 3, 3)`: the homography.
-        curvature: float32 of shape `(n,)`: 1 / radius of the arc; its middle lies below for positive numbers.
+        matrix: float64 of shape `(n, 3, 3)`: homography.
+        curvature: float32 of shape `(n,)`: 1 / radius of the arc; positive if its center is below the text.
         wave: float32 of shape `(n, 3)`: amplitude, frequency in radians per pixel, and phase of the wave.
-        middle: float32 of shape `(n, 2)`: where the middle of the text lies in the layout.
+        middle: float32 of shape `(n, 2)`: center of the text in the layout.
         half: float32 of shape `(n, 2)`: half the width and half the height of the text.
         crop: float32 of shape `(n, 4)`: left, top, right and bottom of the crop.
     """
@@ -37,24 +39,24 @@ class Geometry:
     half: torch.Tensor
     crop: torch.Tensor
 
-    def at(self, rows: torch.Tensor) -> "Geometry":
-        """The maps of some of the texts."""
+    def select(self, rows: torch.Tensor) -> "Geometry":
+        """Return the mappings of some of the texts."""
         return Geometry(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
 
     @property
     def ratios(self) -> torch.Tensor:
-        """Width / height of the crops, float32 of shape `(n,)`."""
+        """Aspect ratios (width / height) of the crops, float32 of shape `(n,)`."""
         left, top, right, bottom = self.crop.unbind(1)
         return (right - left) / (bottom - top)
 
     def forward(self, points: torch.Tensor) -> torch.Tensor:
-        """Points of the text's plane, `(n, k, 2)`, to the crop's."""
+        """Map points from the text plane to the crop plane, `(n, k, 2)`."""
         x, y = _bend(points[..., 0], points[..., 1], self.curvature[:, None], self.wave[:, None])
         homogeneous = torch.stack([x, y, torch.ones_like(x)], -1).double() @ self.matrix.transpose(1, 2)
         return (homogeneous[..., :2] / homogeneous[..., 2:]).float()
 
     def to_text(self, height: int, width: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-        """`x` and `y` in the text's plane of each pixel of crops of one size, `(n, height, width)` each."""
+        """Map the pixels of crops of one size to the text plane: `x` and `y` of shape `(n, height, width)`."""
         left, top, right, bottom = self.crop.double().unbind(1)
         zero, one = torch.zeros_like(left), torch.ones_like(left)
         step_x, step_y = (right - left) / width, (bottom - top) / height
@@ -78,7 +80,7 @@ class Geometry:
         return x, y
 
     def scale(self, height: int, width: int) -> torch.Tensor:
-        """Pixels of the atlas that one pixel of the crop covers in the middle, float32 of shape `(n,)`."""
+        """Return the number of atlas pixels per pixel at the center of the crop, float32 of shape `(n,)`."""
         left, top, right, bottom = self.crop.unbind(1)
         area = (right - left) * (bottom - top) / (height * width)
         zoom = torch.linalg.det(self.matrix[:, :2, :2]).abs().float()
@@ -110,72 +112,72 @@ def _unbend(
     return straight_x, straight_y - amplitude * torch.sin(frequency * straight_x + phase)
 
 
-def draw_geometry(layout: Layout, difficulty: float, draws: Draws) -> Geometry:
-    """Chooses how texts lie in their pictures and how those are cropped."""
+def sample_geometry(layout: Layout, difficulty: float, rng: RandomStreams) -> Geometry:
+    """Sample bending, perspective and crop of texts."""
     left, top, right, bottom = layout.box.unbind(1)
-    # A full stop or a dash alone is not blown up to the height of the crop: who crops it leaves room as for a letter.
-    lacking = (0.62 * CAP_HEIGHT - (bottom - top)).clamp(min=0)
-    top, bottom = top - lacking * draws.uniform(0.3, 0.7), bottom + lacking * draws.uniform(0.3, 0.7)
+    # A single period or dash does not fill the crop: annotators leave as much room as for a letter.
+    missing = (0.62 * CAP_HEIGHT - (bottom - top)).clamp(min=0)
+    top, bottom = top - missing * rng.uniform(0.3, 0.7), bottom + missing * rng.uniform(0.3, 0.7)
     middle = torch.stack([(left + right) / 2, (top + bottom) / 2], 1)
     half_width, half_height = (right - left) / 2, (bottom - top) / 2
-    curvature, wave = _draw_bend(half_width, half_height, layout.stacked, difficulty, draws.part("bend"))
-    matrix = _draw_homography(half_width, half_height, layout.stacked, difficulty, draws.part("homography"))
+    curvature, wave = _sample_bend(half_width, half_height, layout.stacked, difficulty, rng.substream("bend"))
+    matrix = _sample_homography(half_width, half_height, layout.stacked, difficulty, rng.substream("homography"))
     geometry = Geometry(
-        matrix, curvature, wave, middle, torch.stack([half_width, half_height], 1), torch.zeros(len(draws), 4)
+        matrix, curvature, wave, middle, torch.stack([half_width, half_height], 1), torch.zeros(len(rng), 4)
     )
-    geometry.crop = _draw_crop(geometry, layout, difficulty, draws.part("crop"))
+    geometry.crop = _sample_crop(geometry, layout, difficulty, rng.substream("crop"))
     return geometry
 
 
-def _draw_bend(
-    half_width: torch.Tensor, half_height: torch.Tensor, stacked: torch.Tensor, difficulty: float, draws: Draws
+def _sample_bend(
+    half_width: torch.Tensor, half_height: torch.Tensor, stacked: torch.Tensor, difficulty: float, rng: RandomStreams
 ) -> tuple[torch.Tensor, torch.Tensor]:
     length = half_width / half_height
     long = (length > 1.6) & (length < 12) & ~stacked
-    # The rise of the arc, half_width * angle / 2, is kept to about the height of the letters, or to twice that on a seal.
-    steep = draws.part("steep arc")
-    rise = torch.where(steep.chance(0.4), steep.uniform(2.2, 4.4), torch.full((len(draws),), 2.2))
-    angle = torch.minimum(draws.uniform(0.15, 1.2), rise * half_height / half_width)
-    angle = torch.where(draws.chance(0.3), -angle, angle)
-    arc = draws.chance(0.10 * difficulty) & long
+    # The rise of the arc, half_width * angle / 2, is limited to about the letter height, or twice that, as on seals.
+    steep = rng.substream("steep arc")
+    rise = torch.where(steep.bernoulli(0.4), steep.uniform(2.2, 4.4), torch.full((len(rng),), 2.2))
+    angle = torch.minimum(rng.uniform(0.15, 1.2), rise * half_height / half_width)
+    angle = torch.where(rng.bernoulli(0.3), -angle, angle)
+    arc = rng.bernoulli(0.10 * difficulty) & long
     curvature = torch.where(arc, angle / half_width, torch.zeros_like(angle))
-    waved = draws.chance(0.025 * difficulty) & long & ~arc
-    amplitude = torch.where(waved, half_height * draws.uniform(0.06, 0.3), torch.zeros_like(angle))
-    frequency = draws.uniform(0.6, 2.2) * math.pi / (2 * half_width).clamp(min=3 * CAP_HEIGHT)
-    return curvature, torch.stack([amplitude, frequency, draws.uniform(0, 2 * math.pi)], 1)
+    waved = rng.bernoulli(0.025 * difficulty) & long & ~arc
+    amplitude = torch.where(waved, half_height * rng.uniform(0.06, 0.3), torch.zeros_like(angle))
+    frequency = rng.uniform(0.6, 2.2) * math.pi / (2 * half_width).clamp(min=3 * CAP_HEIGHT)
+    return curvature, torch.stack([amplitude, frequency, rng.uniform(0, 2 * math.pi)], 1)
 
 
-def _draw_homography(
-    half_width: torch.Tensor, half_height: torch.Tensor, stacked: torch.Tensor, difficulty: float, draws: Draws
+def _sample_homography(
+    half_width: torch.Tensor, half_height: torch.Tensor, stacked: torch.Tensor, difficulty: float, rng: RandomStreams
 ) -> torch.Tensor:
-    count = len(draws)
-    slight, tilted, strong = draws.normal(0, 1.4), draws.normal(0, 6), draws.uniform(12, 34)
-    strong = torch.where(draws.chance(0.5), strong, -strong)
-    kind = draws.uniform()
+    count = len(rng)
+    slight, tilted, strong = rng.normal(0, 1.4), rng.normal(0, 6), rng.uniform(12, 34)
+    strong = torch.where(rng.bernoulli(0.5), strong, -strong)
+    kind = rng.uniform()
     turn = torch.where(kind < 0.30 * difficulty, tilted, slight * min(difficulty, 1.0))
     turn = torch.where(kind > 1 - 0.07 * difficulty, strong, turn)
-    # The letters must not become too small in a crop that has room for the rise of a long line.
+    # Limits the rotation of long lines, whose letters would become too small in the crop.
     length = half_width / half_height
     rise = (3.4 - 0.1 * length).clamp(1, 3)  # in heights of the line
     steepest = torch.rad2deg(torch.asin((rise / length).clamp(max=1)))
     turn = torch.where(stacked, turn * 0.3, torch.maximum(torch.minimum(turn, steepest), -steepest))
     short = half_width < 4.5 * half_height
-    steep = draws.uniform(35, 70) * torch.where(draws.chance(0.5), 1.0, -1.0)
-    turn = torch.where(draws.chance(0.012 * difficulty) & short & ~stacked, steep, turn)
-    sideways = torch.where(draws.chance(0.6), 90.0, -90.0) + draws.normal(0, 2)
-    turn = torch.where(draws.chance(0.008 * difficulty) & short & ~stacked, sideways, turn)
+    steep = rng.uniform(35, 70) * torch.where(rng.bernoulli(0.5), 1.0, -1.0)
+    turn = torch.where(rng.bernoulli(0.012 * difficulty) & short & ~stacked, steep, turn)
+    sideways = torch.where(rng.bernoulli(0.6), 90.0, -90.0) + rng.normal(0, 2)
+    turn = torch.where(rng.bernoulli(0.008 * difficulty) & short & ~stacked, sideways, turn)
     turn = torch.deg2rad(turn)
 
-    # Words in photographs are narrower than fonts would have them: 15 percent in IIIT5k, whose signs face the camera
-    # and like narrow letters, and 30 percent in ICDAR 2015, which sees many from the side.
-    squeeze = draws.normal(-0.13, 0.15).clamp(-0.5, 0.3) - draws.chance(0.3) * draws.uniform(0, 0.45)
-    shear = draws.normal(0, 0.16) * draws.chance(0.25 * difficulty)
-    tip = draws.normal(0, 0.13, (2,)) * draws.chance(0.35 * difficulty)[:, None]
-    # Seen nearly from the side, as words of four to eight letters are in SVT's square crops.
-    view = draws.part("from the side")
-    from_side = view.chance(0.10 * difficulty) & (length > 2) & (length < 9) & ~stacked
+    # Words in photographs are narrower than in most fonts: by 15 percent in IIIT5k, whose signs face the camera and often
+    # use narrow fonts, and by 30 percent in ICDAR 2015, where many are viewed from the side.
+    squeeze = rng.normal(-0.13, 0.15).clamp(-0.5, 0.3) - rng.bernoulli(0.3) * rng.uniform(0, 0.45)
+    shear = rng.normal(0, 0.16) * rng.bernoulli(0.25 * difficulty)
+    tip = rng.normal(0, 0.13, (2,)) * rng.bernoulli(0.35 * difficulty)[:, None]
+    # A very oblique view, as of words of four to eight letters in SVT's square crops.
+    view = rng.substream("from the side")
+    from_side = view.bernoulli(0.10 * difficulty) & (length > 2) & (length < 9) & ~stacked
     squeeze = torch.exp((squeeze - from_side * view.uniform(0.25, 0.9)) * min(difficulty, 1.0))
-    # A long line seen from the side would end in letters too small to read, and one seen from below in letters that lie.
+    # Perspective is limited for long lines, whose last letters would be too small or too slanted to read.
     tip_x = (tip[:, 0] * (6 / length).clamp(max=1)).clamp(-0.3, 0.3)
     tip_y = (tip[:, 1] * (3 / length).clamp(max=1)).clamp(-0.22, 0.22)
 
@@ -189,8 +191,8 @@ def _draw_homography(
     return matrix
 
 
-def _draw_crop(geometry: Geometry, layout: Layout, difficulty: float, draws: Draws) -> torch.Tensor:
-    """The box about the text in the plane of the crop, with margins, or cutting a little into the letters."""
+def _sample_crop(geometry: Geometry, layout: Layout, difficulty: float, rng: RandomStreams) -> torch.Tensor:
+    """Sample the crop around the text: with margins, or slightly cutting off letters."""
     stacked = layout.stacked
     steps = torch.linspace(-1, 1, _STEPS)
     edge = torch.stack([torch.cat([steps, steps]), torch.cat([-torch.ones(_STEPS), torch.ones(_STEPS)])], 1)
@@ -201,25 +203,25 @@ def _draw_crop(geometry: Geometry, layout: Layout, difficulty: float, draws: Dra
     line = torch.where(stacked, 2 * geometry.half[:, 0], line)
     letters = line.minimum(4 * geometry.half[:, 0])[:, None]
 
-    close = draws.normal(0, 0.05, (4,)).abs() + 0.02
-    loose = draws.uniform(0.05, 0.32, (4,))
-    # Boxes around words cut deeper into their first and last letters than into the tops and feet of all of them.
-    cut = -draws.uniform(0, 1, (4,)) * torch.tensor([0.14, 0.07, 0.14, 0.07])
-    kind = draws.uniform(0, 1, (4,))
+    close = rng.normal(0, 0.05, (4,)).abs() + 0.02
+    loose = rng.uniform(0.05, 0.32, (4,))
+    # Annotated boxes cut off more of the first and last letters than of the tops and bottoms.
+    cut = -rng.uniform(0, 1, (4,)) * torch.tensor([0.14, 0.07, 0.14, 0.07])
+    kind = rng.uniform(0, 1, (4,))
     margins = torch.where(kind < 0.24, loose, close)
     margins = torch.where(kind > 1 - 0.12 * difficulty, cut, margins)
-    margins = margins + (draws.chance(0.05 * difficulty) * draws.uniform(0.1, 0.4))[:, None]
-    # Room before or after a word, where its neighbours may show.
+    margins = margins + (rng.bernoulli(0.05 * difficulty) * rng.uniform(0.1, 0.4))[:, None]
+    # Space before or after a word, where parts of its neighbors may be visible.
     for side in (0, 2):
-        room = draws.part(f"room {side}")
-        margins[:, side] += room.chance(0.06 * difficulty) * room.uniform(0.15, 0.8) * ~stacked
-    # Not so deep that a letter becomes another: a cut ends before the middle of every character.
-    middles = geometry.forward(layout.centres - geometry.middle[:, None])
+        room = rng.substream(f"room {side}")
+        margins[:, side] += room.bernoulli(0.06 * difficulty) * room.uniform(0.15, 0.8) * ~stacked
+    # A cut ends before the center of every character, so that no letter turns into another.
+    middles = geometry.forward(layout.centers - geometry.middle[:, None])
     first = middles.masked_fill(middles.isnan(), math.inf).amin(1)
     last = middles.masked_fill(middles.isnan(), -math.inf).amax(1)
-    low = torch.minimum(low - margins[:, :2] * letters, low + _DEEPEST * (first - low))
-    high = torch.maximum(high + margins[:, 2:] * letters, high - _DEEPEST * (high - last))
-    # Nobody crops an "I" as narrow as it is, or hardly ever.
-    narrow = (draws.uniform(0.45, 0.95) * line - (high[:, 0] - low[:, 0])).clamp(min=0) / 2
+    low = torch.minimum(low - margins[:, :2] * letters, low + _MAX_CUT * (first - low))
+    high = torch.maximum(high + margins[:, 2:] * letters, high - _MAX_CUT * (high - last))
+    # Crops of a single narrow letter such as "I" are wider than the letter.
+    narrow = (rng.uniform(0.45, 0.95) * line - (high[:, 0] - low[:, 0])).clamp(min=0) / 2
     widening = torch.stack([narrow, torch.zeros_like(narrow)], 1)
     return torch.cat([low - widening, high + widening], 1)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The glyphs of one font as signed distance fields, with their advances and kerning."""
+"""Signed distance fields of the glyphs of one font, with advances and kerning."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -13,63 +13,65 @@ from .fonts import FontFace
 
 CELL = 64  # height and width in pixels of a glyph's field
 CAP_HEIGHT = 25  # pixels from the baseline to the top of an H
-BASELINE = 44  # the row of the baseline, from the top: glyphs stand on its upper edge
-ORIGIN = 16  # the column of the pen: at its left edge
-SPREAD = 6.0  # pixels of distance that a field tells, to either side of the outline
-MARGIN = 3  # pixels between a glyph and the edge of its cell, at least
-SUPERSAMPLING = 5  # glyphs are drawn this many times larger; odd, so that a field's pixel has a middle
-FINER = 8  # advances are read in a size as many times larger, because FreeType rounds them to whole pixels
+BASELINE = 44  # row of the baseline, from the top: glyphs rest on its upper edge
+ORIGIN = 16  # column of the pen, which is at its left edge
+SPREAD = 6.0  # distance in pixels that a field represents on either side of the outline
+MARGIN = 3  # minimum number of pixels between a glyph and the edge of its cell
+SUPERSAMPLING = 5  # glyphs are rendered this many times larger; odd, so that a field's pixel has a center
+ADVANCE_SUPERSAMPLING = (
+    8  # advances are measured at a size this many times larger, because FreeType rounds them to whole pixels
+)
 
-FLAT_CAPITALS = "BDEFHIKLNPRTXZ"  # their tops stand on one line in most fonts
-NO_CHARACTER = "\uffff"  # no font has it, so that it is drawn as the sign for what a font has not
+FLAT_CAPITALS = "BDEFHIKLNPRTXZ"  # same height in most fonts
+NO_CHARACTER = "\uffff"  # not in any font, so it is rendered as the glyph for missing characters
 
 
 class Glyphs(NamedTuple):
-    """What one font gives, in the order of the charset; see [`Atlas`]."""
+    """Glyphs of one font, in the order of the charset; see [`Atlas`]."""
 
     fields: np.ndarray
     advances: np.ndarray
     kerning: np.ndarray
-    drawable: np.ndarray
+    available: np.ndarray
 
 
-class UndrawableFontError(ValueError):
-    """A font that no text can be drawn with; the message says why."""
+class UnusableFontError(ValueError):
+    """A font that text cannot be rendered with; the message gives the reason."""
 
 
-def draw_font(face: FontFace, charset: str) -> Glyphs:
-    """Draws all characters of one font.
+def render_font(face: FontFace, charset: str) -> Glyphs:
+    """Render all characters of one font.
 
     Raises:
-        UndrawableFontError: the file is damaged, or its capitals have no height.
+        UnusableFontError: the file is damaged, or its capitals have no height.
     """
     try:
         table = _open(face)
         size = _size(face)
-        font, ruler = _at(face, size), _at(face, size * FINER)
+        font, ruler = _load(face, size), _load(face, size * ADVANCE_SUPERSAMPLING)
         names = [table.getBestCmap().get(ord(character), ".notdef") for character in charset]
         # From the font's units to quarter pixels.
         kerning = _kerning(table, names) * (4 * size / SUPERSAMPLING / table["head"].unitsPerEm)
-        lengths = [ruler.getlength(character) / (FINER * SUPERSAMPLING) for character in charset]
+        lengths = [ruler.getlength(character) / (ADVANCE_SUPERSAMPLING * SUPERSAMPLING) for character in charset]
         advances = np.array(lengths, dtype=np.float32)
-        masks = [_draw_glyph(font, character) for character in charset]
-        missing = _draw_glyph(font, NO_CHARACTER)
-    except UndrawableFontError:
+        masks = [_render_glyph(font, character) for character in charset]
+        missing = _render_glyph(font, NO_CHARACTER)
+    except UnusableFontError:
         raise
-    except Exception as error:  # FreeType and fontTools raise anything on a damaged font
-        raise UndrawableFontError(f"unreadable: {error}") from error
-    drawn = [mask is not None and (missing is None or not np.array_equal(mask, missing)) for mask in masks]
-    drawn = [
-        advance >= 1 if one == " " else is_drawn
-        for one, advance, is_drawn in zip(charset, advances, drawn, strict=True)
+    except Exception as error:  # FreeType and fontTools raise many exceptions on damaged fonts
+        raise UnusableFontError(f"unreadable: {error}") from error
+    rendered = [mask is not None and (missing is None or not np.array_equal(mask, missing)) for mask in masks]
+    rendered = [
+        advance >= 1 if character == " " else is_rendered
+        for character, advance, is_rendered in zip(charset, advances, rendered, strict=True)
     ]
-    drawable = np.array([name != ".notdef" for name in names]) & np.array(drawn)
+    available = np.array([name != ".notdef" for name in names]) & np.array(rendered)
     blank = np.zeros((CELL * SUPERSAMPLING, CELL * SUPERSAMPLING), dtype=bool)
     return Glyphs(
         fields=signed_distance(np.stack([blank if mask is None else mask for mask in masks])),
         advances=advances,
         kerning=np.clip(np.rint(kerning), -127, 127).astype(np.int8),
-        drawable=drawable,
+        available=available,
     )
 
 
@@ -79,8 +81,8 @@ def _open(face: FontFace) -> TTFont:
     return TTFont(face.path, lazy=True)
 
 
-def _at(face: FontFace, size: float) -> ImageFont.FreeTypeFont:
-    # Without Raqm, which is not everywhere: no ligatures are wanted, and kerning is read from the font.
+def _load(face: FontFace, size: float) -> ImageFont.FreeTypeFont:
+    # Without Raqm, which is not always installed; ligatures are unwanted, and kerning is read from the font.
     font = ImageFont.truetype(face.path, size, face.number, layout_engine=ImageFont.Layout.BASIC)
     if face.axes:
         font.set_variation_by_axes(list(face.axes))
@@ -88,17 +90,17 @@ def _at(face: FontFace, size: float) -> ImageFont.FreeTypeFont:
 
 
 def _size(face: FontFace) -> float:
-    """The size at which the font's capitals have the height wanted, in large pixels."""
+    """Return the font size at which capitals have a height of `CAP_HEIGHT`, in supersampled pixels."""
     probe = 400.0
-    font = _at(face, probe)
+    font = _load(face, probe)
     height = float(np.median([-font.getbbox(capital, anchor="ls")[1] for capital in FLAT_CAPITALS]))
     if height <= 0:
-        raise UndrawableFontError("its capitals have no height")
+        raise UnusableFontError("its capitals have no height")
     return probe * CAP_HEIGHT * SUPERSAMPLING / height
 
 
-def _draw_glyph(font: ImageFont.FreeTypeFont, character: str) -> np.ndarray | None:
-    """A glyph in its cell, bool of shape `(CELL * SUPERSAMPLING,) * 2`; None if it is blank or does not fit."""
+def _render_glyph(font: ImageFont.FreeTypeFont, character: str) -> np.ndarray | None:
+    """Render a glyph into its cell: bool of shape `(CELL * SUPERSAMPLING,) * 2`, or None if it is blank or does not fit."""
     side = CELL * SUPERSAMPLING
     canvas = Image.new("L", (2 * side, 2 * side))
     pen = (side // 2 + ORIGIN * SUPERSAMPLING, side // 2 + BASELINE * SUPERSAMPLING)
@@ -111,7 +113,7 @@ def _draw_glyph(font: ImageFont.FreeTypeFont, character: str) -> np.ndarray | No
 
 
 def signed_distance(masks: np.ndarray) -> np.ndarray:
-    """Fields of drawn glyphs, by exact Euclidean distances between the pixels of the large drawings.
+    """Compute the distance fields of rendered glyphs by exact Euclidean distances of supersampled pixels.
 
     Args:
         masks: bool of shape `(glyphs, CELL * SUPERSAMPLING, CELL * SUPERSAMPLING)`.
@@ -120,15 +122,15 @@ def signed_distance(masks: np.ndarray) -> np.ndarray:
         uint8 of shape `(glyphs, CELL, CELL)`; see [`Atlas`].
     """
     inside = masks[:, SUPERSAMPLING // 2 :: SUPERSAMPLING, SUPERSAMPLING // 2 :: SUPERSAMPLING]
-    # The outline runs half a pixel before the first pixel of the other kind.
+    # The outline is half a pixel before the first pixel of the opposite value.
     distance = (np.where(inside, _distance_to(~masks), _distance_to(masks)) - 0.5) / SUPERSAMPLING
     return np.clip(np.rint(128 + np.where(inside, distance, -distance) * (127 / SPREAD)), 0, 255).astype(np.uint8)
 
 
 def _distance_to(target: np.ndarray) -> np.ndarray:
-    """Distances in large pixels from the middle of every field's pixel to the nearest pixel of the target.
+    """Compute distances in supersampled pixels from the center of each field pixel to the nearest target pixel.
 
-    Separable: down the columns first, then the least of squares along the rows. Told up to a little more than `SPREAD`.
+    Separable: along the columns first, then the minimum of squares along the rows. Exact up to slightly more than `SPREAD`.
     """
     reach = int(SPREAD * SUPERSAMPLING) + SUPERSAMPLING
     glyphs, side, _ = target.shape
@@ -140,7 +142,7 @@ def _distance_to(target: np.ndarray) -> np.ndarray:
     down = np.minimum(at - above[:, middle::SUPERSAMPLING], below[:, middle::SUPERSAMPLING] - at)
     squares = np.full((glyphs, cells, side + 2 * reach), reach * reach, dtype=np.int16)
     squares[:, :, reach : reach + side] = np.minimum(down, reach) ** 2
-    # Columns that one shift compares lie together: column k * SUPERSAMPLING + phase at [phase, k].
+    # Columns compared by one shift are contiguous: column k * SUPERSAMPLING + phase is at [phase, k].
     padded = np.pad(squares, ((0, 0), (0, 0), (0, -squares.shape[2] % SUPERSAMPLING)), constant_values=reach * reach)
     phases = np.ascontiguousarray(padded.reshape(glyphs, cells, -1, SUPERSAMPLING).transpose(3, 0, 1, 2))
     nearest = np.full((glyphs, cells, cells), reach * reach, dtype=np.int16)
@@ -151,9 +153,9 @@ def _distance_to(target: np.ndarray) -> np.ndarray:
 
 
 def _kerning(font: TTFont, names: Sequence[str]) -> np.ndarray:
-    """Units of the font to add between two glyphs, float of shape `(glyphs, glyphs)`.
+    """Read the kerning between two glyphs in font units: float of shape `(glyphs, glyphs)`.
 
-    From the GPOS table's pair adjustments, or the older kern table; Pillow's own layout knows only the latter.
+    Uses the pair adjustments of the GPOS table, or the older kern table; Pillow's basic layout supports only the latter.
     """
     kerning = np.zeros((len(names), len(names)))
     if "GPOS" in font:
@@ -171,7 +173,7 @@ def _kerning(font: TTFont, names: Sequence[str]) -> np.ndarray:
 
 
 def _kerning_lookups(table: Any) -> list[Any]:
-    """The lookups of the feature "kern" for Latin text, or for the default script where there is no Latin."""
+    """Return the lookups of the feature "kern" for Latin text, or for the default script without Latin."""
     scripts = {record.ScriptTag: record.Script for record in table.ScriptList.ScriptRecord} if table.ScriptList else {}
     script = scripts.get("latn") or scripts.get("DFLT")
     if script is None or script.DefaultLangSys is None:
@@ -182,7 +184,7 @@ def _kerning_lookups(table: Any) -> list[Any]:
 
 
 def _add_pairs(kerning: np.ndarray, settled: np.ndarray, pairs: Any, names: Sequence[str]) -> None:
-    """Adds a subtable's values to the pairs that no earlier subtable of the lookup has settled."""
+    """Add the values of a subtable to the pairs not covered by an earlier subtable of the lookup."""
     covered = set(pairs.Coverage.glyphs)
     numbers = {name: number for number, name in enumerate(names) if name != ".notdef"}
     for left, row in numbers.items():

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which font a text is set in and where its glyphs stand; fields of whole texts, put together from those of the glyphs.
+"""Font choice and glyph positions of texts, and distance fields of whole texts composed from those of the glyphs.
 
-A text is set along `u`, in pixels of the atlas: the pen begins at `u = ORIGIN`. Across it lies `v`, the rows of a glyph's
-cell. A stacked text, one character below the other, is set along its height: its `u` runs down and its `v` to the right.
+A text is set along `u`, in atlas pixels: the pen starts at `u = ORIGIN`. Perpendicular to it is `v`, the rows of a glyph's
+cell. In a stacked text, with one character below the other, `u` points down and `v` to the right.
 """
 
 from dataclasses import dataclass, fields
@@ -10,31 +10,31 @@ from dataclasses import dataclass, fields
 import torch
 
 from .atlas import Atlas
-from .draws import Draws
 from .glyphs import BASELINE, CAP_HEIGHT, CELL, ORIGIN
+from .sampling import RandomStreams
 
 
-STACKED_TOP = ORIGIN + 4  # the row of the cell, a little above the capitals' top, where a stacked glyph's pen stands
-_NOWHERE = 1_000_000.0
+STACKED_TOP = ORIGIN + 4  # row of the cell where a stacked glyph's pen is, slightly above the capitals
+_FAR = 1_000_000.0
 
 
 @dataclass
 class Layout:
-    """Where the glyphs of n texts stand.
+    """Glyph positions of n texts.
 
     Attributes:
-        fonts: int64 of shape `(n,)`.
-        ids: int64 of shape `(n, longest)`, the characters, -1 beyond the end.
-        pens: float32 of shape `(n, longest)`: `u` of each pen less `ORIGIN`, whole numbers.
-        shifts: float32 of shape `(n, longest)`: how far each glyph is moved along `v`, whole numbers.
-        stacked: bool of shape `(n,)`.
-        lengths: float32 of shape `(n,)`: how far the pen moves in all.
-        small_from: float32 of shape `(n,)`: pen position from which on the text is set smaller.
-        small_scale: float32 of shape `(n,)`: by how much (small capitals); 1 where it is not.
-        box: float32 of shape `(n, 4)`: the ink's left, top, right and bottom, `x` and `y` below.
-        centres: float32 of shape `(n, longest, 2)`: `x` and `y` of the middle of each character's ink; NaN for none.
+        fonts: int64 of shape `(n,)`: font indices.
+        ids: int64 of shape `(n, longest)`: character indices, padded with -1.
+        pens: float32 of shape `(n, longest)`: `u - ORIGIN` of each pen position, integers.
+        shifts: float32 of shape `(n, longest)`: shift of each glyph along `v`, integers.
+        stacked: bool of shape `(n,)`: characters are stacked.
+        lengths: float32 of shape `(n,)`: total advance of the pen.
+        small_from: float32 of shape `(n,)`: pen position where small capitals begin.
+        small_scale: float32 of shape `(n,)`: scale of small capitals; 1 for other texts.
+        box: float32 of shape `(n, 4)`: left, top, right and bottom of the ink, as `x` and `y`.
+        centers: float32 of shape `(n, longest, 2)`: `x` and `y` of the center of each character's ink; NaN without ink.
 
-    `x` and `y` are `u` and `v` of a text in one line, and `v` and `u` of a stacked one.
+    `x` and `y` are `u` and `v` of a text on one line, and `v` and `u` of a stacked text.
     """
 
     fonts: torch.Tensor
@@ -46,23 +46,23 @@ class Layout:
     small_from: torch.Tensor
     small_scale: torch.Tensor
     box: torch.Tensor
-    centres: torch.Tensor
+    centers: torch.Tensor
 
-    def at(self, rows: torch.Tensor) -> "Layout":
-        """The layout of some of the texts."""
+    def select(self, rows: torch.Tensor) -> "Layout":
+        """Return the layout of some of the texts."""
         return Layout(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
 
 
 class Typesetter:
-    """Sets texts in the fonts of an atlas. Works on the CPU, but for `strips`.
+    """Typeset texts in the fonts of an atlas. Runs on the CPU except for `strips`.
 
     Args:
-        atlas: the glyphs.
-        difficulty: how unusual spacing and arrangement may become; 0 for none of it.
-        device: where the fields lie.
+        atlas: glyph atlas.
+        difficulty: how unusual spacing and arrangement may be; 0 for regular text.
+        device: device of the distance fields.
 
     Attributes:
-        is_space: bool of shape `(characters,)`, on the CPU.
+        is_space: bool of shape `(characters,)` on the CPU: the character is a space.
     """
 
     def __init__(self, atlas: Atlas, difficulty: float, device: torch.device):
@@ -76,13 +76,13 @@ class Typesetter:
         self._lower = torch.tensor([character.islower() for character in atlas.charset])
         self.is_space = torch.tensor([character == " " for character in atlas.charset])
         self._word_like = torch.tensor([character.isalnum() for character in atlas.charset])
-        self._drawable = atlas.legible
+        self._usable = atlas.usable
         self._extents = _ink_extents(atlas.fields)
         glyphs = atlas.fields.transpose(2, 3).reshape(-1, CELL)  # one row per column of a cell
         self._columns = torch.cat([glyphs, glyphs.new_zeros(1, CELL)]).to(device)
 
     def encode(self, texts: list[str]) -> torch.Tensor:
-        """Character numbers of shape `(n, longest)`, -1 beyond the end.
+        """Encode texts as character indices of shape `(n, longest)`, padded with -1.
 
         Raises:
             ValueError: a text is empty or blank, or has a character that is not in the atlas.
@@ -91,50 +91,50 @@ class Typesetter:
         rows = []
         for row, text in enumerate(texts):
             if not text.strip():
-                raise ValueError(f"Text {row}, {text!r}, has nothing to draw: leave empty texts out.")
+                raise ValueError(f"Text {row}, {text!r}, is blank: remove blank texts.")
             try:
                 rows.append([self._number[character] for character in text] + [-1] * (longest - len(text)))
             except KeyError as error:
                 raise ValueError(
-                    f"Text {row}, {text!r}, has the character {error.args[0]!r}, which the atlas lacks; it has "
+                    f"Text {row}, {text!r}, has the character {error.args[0]!r}, which is not in the atlas; its charset is "
                     f"{self.charset!r}."
                 ) from None
         return torch.tensor(rows, dtype=torch.int64).reshape(len(texts), longest)
 
-    def choose_fonts(self, texts: list[str], ids: torch.Tensor, draws: Draws) -> torch.Tensor:
-        """One font for each text of those that can draw all of it, int64 of shape `(n,)`.
+    def choose_fonts(self, texts: list[str], ids: torch.Tensor, rng: RandomStreams) -> torch.Tensor:
+        """Choose a font that has all characters of each text: int64 of shape `(n,)`.
 
         Raises:
-            ValueError: there is none.
+            ValueError: no font has all characters of a text.
         """
         present = torch.zeros(len(ids), len(self.charset) + 1).scatter_(1, ids.clamp(min=-1) + 1, 1.0)[:, 1:]
-        able = present @ (~self._drawable).float().T == 0
+        able = present @ (~self._usable).float().T == 0
         if (unable := ~able.any(1)).any():
             text = texts[int(unable.nonzero()[0])]
-            raise ValueError(f"None of the {len(self._drawable)} fonts of the atlas can draw all of {text!r}.")
-        return _pick(able, draws.uniform())
+            raise ValueError(f"None of the {len(self._usable)} fonts of the atlas has all characters of {text!r}.")
+        return _pick(able, rng.uniform())
 
-    def set(self, texts: list[str], draws: Draws) -> Layout:
-        """Chooses a font for each text and sets it.
+    def set(self, texts: list[str], rng: RandomStreams) -> Layout:
+        """Choose a font for each text and typeset it.
 
         Raises:
-            ValueError: a text cannot be drawn.
+            ValueError: a text cannot be rendered.
         """
         ids = self.encode(texts)
-        fonts = self.choose_fonts(texts, ids, draws.part("font"))
-        return self._set(ids, fonts, draws.part("spacing"))
+        fonts = self.choose_fonts(texts, ids, rng.substream("font"))
+        return self._set(ids, fonts, rng.substream("spacing"))
 
-    def set_neighbours(self, layout: Layout, draws: Draws) -> Layout:
-        """Texts such as could stand beside those of a layout: of the same fonts, but letters at random."""
-        with_small = (self._lower[layout.ids.clamp(min=0)] & (layout.ids >= 0)).any(1)
-        usable = self._drawable[layout.fonts] & self._word_like & (with_small[:, None] | ~self._lower)
-        usable |= ~usable.any(1, keepdim=True) & self._drawable[layout.fonts]
-        lengths = draws.uniform(3, 12).long()
-        picked = _pick(usable[:, None].expand(-1, 12, -1).flatten(0, 1), draws.uniform(0, 1, (12,)).flatten())
+    def set_neighbors(self, layout: Layout, rng: RandomStreams) -> Layout:
+        """Typeset random words as neighbors of the texts of a layout, in the same fonts."""
+        has_lowercase = (self._lower[layout.ids.clamp(min=0)] & (layout.ids >= 0)).any(1)
+        usable = self._usable[layout.fonts] & self._word_like & (has_lowercase[:, None] | ~self._lower)
+        usable |= ~usable.any(1, keepdim=True) & self._usable[layout.fonts]
+        lengths = rng.uniform(3, 12).long()
+        picked = _pick(usable[:, None].expand(-1, 12, -1).flatten(0, 1), rng.uniform(0, 1, (12,)).flatten())
         ids = torch.where(torch.arange(12) < lengths[:, None], picked.reshape(-1, 12), -1)
-        return self._set(ids, layout.fonts, draws.part("spacing"))
+        return self._set(ids, layout.fonts, rng.substream("spacing"))
 
-    def _set(self, ids: torch.Tensor, fonts: torch.Tensor, draws: Draws) -> Layout:
+    def _set(self, ids: torch.Tensor, fonts: torch.Tensor, rng: RandomStreams) -> Layout:
         difficulty = self.difficulty
         present = ids >= 0
         known = ids.clamp(min=0)
@@ -142,22 +142,24 @@ class Typesetter:
         ink = present & ~self.is_space[known]
         left, top, right, bottom = self._extents[fonts[:, None], known].unbind(-1)
 
-        # Each way of setting draws its numbers whether or not it is used, so that no choice changes another.
-        plain, wide = draws.normal(0, 0.5), draws.uniform(1.0, 9.0)
-        spacing = torch.where(draws.chance(0.13 * difficulty), wide, plain.clamp(-1.2, 1.5) * min(difficulty, 1.0))
-        # Letters as far apart as they are high, in words that stand alone: in others, nobody would see the spaces.
-        apart = draws.part("apart")
+        # Every effect samples its numbers whether or not it applies, so that effects are independent.
+        plain, wide = rng.normal(0, 0.5), rng.uniform(1.0, 9.0)
+        spacing = torch.where(rng.bernoulli(0.13 * difficulty), wide, plain.clamp(-1.2, 1.5) * min(difficulty, 1.0))
+        # Widely spaced letters, in single words only: in other texts, spaces could not be recognized.
+        spaced = rng.substream("apart")
         alone = (ink == present).all(1) & (count <= 14)
-        spacing = torch.where(apart.chance(0.025 * difficulty) & alone, apart.uniform(0.4, 1.0) * CAP_HEIGHT, spacing)
-        unsteady = draws.chance(0.05 * difficulty)
-        jitter = draws.part("jitter").normal(0, 1, ids.shape[1:]) * (unsteady * draws.uniform(0.4, 1.6))[:, None]
-        bouncing = draws.chance(0.03 * difficulty) * draws.uniform(0.6, 2.6)
-        bounce = draws.part("bounce").normal(0, 1, ids.shape[1:]) * bouncing[:, None]
-        stacked = draws.chance(0.006 * difficulty) & (count >= 2) & (count <= 5) & (ink == present).all(1)
-        leading = CAP_HEIGHT + draws.uniform(3, 14)
+        spacing = torch.where(
+            spaced.bernoulli(0.025 * difficulty) & alone, spaced.uniform(0.4, 1.0) * CAP_HEIGHT, spacing
+        )
+        unsteady = rng.bernoulli(0.05 * difficulty)
+        jitter = rng.substream("jitter").normal(0, 1, ids.shape[1:]) * (unsteady * rng.uniform(0.4, 1.6))[:, None]
+        bouncing = rng.bernoulli(0.03 * difficulty) * rng.uniform(0.6, 2.6)
+        bounce = rng.substream("bounce").normal(0, 1, ids.shape[1:]) * bouncing[:, None]
+        stacked = rng.bernoulli(0.006 * difficulty) & (count >= 2) & (count <= 5) & (ink == present).all(1)
+        leading = CAP_HEIGHT + rng.uniform(3, 14)
         has_small = (self._lower[known] & present).any(1)
-        small = draws.chance(0.07 * difficulty) & ~has_small & (count >= 3) & ~stacked
-        small_scale = torch.where(small, draws.uniform(0.68, 0.88), torch.ones(len(ids)))
+        small = rng.bernoulli(0.07 * difficulty) & ~has_small & (count >= 3) & ~stacked
+        small_scale = torch.where(small, rng.uniform(0.68, 0.88), torch.ones(len(ids)))
 
         kerning = self._kerning[fonts[:, None], known[:, :-1], known[:, 1:]].float() / 4
         advances = self._advances[fonts[:, None], known] + spacing[:, None] + jitter
@@ -166,9 +168,9 @@ class Typesetter:
         pens = (advances.cumsum(1) - advances).round()
         lengths = (pens + advances).amax(1)
 
-        centring = (CELL / 2 - (left + right) / 2).round()
-        shifts = torch.where(stacked[:, None], centring, bounce.round().clamp(-6, 6)) * ink
-        small_from = torch.where(small, advances[:, 0].round(), torch.full_like(lengths, _NOWHERE))
+        centering = (CELL / 2 - (left + right) / 2).round()
+        shifts = torch.where(stacked[:, None], centering, bounce.round().clamp(-6, 6)) * ink
+        small_from = torch.where(small, advances[:, 0].round(), torch.full_like(lengths, _FAR))
 
         # corners of each glyph's ink, as x and y
         along = pens[:, :, None] + torch.stack([left, right], 2)
@@ -178,35 +180,35 @@ class Typesetter:
         start = small_from[:, None, None] + ORIGIN
         along = torch.where(smaller, start + (along - start) * scale, along)
         across = torch.where(smaller, BASELINE + (across - BASELINE) * scale, across)
-        down = pens[:, :, None] + torch.stack([top, bottom], 2) - STACKED_TOP + ORIGIN
-        beside = torch.stack([left, right], 2) + shifts[:, :, None]
-        x = torch.where(stacked[:, None, None], beside, along)
-        y = torch.where(stacked[:, None, None], down, across)
+        stacked_y = pens[:, :, None] + torch.stack([top, bottom], 2) - STACKED_TOP + ORIGIN
+        stacked_x = torch.stack([left, right], 2) + shifts[:, :, None]
+        x = torch.where(stacked[:, None, None], stacked_x, along)
+        y = torch.where(stacked[:, None, None], stacked_y, across)
         hidden = ~ink[:, :, None]
-        low = torch.stack([x, y], -1).masked_fill(hidden[..., None], _NOWHERE).amin((1, 2))
-        high = torch.stack([x, y], -1).masked_fill(hidden[..., None], -_NOWHERE).amax((1, 2))
-        centres = torch.stack([x.mean(2), y.mean(2)], 2).masked_fill(hidden, float("nan"))
+        low = torch.stack([x, y], -1).masked_fill(hidden[..., None], _FAR).amin((1, 2))
+        high = torch.stack([x, y], -1).masked_fill(hidden[..., None], -_FAR).amax((1, 2))
+        centers = torch.stack([x.mean(2), y.mean(2)], 2).masked_fill(hidden, float("nan"))
         box = torch.cat([low, high], 1)
-        return Layout(fonts, ids, pens, shifts, stacked, lengths, small_from, small_scale, box, centres)
+        return Layout(fonts, ids, pens, shifts, stacked, lengths, small_from, small_scale, box, centers)
 
     def strips(self, layout: Layout) -> torch.Tensor:
-        """The fields of whole texts, uint8 of shape `(n, length, CELL)` on the device: along `u`, then `v`."""
+        """Compose the distance fields of whole texts: uint8 of shape `(n, length, CELL)` on the device, `u` by `v`."""
         device = self.device
-        # A power of two, so that places in the strip are told without rounding, whatever the longest text of the batch.
+        # A power of two, so that positions in the strip are exact, independent of the longest text of the batch.
         width = 1 << (int(layout.lengths.max()) + CELL + ORIGIN).bit_length()
         present = layout.ids >= 0
         glyphs = (layout.fonts[:, None] * len(self.charset) + layout.ids.clamp(min=0)).to(device)
-        pens = layout.pens.masked_fill(~present, _NOWHERE).to(device)
+        pens = layout.pens.masked_fill(~present, _FAR).to(device)
         along = (torch.arange(width, device=device, dtype=torch.float32) - ORIGIN).expand(len(pens), -1).contiguous()
         nearest = torch.searchsorted(pens, along, right=True) - 1
         is_moved = layout.stacked | (layout.shifts != 0).any(1)
         moved = is_moved.nonzero()[:, 0]
         place, steady = moved.to(device), ~is_moved.to(device)[:, None]
         strips = torch.zeros(len(pens), width, CELL, dtype=torch.uint8, device=device)
-        for offset in (0, 1, -1):  # a glyph may reach into the room of the next one, and the next into its own
+        for offset in (0, 1, -1):  # glyphs may overlap their neighbors' space
             which = (nearest + offset).clamp(0, pens.shape[1] - 1)
             pen = pens.gather(1, which)
-            here = (nearest + offset == which) & (pen < _NOWHERE)
+            here = (nearest + offset == which) & (pen < _FAR)
             column = (along - pen).long() + ORIGIN
             inside = here & steady & (column >= 0) & (column < CELL)
             rows = torch.where(inside, glyphs.gather(1, which) * CELL + column, len(self._columns) - 1)
@@ -214,13 +216,13 @@ class Typesetter:
             strips = torch.maximum(strips, found, out=strips)
             if len(moved):
                 parts = (glyphs[place], which[place], column[place], here[place])
-                strips[place] = torch.maximum(strips[place], self._moved(layout.at(moved), *parts))
+                strips[place] = torch.maximum(strips[place], self._translated(layout.select(moved), *parts))
         return strips
 
-    def _moved(
+    def _translated(
         self, layout: Layout, glyphs: torch.Tensor, which: torch.Tensor, along: torch.Tensor, here: torch.Tensor
     ) -> torch.Tensor:
-        """Columns of glyphs that are moved across the line, or rows of those of a stacked text."""
+        """Look up glyphs that are shifted along `v`, or are part of a stacked text."""
         device = self.device
         stacked = layout.stacked.to(device)[:, None]
         along = torch.where(stacked, along - ORIGIN + STACKED_TOP, along)[:, :, None]
@@ -233,16 +235,16 @@ class Typesetter:
 
 
 def _pick(allowed: torch.Tensor, chance: torch.Tensor) -> torch.Tensor:
-    """For each row of a bool matrix one of its true columns, by a number in 0..1."""
+    """Choose one of the true columns of each row of a bool matrix by a number in 0..1."""
     ranks = allowed.cumsum(1)
     wanted = (chance * ranks[:, -1]).long() + 1
     return torch.searchsorted(ranks, wanted[:, None])[:, 0]
 
 
 def _ink_extents(fields: torch.Tensor) -> torch.Tensor:
-    """First and last column and row of the ink of each glyph: left, top, right, bottom; 0 where there is none."""
+    """Return the bounding box of the ink of each glyph: left, top, right, bottom; 0 without ink."""
     extents = torch.zeros(*fields.shape[:2], 4)
-    for font, glyphs in enumerate(fields):  # font by font, to hold little at once
+    for font, glyphs in enumerate(fields):  # font by font, to limit memory
         for axis, (first, last) in ((1, (0, 2)), (2, (1, 3))):
             line = glyphs.amax(axis) >= 128
             some = line.any(1)

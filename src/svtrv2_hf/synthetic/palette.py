@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Colours of ground and ink as they occur together on signs."""
+"""Pairs of background and ink colors that occur on signs."""
 
 import torch
 
-from .draws import Draws
+from .sampling import RandomStreams
 
 
-# Centres of 64 clusters of (ground, ink) over 4,457 photographed words (IIIT5k, SVT and ICDAR 2015, training parts), each
-# word split into two colours; the last number is the size of the cluster.
+# Centers of 64 clusters of (background, ink) over 4,457 photographed words (training sets of IIIT5k, SVT and ICDAR 2015),
+# each split into two colors; the last number is the size of the cluster.
 # fmt: off
 _PAIRS = (
     ("898173", "594940", 163),
@@ -76,51 +76,51 @@ _PAIRS = (
     ("1c5181", "e8d756", 16),
 )
 # fmt: on
-_SPREAD = (0.03, 0.06)  # standard deviation of a colour within a cluster: of each channel, and of its brightness
+_SPREAD = (0.03, 0.06)  # standard deviation of a color within a cluster: per channel, and of the brightness
 _LUMINANCE = (0.299, 0.587, 0.114)
 
 
-def luminance(colours: torch.Tensor, dim: int = -1) -> torch.Tensor:
-    """Brightness of colours whose red, green and blue lie along `dim`."""
-    red, green, blue = colours.unbind(dim)
+def luminance(colors: torch.Tensor, dim: int = -1) -> torch.Tensor:
+    """Return the luminance of colors with red, green and blue along `dim`."""
+    red, green, blue = colors.unbind(dim)
     return red * _LUMINANCE[0] + green * _LUMINANCE[1] + blue * _LUMINANCE[2]
 
 
 def contrast(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """How well colours of shape `(n, 3)` can be told apart: brightness above all, hue a little."""
+    """Compute the contrast of colors of shape `(n, 3)`: mostly brightness, and a little hue."""
     difference = first - second
     brightness = luminance(difference)
     hue = (difference - brightness[:, None]).square().sum(-1).sqrt()
     return brightness.abs() + 0.3 * hue
 
 
-def separate(ground: torch.Tensor, ink: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-    """Ink colours moved away from the ground, along its own side of brightness, until the contrast is as `wanted`."""
-    lack = (wanted - contrast(ground, ink)).clamp(min=0)
-    brighter = luminance(ink) >= luminance(ground)
-    # where there is no room left on this side, there is on the other
-    room = torch.where(brighter, 1 - luminance(ground), luminance(ground))
-    flip = (lack > 0) & (room < wanted + 0.03)
+def enforce_contrast(background: torch.Tensor, ink: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Shift the brightness of ink colors away from the background until the contrast is at least `target`."""
+    deficit = (target - contrast(background, ink)).clamp(min=0)
+    brighter = luminance(ink) >= luminance(background)
+    # switch between lighter and darker if the range does not suffice
+    room = torch.where(brighter, 1 - luminance(background), luminance(background))
+    flip = (deficit > 0) & (room < target + 0.03)
     side = torch.where(brighter ^ flip, 1.0, -1.0)
-    moved = luminance(ground) + side * wanted
+    moved = luminance(background) + side * target
     shifted = ink + (moved - luminance(ink))[:, None]
-    return torch.where(lack[:, None] > 0, shifted, ink).clamp(0, 1)
+    return torch.where(deficit[:, None] > 0, shifted, ink).clamp(0, 1)
 
 
-def draw_pairs(draws: Draws) -> tuple[torch.Tensor, torch.Tensor]:
-    """Colours of ground and ink in 0..1, float32 of shape `(n, 3)` each."""
-    table = torch.tensor([list(bytes.fromhex(ground + ink)) for ground, ink, _ in _PAIRS]) / 255
-    picked = draws.one_of([float(i) for i in range(len(_PAIRS))], [float(size) for *_, size in _PAIRS]).long()
+def sample_color_pairs(rng: RandomStreams) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sample background and ink colors in 0..1, float32 of shape `(n, 3)` each."""
+    table = torch.tensor([list(bytes.fromhex(background + ink)) for background, ink, _ in _PAIRS]) / 255
+    picked = rng.choice([float(i) for i in range(len(_PAIRS))], [float(size) for *_, size in _PAIRS]).long()
     pairs = table[picked].reshape(-1, 2, 3)
-    pairs = pairs + draws.normal(0, _SPREAD[0], (2, 3)) + draws.normal(0, _SPREAD[1], (2, 1))
-    ground, ink = pairs.unbind(1)
-    # The ink of the table is that of photographs, in which the ground has run into it.
-    ink = ground + (ink - ground) * 1.18
-    # A cluster's centre is never as pure as some of its colours.
-    purity = torch.where(draws.chance(0.6), draws.uniform(1.1, 1.65), torch.ones(len(draws)))
-    return purer(ground, purity), purer(ink, purity)
+    pairs = pairs + rng.normal(0, _SPREAD[0], (2, 3)) + rng.normal(0, _SPREAD[1], (2, 1))
+    background, ink = pairs.unbind(1)
+    # In photographs, the ink color is blended with the background; undo that.
+    ink = background + (ink - background) * 1.18
+    # The center of a cluster is less saturated than some of its colors.
+    factor = torch.where(rng.bernoulli(0.6), rng.uniform(1.1, 1.65), torch.ones(len(rng)))
+    return saturate(background, factor), saturate(ink, factor)
 
 
-def purer(colours: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
-    """Colours `(n, 3)` moved away from middle grey."""
-    return (0.42 + (colours - 0.42) * times[:, None]).clamp(0, 1)
+def saturate(colors: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+    """Scale the distance of colors `(n, 3)` from medium gray."""
+    return (0.42 + (colors - 0.42) * factor[:, None]).clamp(0, 1)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What glyphs look like: whether a font's letters are letters, and its small letters small ones.
+"""Compare glyph shapes: whether a font's letters look like letters, and lowercase letters differ from capitals.
 
-Fonts put symbols, Greek, barcodes or nothing at all where letters belong, and no table in the file says so. But the
-letters of many fonts agree: upright, centred and scaled to the same spread, a glyph is most like glyphs of its own letter.
+Some fonts have symbols, Greek or barcodes in place of letters, and no table in the file says so. But the letters of most
+fonts agree: deslanted, centered and scaled to the same spread, a glyph is most similar to glyphs of the same letter.
 """
 
 from collections.abc import Sequence
@@ -11,28 +11,28 @@ import torch
 from torch.nn import functional as F
 
 
-SIDE = 16  # pixels of a shape
-REACH = 2.3  # of a shape to each side, in standard deviations of a glyph's ink
-INKED = 0.3  # of a field's full scale: deeper inside or farther outside says nothing about the shape
+SIDE = 16  # height and width of a shape in pixels
+REACH = 2.3  # extent of a shape to each side, in standard deviations of a glyph's ink
+CLIP = 0.3  # share of a field's full scale; larger distances do not describe the shape
 LETTERS_AND_DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-LOOK_ALIKES = {"0": "o", "1": "i", "l": "i", "j": "i", "5": "s"}  # in one font or another
-TYPICAL, GOOD = 0.4, 0.6  # likeness to the middle of all fonts, and to the best others, that makes a font an example
-EXAMPLES = 96  # fonts that are compared with, at most
-FONTS = 16  # compared at a time
-STRETCH = 0.1  # what a width that differs by a factor of e takes from a likeness
+LOOK_ALIKES = {"0": "o", "1": "i", "l": "i", "j": "i", "5": "s"}  # similar in some fonts
+TYPICAL, GOOD = 0.4, 0.6  # minimum likeness to the median and to the references that makes a font a reference
+MAX_REFERENCE_FONTS = 96
+FONTS_PER_CHUNK = 16  # fonts compared at a time, to limit memory
+STRETCH = 0.1  # penalty on the likeness of glyphs whose widths differ by a factor of e
 
-UNLIKE_CAPITALS = "abdeghqrt"  # letters whose small form has another shape
-MOST_ALIKE = 0.88  # likeness of capitals and small letters in a font that has both
+UNLIKE_CAPITALS = "abdeghqrt"  # letters whose lowercase form differs in shape
+MAX_CASE_LIKENESS = 0.88  # of capitals and lowercase letters in a font that has both
 
 
 def glyph_shapes(fields: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Glyphs made upright, centred and scaled by their ink.
+    """Deslant, center and scale glyphs by their ink.
 
     Args:
         fields: uint8 of shape `(glyphs, cell, cell)`.
 
     Returns:
-        Unit vectors of shape `(glyphs, SIDE * SIDE)`, and logarithms of width by height of shape `(glyphs,)`.
+        Unit vectors of shape `(glyphs, SIDE * SIDE)`, and log(width / height) of shape `(glyphs,)`.
     """
     cell = fields.shape[-1]
     axis = torch.arange(cell, dtype=torch.float32) + 0.5 - cell / 2
@@ -48,63 +48,67 @@ def glyph_shapes(fields: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     right = width[:, None, None] * steps + slant[:, None, None] * down + mean_x[:, None, None]
     grid = torch.stack([right, down + mean_y[:, None, None]], -1) / (cell / 2)
     scaled = fields[:, None].float() / 127.5 - 1
-    shapes = F.grid_sample(scaled, grid, padding_mode="border", align_corners=False).clamp(-INKED, INKED).flatten(1)
+    shapes = F.grid_sample(scaled, grid, padding_mode="border", align_corners=False).clamp(-CLIP, CLIP).flatten(1)
     shapes = shapes - shapes.mean(1, keepdim=True)
     return F.normalize(shapes, dim=1), (width / height).log()
 
 
 def letter_likeness(fields: torch.Tensor, charset: str, families: Sequence[int]) -> torch.Tensor:
-    """The share of each font's letters and digits that are most like the same ones in other families.
+    """Compute the share of each font's letters and digits that are most similar to the same ones in other families.
 
     Args:
         fields: uint8 of shape `(fonts, characters, cell, cell)`.
         charset: the characters.
-        families: a number for each font, the same for fonts of one family.
+        families: family number of each font.
 
     Returns:
-        float of shape `(fonts,)`, 1 where the charset has too few letters and digits to tell.
+        float of shape `(fonts,)`; 1 if the charset has too few letters and digits to compare.
     """
     characters = [character for character in charset if character in LETTERS_AND_DIGITS]
     if len(characters) < 10:
         return torch.ones(len(fields))
     numbers = torch.tensor([charset.index(character) for character in characters])
-    told = [glyph_shapes(of_font[numbers]) for of_font in fields]
-    shapes, widths = torch.stack([shape for shape, _ in told]), torch.stack([width for _, width in told])
+    computed = [glyph_shapes(of_font[numbers]) for of_font in fields]
+    shapes, widths = torch.stack([shape for shape, _ in computed]), torch.stack([width for _, width in computed])
     kinds = [LOOK_ALIKES.get(character.lower(), character.lower()) for character in characters]
-    same = torch.tensor([[one == other for other in kinds] for one in kinds])
+    same = torch.tensor([[first == second for second in kinds] for first in kinds])
     family = torch.tensor(families)
 
     middle = F.normalize(shapes.median(dim=0).values, dim=1)
     likeness = _hits(torch.einsum("fcd,kd->fck", shapes, middle), same)
-    # Twice: handwriting is like handwriting, which is first to be found among the examples.
+    # Two passes: handwriting is similar to handwriting, which the first pass adds to the references.
     for least in (TYPICAL, GOOD):
-        examples = (likeness >= least).nonzero().flatten()
-        examples = examples[torch.linspace(0, len(examples) - 1, min(EXAMPLES, len(examples))).long()]
-        bank = shapes[examples].flatten(0, 1).T
+        references = (likeness >= least).nonzero().flatten()
+        references = references[
+            torch.linspace(0, len(references) - 1, min(MAX_REFERENCE_FONTS, len(references))).long()
+        ]
+        bank = shapes[references].flatten(0, 1).T
         rows = []
-        for of_fonts, width, number in zip(shapes.split(FONTS), widths.split(FONTS), family.split(FONTS), strict=True):
-            alike = (of_fonts.flatten(0, 1) @ bank).view(len(width), len(kinds), len(examples), len(kinds))
-            alike -= STRETCH * (width[:, :, None, None] - widths[examples]).abs()
-            alike.masked_fill_((number[:, None] == family[examples])[:, None, :, None], -1)
-            rows.append(alike.amax(dim=2))
+        for of_fonts, width, number in zip(
+            shapes.split(FONTS_PER_CHUNK), widths.split(FONTS_PER_CHUNK), family.split(FONTS_PER_CHUNK), strict=True
+        ):
+            similarity = (of_fonts.flatten(0, 1) @ bank).view(len(width), len(kinds), len(references), len(kinds))
+            similarity -= STRETCH * (width[:, :, None, None] - widths[references]).abs()
+            similarity.masked_fill_((number[:, None] == family[references])[:, None, :, None], -1)
+            rows.append(similarity.amax(dim=2))
         likeness = _hits(torch.cat(rows), same)
     return likeness
 
 
 def _hits(scores: torch.Tensor, same: torch.Tensor) -> torch.Tensor:
-    """How often the best of `scores`, of shape `(fonts, characters, characters)`, is a `same` one; `(fonts,)`."""
+    """Return how often the best of `scores`, of shape `(fonts, characters, characters)`, is in `same`: `(fonts,)`."""
     return same[torch.arange(len(same)), scores.argmax(dim=2)].float().mean(dim=1)
 
 
 def capitals_likeness(fields: torch.Tensor, charset: str) -> torch.Tensor:
-    """How much each font's small letters look like its capitals, but for the size: the median over letters, 1 at most.
+    """Compute the similarity in shape of each font's lowercase letters and capitals: the median over letters, at most 1.
 
     Args:
         fields: uint8 of shape `(fonts, characters, cell, cell)`.
         charset: the characters.
 
     Returns:
-        float of shape `(fonts,)`, 0 where the charset has no letters to tell by.
+        float of shape `(fonts,)`; 0 if the charset has no letters to compare.
     """
     letters = [letter for letter in UNLIKE_CAPITALS if letter in charset and letter.upper() in charset]
     if not letters:

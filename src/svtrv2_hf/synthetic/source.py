@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Drawn text as training data: batches straight from the renderer, or samples like those of any other source."""
+"""Synthetic text as training data: batches directly from the renderer, or samples like those of other sources."""
 
 import hashlib
 import io
@@ -28,41 +28,42 @@ from .renderer import Renderer, check_difficulty
 from .texts import TextSource
 
 
-CHUNK = 256  # texts that are planned, and drawn, together
+CHUNK = 256  # texts that are planned and rendered together
 
 
-class Planned(NamedTuple):
-    """A text, its place in the stream, and the size it is to be drawn at."""
+class PlannedImage(NamedTuple):
+    """A text, its index in the stream, and the size to render it at."""
 
     number: int
     text: str
     size: Size
 
 
-class DrawnSource(Source):
-    """Text that is drawn anew in each epoch.
+class SyntheticSource(Source):
+    """Source of synthetic text images, different in each epoch.
 
-    Image `index` of a seed is a pure function of the two and of the arguments. A text whose characters no single font of the
-    atlas has is limited to those of the font that has the most of them.
+    Image `index` is a pure function of the seed, the index and the arguments. If no single font of the atlas has all
+    characters of a text, the text is reduced to the characters of the font that has most of them.
 
     Args:
-        atlas: the file of an atlas; by default that of the fonts found on this machine, built if need be, which takes minutes
-            and several processes.
-        charset: what texts are made of; see [`TextSource`].
-        difficulty: of the renderer.
-        num_samples: images in an epoch.
-        lines: draw phrases and long lines, too, not words alone.
-        words: a file of words beside those that come with the package; see [`TextSource`].
-        name: for logs.
-        weight: in a mixture.
+        atlas: atlas file; by default an atlas of the fonts of this machine, which is built once and cached. Building takes
+            minutes and starts several processes.
+        charset: characters of the texts; see [`TextSource`].
+        difficulty: difficulty of the [`Renderer`].
+        num_samples: number of images per epoch.
+        lines: include phrases and long lines in addition to words.
+        words: file with additional words; see [`TextSource`].
+        name: name in logs; part of the seed of `read`.
+        weight: weight in a mixture of sources.
+        allow_unknown_license: without an atlas, use fonts that are not in the curated list of licenses, too.
 
     Attributes:
-        atlas: the glyphs.
-        text_source: where the texts come from.
+        atlas: the glyph atlas.
+        text_source: the source of the texts.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: no font of the atlas draws some character of the charset; or an argument is out of range.
+        FileNotFoundError: the atlas or the word file does not exist.
+        ValueError: no font of the atlas has some character of the charset, or an argument is out of range.
     """
 
     num_samples: int
@@ -77,15 +78,19 @@ class DrawnSource(Source):
         words: str | Path | None = None,
         name: str = "drawn",
         weight: float | None = None,
+        allow_unknown_license: bool = False,
     ):
         check_difficulty(difficulty)
         self.text_source = TextSource(charset, None if lines else {"phrase": 0, "line": 0}, words)
-        # here and not when it is first needed, which may be in a worker
-        self.atlas = load_or_build(find_fonts().fonts, charset) if atlas is None else Atlas.load(atlas)
+        # Loaded here because building starts processes, which data-loading workers may not.
+        if atlas is None:
+            self.atlas = load_or_build(find_fonts(allow_unknown_license=allow_unknown_license).fonts, charset)
+        else:
+            self.atlas = Atlas.load(atlas)
         self._fonts_of = _fonts_of(self.atlas)
-        if lacking := [character for character in charset if not self._fonts_of.get(character)]:
+        if missing := [character for character in charset if not self._fonts_of.get(character)]:
             raise ValueError(
-                f"No font of the atlas{f' {atlas}' if atlas else ''} draws {_told(lacking)}: take them out of the charset, or "
+                f"No font of the atlas{f' {atlas}' if atlas else ''} has {_listed(missing)}: remove them from the charset, or "
                 f"{'build an atlas of fonts that have them' if atlas else 'install fonts that have them'}."
             )
         self.charset = charset
@@ -99,12 +104,12 @@ class DrawnSource(Source):
 
     @cached_property
     def fingerprint(self) -> list[Any]:
-        """All that the images follow from, beside the code."""
+        """Everything that the images depend on except the code."""
         words = hashlib.sha256(Path(self.words).read_bytes()).hexdigest() if self.words else None
         return [self.charset, self.difficulty, self.lines, words, self.atlas.digest]
 
     def renderer(self, device: torch.device | str = "cpu") -> Renderer:
-        """The renderer of this source's images."""
+        """Create the renderer of this source."""
         return Renderer(self.atlas, self.difficulty, device)
 
     def plan(
@@ -115,40 +120,41 @@ class DrawnSource(Source):
         part: int = 0,
         parts: int = 1,
         chunks: Iterable[int] | None = None,
-    ) -> Iterator[Planned]:
-        """The texts of a part of the endless stream, with the sizes that crops of them would be resized to.
+    ) -> Iterator[PlannedImage]:
+        """Yield the texts of one part of the endless stream, with the sizes that their crops are resized to.
 
-        `chunks` are the numbers of the chunks of the part to plan, by default all.
+        `chunks` are the indices of the chunks of the part to plan; defaults to all.
         """
         for chunk in count() if chunks is None else chunks:
             start = (part + chunk * parts) * CHUNK
-            texts = self._drawable_texts(seed, start, CHUNK)
+            texts = self._renderable_texts(seed, start, CHUNK)
             ratios = renderer.plan(texts, seed, start).tolist()
             for index, text, ratio in zip(count(start), texts, ratios, strict=False):
-                yield Planned(index, text, image_processor.target_size(max(1, round(1000 * ratio)), 1000))
+                yield PlannedImage(index, text, image_processor.target_size(max(1, round(1000 * ratio)), 1000))
 
     def read(self, part: int = 0, parts: int = 1, seed: int | None = None, epoch: int = 0) -> Iterator[Sample]:
-        """Images as PNG, of the sizes that training resizes to, so that nothing is lost by that."""
+        """Yield PNG images at the sizes that training resizes to, so that resizing does not change them."""
         renderer = self.renderer()
         stream = self._stream(seed, epoch)
-        mine = islice(self.plan(renderer, self.image_processor, stream), part, self.num_samples, parts)
-        while chunk := list(islice(mine, CHUNK)):
-            images = _images(renderer, chunk, stream)
+        own = islice(self.plan(renderer, self.image_processor, stream), part, self.num_samples, parts)
+        while chunk := list(islice(own, CHUNK)):
+            images = _render_images(renderer, chunk, stream)
             for planned in chunk:
                 name = f"{self.name} {planned.number} of seed {stream}"
                 yield Sample(_png(images[planned.number]), planned.text, name)
 
     def texts(self) -> Iterator[str]:
-        """The texts that are read without a seed."""
+        """Yield the texts that `read` renders without a seed."""
         seed = self._stream(None, 0)
         for start in range(0, self.num_samples, CHUNK):
-            yield from self._drawable_texts(seed, start, min(CHUNK, self.num_samples - start))
+            yield from self._renderable_texts(seed, start, min(CHUNK, self.num_samples - start))
 
-    def _drawable_texts(self, seed: int, start: int, count: int) -> list[str]:
-        """Texts that a font can draw as a whole."""
-        return [self._limited(text) for text in self.text_source.texts(seed, start, count)]
+    def _renderable_texts(self, seed: int, start: int, count: int) -> list[str]:
+        """Return texts that a single font can render."""
+        return [self._restrict(text) for text in self.text_source.texts(seed, start, count)]
 
-    def _limited(self, text: str) -> str:
+    def _restrict(self, text: str) -> str:
+        """Reduce a text to the characters of one font."""
         if reduce(and_, (self._fonts_of[character] for character in text)):
             return text
         visible = text.replace(" ", "")
@@ -160,23 +166,23 @@ class DrawnSource(Source):
         return " ".join(kept.split())
 
     def _stream(self, seed: int | None, epoch: int) -> int:
-        """A stream of its own for each source and epoch; where no seed is given, one that no run trains on."""
+        """Return the renderer's seed for each source and epoch; without a seed, one that training never uses."""
         return crc32(f"{self.name} {seed} {epoch}".encode())
 
 
-class DrawnBatches(TrainingBatches):
-    """Batches straight from the renderer, without files between.
+class SyntheticBatches(TrainingBatches):
+    """Training batches rendered directly as tensors, without encoding images.
 
     Args:
-        source: what is drawn.
-        encoder, image_processor, batch_size, seed: as of [`TrainingBatches`].
-        device: where pictures are drawn. On a GPU, this takes a loader without workers.
-        with_frame_labels: batches hold `frame_labels`, too; see [`frame_labels`].
+        source: source of texts and images.
+        encoder, image_processor, batch_size, seed: see [`TrainingBatches`].
+        device: device to render on. A GPU requires a data loader without workers.
+        with_frame_labels: add `frame_labels` to the batches; see [`frame_labels`].
     """
 
     def __init__(
         self,
-        source: DrawnSource,
+        source: SyntheticSource,
         encoder: LabelEncoder,
         image_processor: SVTRv2ImageProcessor,
         batch_size: int,
@@ -198,24 +204,24 @@ class DrawnBatches(TrainingBatches):
     ) -> Iterator[Waiting | None]:
         waiting, first = set(begun.waiting), begun.read // CHUNK
         before = sorted({number // CHUNK for number in waiting if number // CHUNK < first})
-        numbers = (chunk * CHUNK + place for chunk in chain(before, count(first)) for place in range(CHUNK))
+        numbers = (chunk * CHUNK + offset for chunk in chain(before, count(first)) for offset in range(CHUNK))
         chunks = chain(before, count(first))
-        planned = self.source.plan(self._renderer, self.image_processor, self.seed, part, parts, chunks)
-        for number, one in zip(numbers, planned, strict=False):
+        stream = self.source.plan(self._renderer, self.image_processor, self.seed, part, parts, chunks)
+        for number, planned in zip(numbers, stream, strict=False):
             if number >= begun.read or number in waiting:
-                yield self._accept(number, one.text, partial(_as_planned, one), 0, counts)
+                yield self._accept(number, planned.text, partial(_item_and_size, planned), 0, counts)
 
     def _batch(self, waiting: Sequence[Waiting], counts: Counter[tuple[int, str]]) -> dict[str, torch.Tensor]:  # noqa: ARG002
-        texts = [one.item.text for one in waiting]
-        indices = torch.tensor([one.item.number for one in waiting])
-        drawn = self._renderer.render(texts, waiting[0].size, self.seed, indices)
-        labels = torch.from_numpy(pad_labels([one.ids for one in waiting]))
-        batch = {"pixels": drawn.pixels, "labels": labels}
+        texts = [sample.item.text for sample in waiting]
+        indices = torch.tensor([sample.item.number for sample in waiting])
+        rendered = self._renderer.render(texts, waiting[0].size, self.seed, indices)
+        labels = torch.from_numpy(pad_labels([sample.ids for sample in waiting]))
+        batch = {"pixels": rendered.pixels, "labels": labels}
         if self.with_frame_labels:
             width, per_frame = waiting[0].size[1], self.image_processor.pixels_per_frame
-            batch["frame_labels"] = frame_labels(drawn.centres, labels, width, per_frame)
-            # Where characters were dropped, places belong to others.
-            dropped = torch.tensor([len(one.ids) != len(one.item.text) for one in waiting])
+            batch["frame_labels"] = frame_labels(rendered.centers, labels, width, per_frame)
+            # If characters were dropped, the positions no longer match the labels.
+            dropped = torch.tensor([len(sample.ids) != len(sample.item.text) for sample in waiting])
             batch["frame_labels"][dropped] = UNKNOWN
         return batch
 
@@ -225,29 +231,29 @@ class DrawnBatches(TrainingBatches):
 
 
 def _fonts_of(atlas: Atlas) -> dict[str, int]:
-    """The fonts that can stand for each character, as the bits of a number: bit 0 is the first font."""
-    columns = atlas.legible.T.tolist()
+    """Return the fonts usable for each character as a bit set: bit 0 is the first font."""
+    columns = atlas.usable.T.tolist()
     return {
         character: sum(1 << font for font, has in enumerate(column) if has)
         for character, column in zip(atlas.charset, columns, strict=True)
     }
 
 
-def _told(characters: Sequence[str]) -> str:
-    named = ", ".join(f"{character!r} (U+{ord(character):04X})" for character in characters[:10])
-    return named + (f" and {len(characters) - 10} more characters" if len(characters) > 10 else "")
+def _listed(characters: Sequence[str]) -> str:
+    listed = ", ".join(f"{character!r} (U+{ord(character):04X})" for character in characters[:10])
+    return listed + (f" and {len(characters) - 10} more characters" if len(characters) > 10 else "")
 
 
-def _images(renderer: Renderer, chunk: Sequence[Planned], seed: int) -> dict[int, torch.Tensor]:
-    """By number; those of one size are drawn together, which is four times as fast as one by one."""
-    by_size: defaultdict[Size, list[Planned]] = defaultdict(list)
+def _render_images(renderer: Renderer, chunk: Sequence[PlannedImage], seed: int) -> dict[int, torch.Tensor]:
+    """Render images, by number. Rendering images of one size together is four times as fast as one by one."""
+    by_size: defaultdict[Size, list[PlannedImage]] = defaultdict(list)
     for planned in chunk:
         by_size[planned.size].append(planned)
     images: dict[int, torch.Tensor] = {}
     for size, group in by_size.items():
         numbers = [planned.number for planned in group]
-        drawn = renderer.render([planned.text for planned in group], size, seed, torch.tensor(numbers))
-        images.update(zip(numbers, drawn.pixels, strict=True))
+        rendered = renderer.render([planned.text for planned in group], size, seed, torch.tensor(numbers))
+        images.update(zip(numbers, rendered.pixels, strict=True))
     return images
 
 
@@ -257,5 +263,5 @@ def _png(pixels: torch.Tensor) -> bytes:
     return buffer.getvalue()
 
 
-def _as_planned(planned: Planned) -> tuple[Planned, Size]:
+def _item_and_size(planned: PlannedImage) -> tuple[PlannedImage, Size]:
     return planned, planned.size

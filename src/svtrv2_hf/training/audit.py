@@ -16,9 +16,10 @@ from ..console import printable
 from ..data.audit import AuditReport, audit_into
 from ..data.audit_chart import plot
 from ..data.audit_report import render, render_histograms, total
-from ..data.augmentation import Augmentation, contact_sheet
+from ..data.augmentation import Augmentation
 from ..data.file_source import FileSource
 from ..data.labels import LabelEncoder
+from ..data.sheets import augmentation_sheet
 from ..data.sources import Source, open_source
 from ..image_processing_svtrv2 import SVTRv2ImageProcessor, UnreadableImageError, load_rgb
 from .arguments import DataAndModelArguments, read_recipe
@@ -213,7 +214,7 @@ def _draw_augmentation(source: Source, augmentation: Augmentation, folder: Path)
     """What the operations of augmentation do to the first image that can be read; nothing, if none of the first can."""
     for sample in islice(source.read(), 100):
         try:
-            contact_sheet(load_rgb(sample.image, sample.name), augmentation).save(folder / "augmentation.png")
+            augmentation_sheet(load_rgb(sample.image, sample.name), augmentation).save(folder / "augmentation.png")
         except UnreadableImageError:
             continue
         return "and augmentation.png "

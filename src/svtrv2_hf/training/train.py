@@ -21,7 +21,7 @@ from ..data.normalized import NormalizedSource
 from ..data.sources import Source, open_source
 from ..evaluation.metrics import usual_protocol
 from ..processing_svtrv2 import SVTRv2Processor
-from ..synthetic.source import DrawnBatches, DrawnSource
+from ..synthetic.source import SyntheticBatches, SyntheticSource
 from .arguments import DataAndModelArguments, SVTRv2TrainingArguments, parse_arguments
 from .model import model_and_processor
 from .probe import check_characters, check_evaluation_set, check_not_empty
@@ -116,15 +116,15 @@ def _batches(
     sources: Sequence[Source],
     encoder: LabelEncoder,
     processor: SVTRv2Processor,
-) -> BucketBatches | DrawnBatches:
+) -> BucketBatches | SyntheticBatches:
     """Drawn text alone comes straight from the renderer; with other sources, or augmented, as samples like theirs."""
     rules = (encoder, processor.image_processor, arguments.per_device_train_batch_size, arguments.seed)
     [first, *others] = sources
     straight = not chosen.augment_operations and processor.image_processor.fixed_height is None
-    if isinstance(first, DrawnSource) and not others and straight:
+    if isinstance(first, SyntheticSource) and not others and straight:
         on_gpu = arguments.device.type == "cuda" and not arguments.dataloader_num_workers
         device = arguments.device if on_gpu else "cpu"
-        return DrawnBatches(first, *rules, device=device, with_frame_labels=arguments.frame_label_steps > 0)
+        return SyntheticBatches(first, *rules, device=device, with_frame_labels=arguments.frame_label_steps > 0)
     if arguments.frame_label_steps:
         raise ValueError(
             "--frame_label_steps needs drawn text alone, without augmentation (--train_data drawn: --augment_operations 0): of "
@@ -140,7 +140,8 @@ def _open_sources(specs: Sequence[str], normalize: Normalization, split: str = "
     sources = [open_source(spec, split) for spec in specs]
     if normalize != "none":  # rendered text is what its charset says
         sources = [
-            source if isinstance(source, DrawnSource) else NormalizedSource(source, normalize) for source in sources
+            source if isinstance(source, SyntheticSource) else NormalizedSource(source, normalize)
+            for source in sources
         ]
     names = Counter(source.name for source in sources)
     if twice := [name for name, number in names.items() if number > 1]:
