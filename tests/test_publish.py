@@ -12,6 +12,8 @@ import pytest
 import torch
 import yaml
 from conftest import draw, make_folder
+from PIL.PngImagePlugin import PngInfo
+from safetensors.torch import load_file, save_file
 
 from svtrv2_hf.cli import main
 from svtrv2_hf.evaluation.provenance import weights_digest
@@ -274,6 +276,9 @@ def test_only_the_package_s_code_is_run_and_published(saved, hub, tmp_path, caps
         ),
         ("config.json", {"auto_map": {"AutoModelForCTC": "someone/evil--modeling_svtrv2.SVTRv2ForCTC"}}),
         ("config.json", {"custom_pipelines": {"image-to-text": {"impl": "evil.Pipeline", "pt": ["AutoModelForCTC"]}}}),
+        ("config.json", {"attn_implementation": "someone/kernel"}),
+        ("config.json", {"auto_map": {"AutoConfig": "modeling_svtrv2.os"}}),
+        ("tokenizer_config.json", {"chat_template": "{{ 1 }}"}),
         ("processor_config.json", {"auto_map": {"AutoProcessor": "evil.Processor"}}),
         ("tokenizer_config.json", {"auto_map": {"AutoTokenizer": ["evil.Tokenizer", None]}}),
     ],
@@ -293,7 +298,10 @@ def test_references_to_other_code_are_refused(with_card, hub, capsys, monkeypatc
         ("README.md", "\nTrained with HF_TOKEN=hf_abcdefghijKLMNOPqrstuvwxyz012345 svtrv2 train\n"),
         ("README.md", "\nData: https://me:pass@example.org/train.parquet\n"),
         ("LICENSE", "ghp_abcdefghijklmnopqrstuvwxyz0123456789"),
+        ("LICENSE.txt", "hf_abcdefghijKLMNOPqrstuvwxyz012345"),
+        ("README.md", "\npassword: S3cretPass\n"),
         ("run.json", json.dumps({"recipe": {"hub_token": "short"}})),
+        ("run.json", json.dumps({"recipe": {"password": 12345678}})),
         ("run.json", json.dumps({"command": "python scripts/train.py --hub_token short"})),
         ("run.json", json.dumps({"recipe": {"train_data": ["https://example.org/a.parquet?X-Amz-Signature=0a1b2c"]}})),
     ],
@@ -331,8 +339,40 @@ def test_the_other_process_gets_no_secrets(with_card, monkeypatch):
 
 
 @pytest.mark.usefixtures("reads_nothing")
-def test_pickles_stay_behind(with_card, hub, capsys):
-    torch.save({}, with_card / "training_args.bin")
+def test_other_files_stay_behind(with_card, hub, capsys):
+    names = [
+        "LICENSE.py",
+        "NOTICE.env",
+        "NOTICE.pkl",
+        "a.svg",
+        "optimizer.safetensors",
+        "tokenizer-x.json",
+        "training_args.bin",
+    ]
+    for name in names:
+        torch.save({}, with_card / name)
     assert run(with_card) == 0
-    assert "Not published: training_args.bin" in capsys.readouterr().err
-    assert "training_args.bin" not in hub[1][2]["sent"]
+    assert f"Not published: {', '.join(names)}" in capsys.readouterr().err
+    assert not hub[1][2]["sent"].keys() & set(names)
+
+
+@pytest.mark.usefixtures("reads_nothing")
+def test_secrets_in_metadata_are_not_published(with_card, hub, capsys):
+    token = "hf_abcdefghijKLMNOPqrstuvwxyz012345"
+    texts = PngInfo()
+    texts.add_text("Comment", f"made with {token}")
+    draw("a").save(with_card / "picture.png", pnginfo=texts)
+    weights = load_file(with_card / "model.safetensors")
+    save_file(weights, with_card / "model.safetensors", metadata={"format": "pt", "note": token})
+    assert run(with_card) == 1
+    errors = capsys.readouterr().err
+    assert "picture.png holds what looks like a token, a password or a credential, in its metadata" in errors
+    assert "model.safetensors holds what looks like a token" in errors
+    assert not hub
+
+
+def test_no_card_is_written_through_a_link(saved, hub, tmp_path, capsys):
+    (saved / "README.md").symlink_to(tmp_path / "elsewhere.md")
+    assert run(saved, "--license", "mit") == 1
+    assert "links to files outside" in capsys.readouterr().err
+    assert not (tmp_path / "elsewhere.md").exists()

@@ -27,6 +27,16 @@ TOKEN = "hf_abcdefghijKLMNOPqrstuvwxyz01234567"
         ('{"hub_token": "secret", "pad_token": "<blank>"}', '{"hub_token": "***", "pad_token": "<blank>"}'),
         ("WANDB_API_KEY=abc svtrv2 train", "WANDB_API_KEY=*** svtrv2 train"),
         ("ghp_abcdefghijklmnopqrstuvwxyz0123456789 AKIAABCDEFGHIJKLMNOP", "*** ***"),
+        ("https://me:S3cr@t9word@host/x", "https://***@host/x"),
+        ("postgres://u:S3cr/et@h/db", "postgres://***@h/db"),
+        ("no file http:/me:S3cr@t@127.0.0.1:9/x.png", "no file http:/***@127.0.0.1:9/x.png"),
+        ("https://h/a?access=abc&code=d#access_token=e", "https://h/a?access=***&code=***#access_token=***"),
+        ("https://h/a?subscription-key=abc&token%3Dabc", "https://h/a?subscription-key=***&token%3D***"),
+        ("--hub_tok secret", "--hub_tok ***"),
+        ("hub_token: secret-value", "hub_token: ***"),
+        ("password = S3cretPass", "password = ***"),
+        ("Authorization: Bearer abcdef0123", "Authorization: Bearer ***"),
+        ("curl -u me:password https://h", "curl -u *** https://h"),
         ("a -----BEGIN PRIVATE KEY-----\nMII\n-----END PRIVATE KEY----- b", "a *** b"),
     ],
 )
@@ -44,6 +54,9 @@ def test_secrets_are_replaced(text, redacted):
         "me@example.org",
         "hf://datasets/me/words@main/train.parquet?text=label",
         "--tokenizer_name x --max_label_length 25",
+        "http://localhost:8080/a/b@c",
+        "the password: ask me",
+        '{"split_special_tokens": "x", "pad_token": "<blank>"}',
         "A token is a character; the tokenizer has 95.",
         '{"unk_token": "<unk>", "bos_token": null}',
         "svtrv2 train --hub_token --seed 1",
@@ -61,9 +74,18 @@ def test_values_of_secret_environment_variables_are_replaced(monkeypatch):
 
 
 def test_nested_values():
-    content = {"a": [{"password": "x", "n": 1, "b": f"see {TOKEN}"}], "secret": None, "tokens": 3}
-    assert redact_values(content) == {"a": [{"password": "***", "n": 1, "b": "see ***"}], "secret": None, "tokens": 3}
+    content = {"a": [{"password": "x", "n": 1, "b": f"see {TOKEN}"}], "secret": None, "seed": 3}
+    assert redact_values(content) == {"a": [{"password": "***", "n": 1, "b": "see ***"}], "secret": None, "seed": 3}
+    assert redact_values(
+        {"password": 12345678, "token": ["x"], "hf_token_read": {"value": "x"}, "use_token": True}
+    ) == {
+        "password": "***",
+        "token": "***",
+        "hf_token_read": "***",
+        "use_token": True,
+    }
     assert is_secret_name("HF_TOKEN")
+    assert not is_secret_name("pad_token")
     assert not is_secret_name("tokenizer")
 
 
@@ -103,3 +125,11 @@ def test_no_token_is_left_by_training(by, tmp_path, monkeypatch, capfd):
 def test_credentials_of_a_url_are_not_printed(capsys):
     assert main(["audit", "https://me:password@127.0.0.1:9/a.parquet"]) == 1
     assert "password" not in "".join(capsys.readouterr())
+
+
+@pytest.mark.parametrize("words", [(), ("--json",)])
+def test_credentials_in_the_url_of_an_image_are_not_printed(words, capsys):
+    assert main(["read", "http://me:S3cretpw@127.0.0.1:9/x.png?X-Amz-Signature=S3cretsig", *words]) == 1
+    printed = "".join(capsys.readouterr())
+    assert "127.0.0.1" in printed
+    assert "S3cret" not in printed

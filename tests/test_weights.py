@@ -1,13 +1,17 @@
 """Weights that do not fill the model are refused by name, whatever loads them."""
 
+import json
 import logging
 
 import pytest
 import torch
+from conftest import draw
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoModelForCTC, pipeline
 
 from svtrv2_hf import SVTRv2Config, SVTRv2ForCTC, SVTRv2Model
+from svtrv2_hf.cli import main
+from svtrv2_hf.modeling_svtrv2 import SVTRv2WeightsError
 
 
 HEAD = "head.weight"
@@ -132,3 +136,47 @@ def test_who_asks_for_the_report_gets_it(config, saved, tmp_path):
     with pytest.raises(RuntimeError, match="misshapen"):
         SVTRv2ForCTC.from_pretrained(saved, output_loading_info=True)
     assert isinstance(SVTRv2ForCTC.from_pretrained(None, config=SVTRv2Config(), state_dict={}), SVTRv2ForCTC)
+
+
+@pytest.mark.parametrize("kind", [torch.int64, torch.bool])
+def test_weights_stored_as_integers_are_refused(saved, kind, capsys, tmp_path):
+    weights = load_file(saved / "model.safetensors")
+    weights["head.weight"] = weights["head.weight"].to(kind)
+    save_file(weights, saved / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(SVTRv2WeightsError, match=r"1 stored as integers \(head.weight\)"):
+        SVTRv2ForCTC.from_pretrained(saved)
+    draw("ab").save(tmp_path / "ab.png")
+    assert main(["read", str(tmp_path / "ab.png"), "--model", str(saved)]) == 1
+    assert "head.weight" in capsys.readouterr().err
+
+
+def test_a_model_that_computes_nan_does_not_read(saved, capsys, tmp_path):
+    """Its weights are finite, but its configuration is not sound."""
+    config = saved / "config.json"
+    config.write_text(config.read_text().replace('"layer_norm_eps": 1e-06', '"layer_norm_eps": NaN'))
+    draw("ab").save(tmp_path / "ab.png")
+    assert main(["read", str(tmp_path / "ab.png"), "--model", str(saved)]) == 1
+    assert "NaN" in capsys.readouterr().err
+
+
+def test_a_state_dict_that_does_not_fit_is_refused(config):
+    with pytest.raises(SVTRv2WeightsError, match="missing"):
+        SVTRv2ForCTC.from_pretrained(None, config=config, state_dict={"x": torch.zeros(1)})
+
+
+def test_two_characters_of_one_id_are_refused(saved, capsys, tmp_path):
+    path = saved / "tokenizer.json"
+    content = json.loads(path.read_text())
+    content["model"]["vocab"]["1"] = content["model"]["vocab"]["2"]
+    path.write_text(json.dumps(content))
+    draw("ab").save(tmp_path / "ab.png")
+    assert main(["read", str(tmp_path / "ab.png"), "--model", str(saved)]) == 1
+    assert "has no character with the id" in capsys.readouterr().err
+
+
+def test_kernels_of_the_hub_are_not_fetched(saved, capsys, tmp_path):
+    config = saved / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "attn_implementation": "someone/kernel"}))
+    draw("ab").save(tmp_path / "ab.png")
+    assert main(["read", str(tmp_path / "ab.png"), "--model", str(saved)]) == 1
+    assert "names code on the Hub in attn_implementation" in capsys.readouterr().err

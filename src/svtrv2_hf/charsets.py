@@ -128,5 +128,14 @@ def read_charset(path: str | Path, normalize: Normalization = "none") -> list[st
 
 
 def charset_of(tokenizer: PreTrainedTokenizerFast) -> list[str]:
-    """The characters of a tokenizer made by `build_tokenizer`, in their order."""
-    return list(tokenizer.convert_ids_to_tokens(list(range(1, tokenizer.unk_token_id))))
+    """The characters of a tokenizer made by `build_tokenizer`, in their order.
+
+    Raises:
+        ValueError: two characters have one id, or an id has no character.
+    """
+    characters = list(tokenizer.convert_ids_to_tokens(list(range(1, tokenizer.unk_token_id))))
+    if None in characters:
+        raise ValueError(
+            f"tokenizer.json has no character with the id {characters.index(None) + 1}: each from 1 to {len(characters)} needs one."
+        )
+    return characters

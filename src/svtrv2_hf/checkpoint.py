@@ -135,6 +135,12 @@ def _sound_folder(name: str | Path) -> str:
             raise ValueError(
                 f"{path} has model_type={content.get('model_type')!r}, not {SVTRv2Config.model_type!r}: it is not of an SVTRv2 model."
             )
+        if kernels := [
+            key for key, value in content.items() if key.endswith("attn_implementation") and "/" in str(value)
+        ]:
+            raise ValueError(
+                f"{path} names code on the Hub in {kernels[0]} ({content[kernels[0]]!r}), which loading would fetch and run: remove that line."
+            )
     weights = sorted(folder.glob("model*.safetensors"))
     for path in weights or sorted(folder.glob("pytorch_model*.bin")):
         read_weights(path, device="meta")

@@ -615,7 +615,7 @@ def _add_model(parser: argparse._ActionsContainer) -> None:
 def _read(arguments: argparse.Namespace) -> int:
     files, problems = _find_images(arguments.paths)
     for problem in problems:
-        print(f"svtrv2: {printable(problem)}", file=sys.stderr)
+        print(f"svtrv2: {printable(redact(problem))}", file=sys.stderr)
     if not files:
         return 1
     logging.set_verbosity_error()
@@ -636,7 +636,9 @@ def _read(arguments: argparse.Namespace) -> int:
         squeezed += "squeezed" in result
         if error := result.get("error"):
             failures += 1
-            tqdm.write(f"svtrv2: {printable(error)}", file=sys.stderr)
+            result["error"] = redact(error)
+            tqdm.write(f"svtrv2: {printable(redact(error))}", file=sys.stderr)
+        file = redact(file) if "://" in file else file
         if arguments.json:
             tqdm.write(printable(json.dumps({"path": file, **result}, ensure_ascii=ascii_only)))
         elif not error:

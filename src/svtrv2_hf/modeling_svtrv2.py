@@ -21,13 +21,14 @@ Agrees with Topdu/OpenOCR at ae934e5: `openrec/modeling/encoders/svtrv2_lnconv_t
 `openrec/modeling/decoders/rctc_decoder.py`.
 """
 
+import json
 import math
 import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -37,7 +38,7 @@ from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.processing_utils import Unpack
-from transformers.utils import ModelOutput, TransformersKwargs, can_return_tuple, logging
+from transformers.utils import ModelOutput, TransformersKwargs, cached_file, can_return_tuple, logging
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
@@ -375,7 +376,9 @@ class SVTRv2PreTrainedModel(PreTrainedModel):
                 "_orig_mod.), which is ignored. Save the unwrapped model to avoid it."
             )
         problems = {"misshapen": [] if allows_shapes else [_shapes(*one) for one in info["mismatched_keys"]]}
-        if not wants_info and pretrained_model_name_or_path is not None:
+        if pretrained_model_name_or_path is not None:
+            problems["stored as integers"] = _integers_in(pretrained_model_name_or_path, cls._hub_options(kwargs))
+        if not wants_info and (pretrained_model_name_or_path is not None or kwargs.get("state_dict")):
             missing = info["missing_keys"]
             if any(name.startswith("guidance.") for name in missing) and cls._adds_guidance(
                 pretrained_model_name_or_path, kwargs
@@ -391,12 +394,16 @@ class SVTRv2PreTrainedModel(PreTrainedModel):
             )
         return (model, info) if wants_info else model
 
+    @staticmethod
+    def _hub_options(kwargs) -> dict[str, Any]:
+        hub = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
+        return {key: kwargs[key] for key in hub if key in kwargs}
+
     @classmethod
     def _adds_guidance(cls, name, kwargs) -> bool:
         """Whether the caller asks for a guidance branch that the configuration of the checkpoint does not have."""
-        hub = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
         try:
-            saved, _ = cls.config_class.get_config_dict(name, **{key: kwargs[key] for key in hub if key in kwargs})
+            saved, _ = cls.config_class.get_config_dict(name, **cls._hub_options(kwargs))
         except (OSError, ValueError):  # a configuration of the caller's own, beside weights alone
             return True
         return not saved.get("use_guidance", False)
@@ -426,6 +433,20 @@ def _first_of(kind: str, names: Iterable[str]) -> str:
     """The number of names and the first few of them, in their order."""
     names = sorted(names)
     return f"{len(names)} {kind} ({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})"
+
+
+def _integers_in(name: str | os.PathLike, hub: dict[str, Any]) -> list[str]:
+    """Weights that a checkpoint holds as integers, which transformers would cast: those of a quantized model, or damaged."""
+    file = cached_file(name, "model.safetensors", _raise_exceptions_for_missing_entries=False, **hub)
+    if file is None:
+        return []
+    with open(file, "rb") as stream:  # noqa: PTH123  the header alone: its length in 8 bytes, and JSON
+        header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
+    return [
+        key
+        for key, tensor in header.items()
+        if not key.endswith(("__metadata__", "num_batches_tracked")) and not tensor["dtype"].startswith(("F", "BF"))
+    ]
 
 
 def _shapes(name: str, saved: torch.Size, expected: torch.Size) -> str:

@@ -145,6 +145,8 @@ class SVTRv2Processor(ProcessorMixin):
                 f"The model scores {logits.shape[-1]} classes, but the tokenizer has {self.tokenizer.unk_token_id}: the "
                 "blank and its characters. Model and processor are not of the same folder."
             )
+        if np.isnan(logits).any():
+            raise ValueError("The model computes NaN: its weights, its configuration or its input are damaged.")
         if n_best is not None and n_best < 1:
             raise ValueError(f"n_best={n_best} must be 1 or more.")
         if isinstance(target_sizes, (np.ndarray, torch.Tensor)):

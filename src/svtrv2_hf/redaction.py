@@ -9,7 +9,12 @@ from typing import Any
 
 REDACTED = "***"
 
-_SECRET_NAME = r"[\w.-]*(?:token|password|passwd|passphrase|secret|credentials?|api[_-]?key|access[_-]?key)"
+_SECRET_NAME = (
+    r"[\w.-]*(?:tokens?|passwords?|passwd|passphrase|secrets?|credentials?|private[_-]?key|api[_-]?key|access[_-]?key"
+    r"|subscription[_-]?key|wandb[_-]?key|hf_token\w*)"
+)
+# Names of a tokenizer's special tokens, which are not secrets.
+_SPECIAL_TOKEN = r"(?:additional_special|blank|bos|cls|eos|extra_special|mask|model_specific_special|pad|sep|special|split_special|unk)_tokens?"
 # Formats that providers publish: Hugging Face, GitHub, GitLab, AWS, Google, OpenAI and Anthropic, Slack, JSON Web Tokens.
 _TOKEN = re.compile(
     r"\b(?:hf|api_org)_(?=[A-Za-z]*[A-Z0-9])[A-Za-z0-9]{10,}"
@@ -19,20 +24,28 @@ _TOKEN = re.compile(
     r"|-----BEGIN [A-Z ]*PRIVATE KEY-----(?:.*?-----END [A-Z ]*PRIVATE KEY-----)?",
     re.DOTALL,
 )
-_USER_OF_URL = re.compile(r"(?<=://)[^\s/?#@'\"]+@")
+# Also with a single slash, as libraries write addresses that they took for paths; and with @ or / in the password.
+_USER_OF_URL = re.compile(r"(?i)(\bhttps?:/{1,2}|://)(?:[^\s/?#'\"]+@|[^\s/?#'\":@]+:(?!\d+(?:[/\s]|$))[^\s'\"]*@)")
 _PARAMETER_OF_URL = re.compile(
-    rf"(?i)(?<=[?&;])((?:{_SECRET_NAME}|auth|key|pwd|sig|signature|x-amz-signature|x-goog-signature)=)([^\s&;#'\"]+)"
+    rf"(?i)(?<=[?&;#])((?:{_SECRET_NAME}|auth|access|code|[\w-]*key|pwd|sig|[\w-]*signature)(?:=|%3D))([^\s&;#'\"]+)"
 )
-# `--hub_token VALUE` of a command line, "hub_token": "VALUE" of JSON, HF_TOKEN=VALUE of a shell
-_OPTION = re.compile(rf"(?i)(?<![\w-])(--?{_SECRET_NAME}(?:=|\s+))(?!-)('[^']*'|\"[^\"]*\"|\S+)")
+# `--hub_token VALUE` of a command line (which argparse also takes abbreviated), `hub_token: VALUE`, "hub_token": "VALUE"
+_OPTION = re.compile(rf"(?i)(?<![\w-])(--?(?:{_SECRET_NAME}|hub_to\w*)(?:=|\s+))(?!-)('[^']*'|\"[^\"]*\"|\S+)")
 _JSON_VALUE = re.compile(rf"(?i)([\"']{_SECRET_NAME}[\"']\s*:\s*)(\"[^\"]*\"|'[^']*')")
 _ASSIGNMENT = re.compile(r"\b([A-Z][A-Z0-9_]*(?:TOKEN|PASSWORD|SECRET|API_KEY|ACCESS_KEY)=)(\S+)")
-_TOKENS_OF_TEXT = re.compile(r"(?i)[\"'](?:additional_special|bos|cls|eos|mask|pad|sep|unk)_tokens?[\"']")
+_SETTING = re.compile(
+    r"(?i)(?<![\w\"'])((?:password|passwd|secret|(?:hub|hf|access|auth|api)[_-]token|api[_-]?key)\s*[:=]\s*[\"']?)"
+    r"(?!\*\*\*)([^\s\"'&]{6,})"
+)
+_HEADER = re.compile(
+    r"(?i)\b(authorization\s*:\s*(?:(?:basic|bearer|digest|token)\s+)?|bearer\s+)(?!\*\*\*|bearer)([\w.+/=~-]{6,})"
+)
+_USER_OPTION = re.compile(r"(?<!\S)(-u\s+|--user[= ])([^\s:]+:\S+)")
 
 
 def is_secret_name(name: str) -> bool:
     """Whether an option, a key or an environment variable of this name holds a secret: `hub_token`, `WANDB_API_KEY`."""
-    return re.fullmatch(_SECRET_NAME, name, re.IGNORECASE) is not None
+    return bool(re.fullmatch(_SECRET_NAME, name, re.IGNORECASE)) and not re.fullmatch(_SPECIAL_TOKEN, name.lower())
 
 
 def redact(text: str) -> str:
@@ -48,11 +61,11 @@ def redact(text: str) -> str:
     for value in _values_of_environment():
         text = text.replace(value, REDACTED)
     text = _TOKEN.sub(REDACTED, text)
-    text = _USER_OF_URL.sub(f"{REDACTED}@", text)
-    for pattern in (_PARAMETER_OF_URL, _OPTION, _ASSIGNMENT):
+    text = _USER_OF_URL.sub(rf"\g<1>{REDACTED}@", text)
+    for pattern in (_PARAMETER_OF_URL, _OPTION, _ASSIGNMENT, _SETTING, _HEADER, _USER_OPTION):
         text = pattern.sub(rf"\g<1>{REDACTED}", text)
     return _JSON_VALUE.sub(
-        lambda match: match[0] if _TOKENS_OF_TEXT.match(match[0]) else f'{match[1]}"{REDACTED}"', text
+        lambda match: f'{match[1]}"{REDACTED}"' if is_secret_name(match[1].split(match[1][0])[1]) else match[0], text
     )
 
 
@@ -60,7 +73,9 @@ def redact_values(content: Any) -> Any:
     """JSON-like content with its secrets replaced: values of keys with such names, and secrets within texts."""
     if isinstance(content, Mapping):
         return {
-            key: REDACTED if is_secret_name(str(key)) and isinstance(value, str) and value else redact_values(value)
+            key: REDACTED
+            if is_secret_name(str(key)) and not isinstance(value, bool) and value
+            else redact_values(value)
             for key, value in content.items()
         }
     if isinstance(content, (list, tuple)):

@@ -83,6 +83,15 @@ def check_values(tensors: Mapping[str, torch.Tensor], what: str) -> None:
     Raises:
         ValueError: Values are NaN or infinite, or a variance is negative; the message names the tensors.
     """
+    whole = [
+        name
+        for name, tensor in tensors.items()
+        if not tensor.is_floating_point() and not name.endswith("num_batches_tracked")
+    ]
+    if whole:
+        raise ValueError(
+            f"{what} are stored as integers ({_first(whole)}): they are of a quantized model, or damaged. Save the model in float32."
+        )
     numbers = {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point() and not tensor.is_meta}
     if broken := [name for name, tensor in numbers.items() if not tensor.isfinite().all()]:
         raise ValueError(

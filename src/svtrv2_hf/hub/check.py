@@ -2,17 +2,20 @@
 """Checks that a saved model can be published: complete, without secrets, safe to load, and working without this package."""
 
 import json
+import re
 import shutil
 import string
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
 from PIL import Image, ImageDraw, ImageFont
+from safetensors import safe_open
 from transformers import pipeline
 
 from ..charsets import charset_of
@@ -25,22 +28,28 @@ CODE = {path.name: path for path in sorted(Path(__file__).parents[1].glob("*_svt
 # What a published folder may hold besides code; all else stays behind.
 PUBLISHED_FILES = (
     "README.md",
-    "LICENSE*",
-    "NOTICE*",
+    "LICENSE",
+    "LICENSE.md",
+    "LICENSE.txt",
+    "NOTICE",
+    "NOTICE.md",
+    "NOTICE.txt",
     "config.json",
-    "*.safetensors",
+    "model.safetensors",
+    "model-*-of-*.safetensors",
     "model.safetensors.index.json",
     "processor_config.json",
     "preprocessor_config.json",
-    "tokenizer*.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
     "special_tokens_map.json",
     "run.json",
     "*.png",
     "*.jpg",
-    "*.svg",
 )
-_TEXTS = (".json", ".md", ".svg", "")
+_TEXTS = (".json", ".md", ".txt", "")
 _PICTURES = (".png", ".jpg")
+_OWN_CLASS = re.compile(r"\w+_svtrv2\.SVTRv2\w+")
 _NEEDED = ("config.json", "model.safetensors", "processor_config.json", "tokenizer.json", "tokenizer_config.json")
 _METADATA = ("license", "library_name", "pipeline_tag")
 
@@ -168,9 +177,9 @@ def _foreign_code(folder: Path) -> list[str]:
             faults.append(f"{path.name} is not valid JSON")
             continue
         faults += [
-            f"{path.name} names code that is not this package's ({name}): save the model again"
+            f"{path.name} names code that is not this package's ({name[:100]}): save the model again"
             for name in sorted(set(_code_references(content)))
-            if f"{name.rpartition('.')[0]}.py" not in CODE
+            if not _OWN_CLASS.fullmatch(name) or f"{name.rpartition('.')[0]}.py" not in CODE
         ]
     return faults
 
@@ -182,8 +191,10 @@ def _code_references(content: Any) -> Iterator[str]:
             yield from _code_references(value)
     elif isinstance(content, dict):
         for key, value in content.items():
-            if key in ("auto_map", "impl"):
+            if key in ("auto_map", "impl", "chat_template"):  # a template is a program
                 yield from _strings(value)
+            elif key.endswith("attn_implementation") and isinstance(value, str) and "/" in value:
+                yield value  # transformers would fetch a kernel of this name
             else:
                 yield from _code_references(value)
 
@@ -198,19 +209,32 @@ def _strings(value: Any) -> Iterator[str]:
 
 def secrets_in(paths: Iterable[Path]) -> list[str]:
     """Faults of text files that hold what looks like a secret."""
-    faults = []
-    for path in paths:
-        if path.suffix in _TEXTS and path.name != "tokenizer.json":  # whose texts are a charset
-            text = path.read_text(encoding="utf-8", errors="replace")
-            lines = lines_with_secrets(text)
-            if path.name == "run.json" and not lines and redact_values(json.loads(text)) != json.loads(text):
-                lines = [1]
-            if lines:
-                faults.append(
-                    f"{path.name} holds what looks like a token, a password or a credential, in line {lines[0]}: remove it "
-                    "(and revoke it, if others have seen it)"
-                )
-    return faults
+    return [
+        f"{path.name} holds what looks like a token, a password or a credential, {where}: remove it (and revoke it, if others have seen it)"
+        for path in paths
+        if (where := _secret_in(path))
+    ]
+
+
+def _secret_in(path: Path) -> str | None:
+    """Where in a file there is what looks like a secret; `None` if it holds none."""
+    if path.suffix in _PICTURES:
+        with suppress(Exception), Image.open(path, formats=("PNG", "JPEG")) as image:
+            image.load()  # texts may come behind the pixels
+            if any(lines_with_secrets(str(value)) for value in image.info.values()):
+                return "in its metadata"
+    elif path.suffix == ".safetensors":
+        with suppress(Exception), safe_open(path, "pt") as file:
+            if redact_values(file.metadata()) != file.metadata():
+                return "in its metadata"
+    elif path.suffix in _TEXTS and path.name != "tokenizer.json":  # whose texts are a charset
+        text = path.read_text(encoding="utf-8", errors="replace")
+        if lines := lines_with_secrets(text):
+            return f"in line {lines[0]}"
+        with suppress(ValueError):
+            if path.suffix == ".json" and redact_values(json.loads(text)) != json.loads(text):
+                return "in a value whose name says so"
+    return None
 
 
 def _false_pictures(folder: Path) -> list[str]:

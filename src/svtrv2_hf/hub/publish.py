@@ -55,6 +55,8 @@ def run(
         validate_repo_id(repo)
     except HFValidationError as error:
         raise ValueError(f"--repo {repo!r} is no name on the Hub: {error}") from error
+    if links := outside(path):
+        raise ValueError(f"{folder} has links to files outside of it: {', '.join(links)}. Replace them by the files.")
     evaluated = None if results is None else _read(results, path)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -70,8 +72,6 @@ def run(
                 "written anew.",
                 file=sys.stderr,
             )
-    if links := outside(path):
-        raise ValueError(f"{folder} has links to files outside of it: {', '.join(links)}. Replace them by the files.")
     with tempfile.TemporaryDirectory() as temporary:
         staged = Path(temporary)
         if foreign := stage(path, staged):
