@@ -17,10 +17,12 @@ import pytest
 from PIL import Image
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from svtrv2_hf.checkpoint import checkpoint_folder
 from svtrv2_hf.data import shards, streamed_source
 from svtrv2_hf.data.sources import mix, open_source
 from svtrv2_hf.data.splits import splits_of_paths
 from svtrv2_hf.data.streamed_source import StreamedSource
+from svtrv2_hf.evaluation.benchmarks import find_sets
 
 
 # Texts that formats like to make something else of.
@@ -453,6 +455,16 @@ def test_lmdb_behind_links_is_found_once(tmp_path):
 def test_wrong_specs(kinds, spec, error, message):
     with pytest.raises(error, match=message):
         open_source(spec.format(kinds["lmdb"][0].removesuffix("/lmdb")))
+
+
+def test_an_unknown_home_directory_is_named_in_the_error():
+    for error, read in (
+        (ValueError, checkpoint_folder),
+        (FileNotFoundError, find_sets),
+        (FileNotFoundError, open_source),
+    ):
+        with pytest.raises(error, match="~nouser/x"):
+            read("~nouser/x")
 
 
 def test_the_split_of_a_dataset_that_is_read_if_none_is_named(tmp_path):
