@@ -102,8 +102,14 @@ def test_damaged_tars(tar):
             r"0 has several members that may be its image.*\?image=SUFFIX",
         ),
         ([*pairs("a"), *pairs("b")[:1], *pairs("b")[:1]], r"the sample 0 has two members \.png"),
-        ([("0.png", png()), ("0.txt", b"caf\xe9")], r"a\.tar: 0\.txt is not UTF-8: convert it"),
-        ([("0.png", png()), ("0.txt", "中".encode("gbk"))], r"a\.tar: 0\.txt is not UTF-8 \(it may be GBK\)"),
+        (
+            [("0.png", png()), ("0.txt", b"caf\xe9")],
+            r"a\.tar: 0\.txt is not UTF-8 \(it may be Latin-1 or another encoding\): convert it",
+        ),
+        (
+            [("0.png", png()), ("0.txt", "中".encode("gbk"))],
+            r"a\.tar: 0\.txt is not UTF-8 \(it may be GBK, Latin-1 or another encoding\)",
+        ),
         ([("0.png", png()), ("0.txt", "a".encode("utf-16"))], r"a\.tar: 0\.txt is UTF-16"),
     ],
 )
@@ -164,6 +170,7 @@ def write_lmdb(folder, count, **others):
     [
         ({"num-samples": b"20"}, r"num-samples is 20, but there is an image-000000021; .* may be up to 30 images"),
         ({"num-samples": b"29"}, "num-samples is 29, but there is an image-000000030"),
+        ({"num-samples": b"20", "image-000000021": None}, "num-samples is 20, but there is an image-000000022"),
         ({"num-samples": b"31"}, "num-samples is 31, but image-000000031 is missing; there are 61 entries"),
         ({"num-samples": b"9" * 11}, "num-samples is 99,999,999,999, but"),
         ({"num-samples": b"9" * 5000}, "num-samples is b'99"),
@@ -172,7 +179,7 @@ def write_lmdb(folder, count, **others):
         ({"image-000000030": None, "image-000000000": b""}, "must be image-000000001, not image-000000000"),
         (
             {"label-000000007": "中文".encode("gbk")},
-            r"data\.mdb: label-000000007 is not UTF-8 \(it may be GBK\): convert",
+            r"data\.mdb: label-000000007 is not UTF-8 \(it may be GBK, Latin-1 or another encoding\): convert",
         ),
     ],
 )
@@ -252,7 +259,41 @@ def test_damaged_parquet(tmp_path):
             assert str(tmp_path / "b.parquet") in error_of(f"hub:{tmp_path}")
     raw = pa.StringArray.from_buffers(1, pa.array([0, 4], pa.int32()).buffers()[1], pa.py_buffer(b"caf\xe9"))
     pq.write_table(pa.table({"image": [b"x"], "text": raw}), tmp_path / "b.parquet")
-    assert f"{tmp_path / 'b.parquet'}, column text, row 1 is not UTF-8: convert" in error_of(tmp_path)
+    assert (
+        f"{tmp_path / 'b.parquet'}, column text, row 1 is not UTF-8 (it may be Latin-1 or another encoding)"
+        in error_of(tmp_path)
+    )
+
+
+def test_parquet_with_two_columns_of_one_name(tmp_path):
+    columns = [pa.array([b"x"]), pa.array(["a"]), pa.array(["b"])]
+    pq.write_table(pa.table(columns, names=["image", "text", "text"]), tmp_path / "a.parquet")
+    assert "a.parquet has several columns text. Rename" in error_of(tmp_path)
+    pq.write_table(pa.table(columns[1:] * 2, names=["file_name", "text"] * 2), tmp_path / "metadata.parquet")
+    assert "metadata.parquet: columns of the same name: file_name, text" in error_of(tmp_path / "metadata.parquet")
+
+
+@pytest.mark.parametrize("form", ["parquet", "tar"])
+@pytest.mark.parametrize("numbers", [(0, 2), (1, 3)])
+def test_a_missing_shard(tmp_path, form, numbers, caplog):
+    """Numbers may begin at 0 or at 1."""
+
+    def write(name):
+        path = tmp_path / f"{name}.{form}"
+        write_parquet(path, [png()], [name]) if form == "parquet" else write_tar(path, *pairs(name))
+
+    names = [f"train-{number:05}-of-00003" for number in numbers]
+    missing = f"train-{sum(numbers) // 2:05}-of-00003"
+    for name in names:
+        write(name)
+    for place in (tmp_path, f"{tmp_path}/*", f"{tmp_path}/train*.{form}", f"hub:{tmp_path}"):
+        assert f"{tmp_path}: 1 of 3 shards are missing: {missing}.{form}." in error_of(place)
+    assert texts(f"{tmp_path}/{names[0]}.{form}") == names[:1], "one file is what it is"
+    assert texts(f"{tmp_path}/*-0000[{numbers[0]}{numbers[1]}]-*") == names, "others were not asked for"
+    write("test-00001-of-00009")
+    write(missing)
+    assert len(texts(tmp_path)) == 3
+    assert "test (1), train (3): only train is read" in caplog.text
 
 
 def test_paths_in_parquet_are_relative_to_it(tmp_path):
@@ -303,8 +344,14 @@ def test_files_in_images_or_beside_it(folder, name):
         ("0.png\ta\n1.png\tb\0\n", "line 2 holds a NUL byte"),
         ("0.png\ta\n".encode("utf-16"), r"labels\.tsv is UTF-16"),
         ("0.png\ta\n".encode("utf-16-le"), "line 1 holds a NUL byte: the file is damaged, or UTF-16"),
-        ("0.png\ta\n1.png\t中文\n".encode("gbk"), r"labels\.tsv, line 2, is not UTF-8 \(it may be GBK\): convert"),
-        ("0.png\ta\n1.png\tcafé\n".encode("latin-1"), r"labels\.tsv, line 2, is not UTF-8: convert"),
+        (
+            "0.png\ta\n1.png\t中文\n".encode("gbk"),
+            r"labels\.tsv, line 2, is not UTF-8 \(it may be GBK, Latin-1 or another encoding\): convert",
+        ),
+        (
+            "0.png\ta\n1.png\tcafé\n".encode("latin-1"),
+            r"labels\.tsv, line 2, is not UTF-8 \(it may be Latin-1 or another encoding\): convert",
+        ),
         (f"0.png\ta\n{'x' * 5000}\tb\n", "line 2: .* is not found"),
     ],
 )
@@ -312,6 +359,26 @@ def test_wrong_lists(folder, content, message):
     (folder / "labels.tsv").write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         open_source(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "label"),
+    [
+        ("a.tsv", "0.png\ta\n1.png\tb", "b"),
+        ("a.txt", "0.png\ta\n1.png\t", ""),
+        ("images/a.csv", "file_name,text\n0.png,a\n1.png,b", "b"),
+        ("a.tsv", "0.png\ta\n1.png\t\n", None),
+        ("images/a.csv", 'file_name,text\n0.png,a\n1.png,"b"', None),
+        ("images/a.jsonl", '{"file_name": "0.png", "text": "a"}\n{"file_name": "1.png", "text": "b"}', None),
+    ],
+)
+def test_a_list_that_ends_within_a_line(folder, name, content, label, caplog):
+    (folder / name).write_text(content)
+    assert len(texts(folder / name)) == 2
+    warning = (
+        f"{folder / name}: the last line has no line end, so the file and its last label {label!r} may be cut off."
+    )
+    assert (warning in caplog.text) if label is not None else not caplog.text
 
 
 def test_quotes_in_a_list_are_characters(folder):
@@ -348,6 +415,7 @@ def test_wrong_metadata(folder):
         ("[" * 100_000, "line 2: maximum recursion depth"),
         ('{"file_name": "images/0.png", "text": "\\ud800"}', "line 2: the label '\\ud800' has a lone surrogate"),
         (row[:20], "line 2: Unterminated string"),
+        (row[:-2] + ', "text": "b"}', "line 2: the key 'text' is repeated"),
     ):
         (folder / "metadata.jsonl").write_text(row + line)
         assert message in error_of(folder)
@@ -371,9 +439,11 @@ def test_line_ends_and_byte_order_marks_after_and_before_a_label(folder):
 
 def test_decoding():
     assert decode(b"\xef\xbb\xbfa", "x") == "a"
-    with pytest.raises(ValueError, match=r"^x is not UTF-8 .it may be GBK.: convert"):
+    with pytest.raises(ValueError, match=r"^x is not UTF-8 .it may be GBK, Latin-1 or another encoding.: convert"):
         decode("中".encode("gbk"), "x")
-    with pytest.raises(ValueError, match=r"^x, line 2, is not UTF-8: convert"):
+    with pytest.raises(
+        ValueError, match=r"^x, line 2, is not UTF-8 \(it may be Latin-1 or another encoding\): convert"
+    ):
         decode(b"a\n\xe9 \nb", "x")
 
 

@@ -27,7 +27,7 @@ LAYERS = [
         "pipeline_svtrv2",
         "processing_svtrv2",
     ],
-    ["charsets", "checkpoint", "console", "conversion", "redaction", "reporting", "weight_files"],
+    ["charsets", "checkpoint", "console", "conversion", "paths", "redaction", "reporting", "weight_files"],
     ["data", "synthetic"],
     ["evaluation"],
     ["training"],

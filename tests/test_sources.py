@@ -17,9 +17,12 @@ import pytest
 from PIL import Image
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from svtrv2_hf.checkpoint import checkpoint_folder
 from svtrv2_hf.data import shards, streamed_source
 from svtrv2_hf.data.sources import mix, open_source
+from svtrv2_hf.data.splits import splits_of_paths
 from svtrv2_hf.data.streamed_source import StreamedSource
+from svtrv2_hf.evaluation.benchmarks import find_sets
 
 
 # Texts that formats like to make something else of.
@@ -284,7 +287,7 @@ def test_lengths_names_and_weights(kinds, tmp_path):
         ("a.png hello\n", ValueError, r"labels\.tsv, line 1: there is no tab"),
         ("\nmissing.png\thello\n", FileNotFoundError, r"line 2: .*missing\.png is not found"),
         ("\n", ValueError, "names no image"),
-        (b"\xff\t\n", ValueError, r"labels\.tsv is not UTF-8: convert"),
+        (b"\xff\t\n", ValueError, r"labels\.tsv is not UTF-8 \(it may be Latin-1 or another encoding\): convert"),
     ],
 )
 def test_wrong_lists(tmp_path, content, error, message):
@@ -428,7 +431,10 @@ def test_lmdb_behind_links_is_found_once(tmp_path):
         ("{}/folder?weights=1", ValueError, "weights cannot be given; for a list of files there are weight, name"),
         ("{}/folder?text=label", ValueError, "text cannot be given"),
         ("{}/lmdb?samples=3", ValueError, "samples cannot be given; for LMDB"),
-        ("{}/folder?split=test", ValueError, "split cannot be given"),
+        ("{}/folder?split=test", ValueError, r"no row of the split 'test', but of train \(\d+\)"),
+        ("hub:", ValueError, "'hub:' names no dataset"),
+        ("hub:/?split=train", ValueError, "'hub:/' names no dataset"),
+        ("~nouser/x", FileNotFoundError, "no data that is understood at '~nouser/x'"),
         ("{}/tar?split=val", ValueError, r"no file of the split 'validation', but of train \(3\)"),
         ("{}/hub", FileNotFoundError, r"at .*\. If it is a dataset as the Hub stores it, hub:.*/hub reads it\."),
         ("{}/lmdb?text=label", ValueError, "text cannot be given; for LMDB"),
@@ -449,6 +455,16 @@ def test_lmdb_behind_links_is_found_once(tmp_path):
 def test_wrong_specs(kinds, spec, error, message):
     with pytest.raises(error, match=message):
         open_source(spec.format(kinds["lmdb"][0].removesuffix("/lmdb")))
+
+
+def test_an_unknown_home_directory_is_named_in_the_error():
+    for error, read in (
+        (ValueError, checkpoint_folder),
+        (FileNotFoundError, find_sets),
+        (FileNotFoundError, open_source),
+    ):
+        with pytest.raises(error, match="~nouser/x"):
+            read("~nouser/x")
 
 
 def test_the_split_of_a_dataset_that_is_read_if_none_is_named(tmp_path):
@@ -503,6 +519,118 @@ def test_files_without_the_name_of_a_split_are_of_training(tmp_path, caplog):
         open_source(str(tmp_path), split="validation")
     assert list(open_source(f"{tmp_path}/eval.parquet").texts()) == ["eval"], "one file is what it is"
     assert sorted(open_source(f"file://{tmp_path}/*.parquet").texts()) == ["a", "b", "latest", "validated"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("testset", "test_images", "TestSet", "my-testset", "testA", "testb", "TESTING", "evalset", "plates_eval.v2"),
+        *("holdout", "heldout", "held_out", "Hold-Out", "unseen_fonts", "test_unseen"),
+    ],
+)
+def test_other_names_of_a_test_split(tmp_path, name):
+    for one, text in (("trainset", "train"), (name, "test")):
+        parquet_of(tmp_path / f"{one}.parquet", {"image": [png(1)], "text": [text]})
+        write_lmdb(tmp_path / "lmdb" / one, [(png(1), text)])
+    for place in (tmp_path, tmp_path / "lmdb"):
+        for split in ("train", "test"):
+            assert list(open_source(str(place), split=split).texts()) == [split]
+
+
+@pytest.mark.parametrize("name", ["validate", "plates_validate", "devset", "valset", "valid_unseen", "validationData"])
+def test_other_names_of_a_validation_split(tmp_path, name):
+    assert splits_of_paths([f"a/{name}.parquet", "a/b.parquet"], by_name=True) == ["validation", "train"]
+    assert splits_of_paths([f"a/{name}/data.mdb", "a/b/data.mdb"], by_name=True) == ["validation", "train"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["latest", "contest", "Contest2", "devices", "deva", "validated", "evaluated", "attest", "household_outdoor"],
+)
+def test_words_that_are_no_splits(name):
+    assert splits_of_paths([f"a/{name}.parquet", f"a/{name}/0.tar"], by_name=True) == ["train", "train"]
+
+
+def test_a_name_of_two_splits_is_refused(tmp_path):
+    parquet_of(tmp_path / "train_test-0.parquet", {"image": [png(1)], "text": ["both"]})
+    assert list(open_source(str(tmp_path)).texts()) == ["both"]
+    parquet_of(tmp_path / "train-0.parquet", {"image": [png(1)], "text": ["train"]})
+    message = (
+        r"several splits, and .*train_test-0\.parquet may be test and train: name one by .*\?split=all for every file"
+    )
+    with pytest.raises(ValueError, match=message):
+        open_source(str(tmp_path))
+    assert list(open_source(f"{tmp_path}?split=train").texts()) == ["train"]
+    assert list(open_source(f"{tmp_path}?split=all").texts()) == ["train", "both"]
+
+
+def write_rows(place, rows, columns=("file_name", "text")):
+    """A list or metadata of the same rows, by its ending."""
+    records = [dict(zip(columns, row, strict=True)) for row in rows]
+    if place.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(records), place)
+    elif place.suffix == ".jsonl":
+        place.write_text("".join(f"{json.dumps(record)}\n" for record in records))
+    else:
+        separator = "\t" if place.suffix == ".tsv" else ","
+        lines = rows if place.suffix == ".tsv" else [columns, *rows]
+        place.write_text("".join(f"{separator.join(line)}\n" for line in lines))
+    return place
+
+
+@pytest.mark.parametrize("name", ["labels.tsv", "list.tsv", "metadata.csv", "metadata.jsonl", "metadata.parquet"])
+def test_rows_are_split_by_the_folders_of_their_files(tmp_path, name, caplog):
+    rows = [("train/0.png", "train 0"), (f"{tmp_path}/trainset/0.png", "train 1"), ("test_images/0.png", "test 0")]
+    for file, _ in rows:
+        (tmp_path / file).parent.mkdir()
+        (tmp_path / file).write_bytes(png(1))
+    listing = write_rows(tmp_path / name, [*rows, ("val/0.png", "missing")])
+    for split, expected in (("train", ["train 0", "train 1"]), ("test", ["test 0"])):
+        caplog.clear()
+        assert list(open_source(str(listing), split=split).texts()) == expected
+        assert (
+            f"{listing} has rows of several splits, test (1), train (2), validation (1): only {split}" in caplog.text
+        )
+    caplog.clear()
+    assert list(open_source(f"{listing}?split=test").texts()) == ["test 0"]
+    with pytest.raises(FileNotFoundError, match=r"line [45]: .*val/0\.png is not found"):
+        open_source(f"{listing}?split=validation")
+    write_rows(listing, rows)
+    assert list(open_source(f"{listing}?split=all").texts()) == ["train 0", "train 1", "test 0"]
+    write_rows(listing, [("test_images/0.png", "a")])
+    assert list(open_source(str(listing)).texts()) == ["a"], "a single split"
+    assert not caplog.text
+
+
+@pytest.mark.parametrize("name", ["metadata.csv", "metadata.jsonl", "metadata.parquet"])
+def test_rows_are_split_by_a_column(tmp_path, name):
+    for number in range(3):
+        (tmp_path / f"{number}.png").write_bytes(png(number))
+    columns = ("file_name", "text", "Split")
+    listing = write_rows(
+        tmp_path / name, [("0.png", "a", "train"), ("1.png", "b", "TEST"), ("2.png", "c", "val")], columns
+    )
+    assert [list(open_source(str(listing), split=split).texts()) for split in ("train", "test", "all")] == [
+        ["a"],
+        ["b"],
+        ["a", "b", "c"],
+    ]
+    assert list(open_source(f"{listing}?split=valid").texts()) == ["c"]
+    write_rows(listing, [("0.png", "a", "fold1"), ("1.png", "b", "fold2")], columns)
+    assert list(open_source(str(listing)).texts()) == ["a", "b"], "no names of splits"
+
+
+def test_parquet_with_a_column_of_several_splits(tmp_path):
+    columns = {"image": [png(1), png(2)], "text": ["a", "b"]}
+    path = parquet_of(tmp_path / "a.parquet", {**columns, "split": ["train", "test"]})
+    with pytest.raises(
+        ValueError, match=r"a\.parquet: the column split names several splits, test, train: .*\?split=all"
+    ):
+        open_source(path)
+    assert list(open_source(f"{path}?split=all").texts()) == ["a", "b"]
+    for values in (["test", "test"], ["x", "y"], [None, None], [1, 2]):
+        parquet_of(tmp_path / "a.parquet", {**columns, "split": values})
+        assert list(open_source(path).texts()) == ["a", "b"]
 
 
 def test_a_place_with_two_kinds_of_data_is_an_error(tmp_path):

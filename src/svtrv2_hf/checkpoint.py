@@ -13,6 +13,7 @@ from transformers.utils import logging
 from .charsets import charset_of
 from .configuration_svtrv2 import SVTRv2Config
 from .modeling_svtrv2 import SVTRv2ForCTC, SVTRv2WeightsError
+from .paths import user_path
 from .processing_svtrv2 import SVTRv2Processor
 from .weight_files import check_values, read_weights
 
@@ -53,7 +54,7 @@ def checkpoint_folder(name: str | Path) -> str:
     """
     if name == "default":
         return default_checkpoint()
-    folder = Path(name).expanduser()
+    folder = user_path(name)
     try:
         is_folder = folder.is_dir()
     except (OSError, ValueError):  # too long, or with a NUL: neither a folder nor a name on the Hub

@@ -12,7 +12,7 @@ def decode(content: bytes, where: str) -> str:
         where: file and place, for the message.
 
     Raises:
-        ValueError: `content` is not UTF-8; the message names the line, if there are several, and the likely encoding.
+        ValueError: `content` is not UTF-8; the message names the line, if there are several, and likely encodings.
     """
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise ValueError(f"{where} is UTF-16, not UTF-8. Convert it to UTF-8.")
@@ -21,8 +21,8 @@ def decode(content: bytes, where: str) -> str:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start)
         place = f"{where}, line {line + 1}," if line or b"\n" in content[:-1] else where
-        guess = " (it may be GBK)" if _may_be_gbk(content) else ""
-        raise ValueError(f"{place} is not UTF-8{guess}: convert it to UTF-8.") from error
+        guess = f"it may be {'GBK, ' if _may_be_gbk(content) else ''}Latin-1 or another encoding"
+        raise ValueError(f"{place} is not UTF-8 ({guess}): convert it to UTF-8.") from error
 
 
 def _may_be_gbk(content: bytes) -> bool:

@@ -4,8 +4,10 @@
 import csv
 import io
 import json
+import logging
 import os
 import re
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +18,10 @@ import numpy as np
 
 from .decoding import decode, label_of
 from .sources import OTHER_TEXT_COLUMNS, TEXT_COLUMNS, IndexedSource, Sample, pick_column
+from .splits import TRAIN, SplitChoice, choose_split, splits_of_paths, splits_of_values
 
+
+logger = logging.getLogger(__name__)
 
 # Names of the column of the file names where there is no `file_name`.
 FILE_COLUMNS = (
@@ -33,6 +38,9 @@ FILE_COLUMNS = (
 )
 
 
+Row = tuple[int, str, str, Any]  # line number, file name, text, and the value of the column `split`
+
+
 class FileSource(IndexedSource):
     """Image files, and a list of their names and texts.
 
@@ -40,33 +48,52 @@ class FileSource(IndexedSource):
         listing: the list, for messages.
         folders: what the file names are relative to: the folder of the list, and folders in it. A file is that of the
             first one that has it.
-        rows: line number in the list, file name and text of each image. The files must exist; they are not opened.
+        rows: line number in the list, file name, text and split of each image. The files must exist; they are not opened.
         name: for logs.
         weight: in a mixture.
+        choice: the split to read, if rows belong to several by their column `split` or else by the folders of their files.
 
     Raises:
         FileNotFoundError: files are missing; the message has their number and the first three.
-        ValueError: there is no row.
+        ValueError: there is no row, or none of the split.
     """
 
     def __init__(
         self,
         listing: Path,
         folders: Sequence[str],
-        rows: Iterable[tuple[int, str, str]],
+        rows: Iterable[Row],
         name: str,
         weight: float | None = None,
+        choice: SplitChoice = TRAIN,
     ):
         root = listing.parent
-        files, texts, missing = [], [], []
-        for line, file, text in rows:
+        lines = array("q")
+        files, texts, values = [], [], []
+        for line, file, text, value in rows:
+            lines.append(line)
+            files.append(file)
+            texts.append(label_of(text, f"{listing}, line {line}"))
+            values.append(value)
+        if not files:
+            raise ValueError(f"{listing} names no image.")
+        _warn_of_open_end(listing, texts[-1])
+        splits = splits_of_values(values)
+        if splits is None:
+            inside = f"{root.absolute()}{os.sep}"
+            splits = splits_of_paths([file.removeprefix(inside) for file in files], by_name=False)
+        split = choose_split(str(listing), files, splits, choice, "row")
+        if split is not None:
+            kept = [number for number, other in enumerate(splits) if other == split]
+            lines = array("q", (lines[number] for number in kept))
+            files = [files[number] for number in kept]
+            texts = [texts[number] for number in kept]
+        missing = []
+        for number, (line, file) in enumerate(zip(lines, files, strict=True)):
             found = _find(root, folders, file)
             if found is None:
                 missing.append((line, root / folders[0] / file))
-            files.append(found or file)
-            texts.append(label_of(text, f"{listing}, line {line}"))
-        if not files:
-            raise ValueError(f"{listing} names no image.")
+            files[number] = found or file
         if missing:
             raise FileNotFoundError(_missing_told(listing, missing, len(files)))
         self.name = name
@@ -111,6 +138,19 @@ def _find(root: Path, folders: Sequence[str], file: str) -> str | None:
     return next((path for path in paths if os.path.isfile(root / path)), None)  # noqa: PTH113
 
 
+def _warn_of_open_end(listing: Path, text: str) -> None:
+    """Warns if a list ends within a line; where quotes or brackets close it, it is complete."""
+    if listing.suffix.lower() not in (".tsv", ".txt", ".csv"):
+        return
+    with listing.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        last = file.read()
+    if last not in (b"\n", b"\r") and not (last == b'"' and listing.suffix.lower() == ".csv"):
+        logger.warning(
+            "%s: the last line has no line end, so the file and its last label %r may be cut off.", listing, text
+        )
+
+
 def _missing_told(listing: Path, missing: Sequence[tuple[int, Path]], rows: int) -> str:
     """One message about all missing files, or a list would have to be mended line by line."""
     if len(missing) == 1:
@@ -123,7 +163,7 @@ def _missing_told(listing: Path, missing: Sequence[tuple[int, Path]], rows: int)
     )
 
 
-def open_list(listing: Path, name: str, weight: float | None = None) -> FileSource:
+def open_list(listing: Path, name: str, weight: float | None = None, choice: SplitChoice = TRAIN) -> FileSource:
     """Reads a list: UTF-8, a line for each image, its file name and its text parted by a tab.
 
     File names are relative to the list's folder or to `images/` in it; where both have such a file, that in `images/` is meant by
@@ -136,11 +176,16 @@ def open_list(listing: Path, name: str, weight: float | None = None) -> FileSour
     folders = ["images", ""] if listing.name.lower() == "labels.tsv" else ["", "images"]
     if not (listing.parent / "images").is_dir():
         folders = [""]
-    return FileSource(listing, folders, _list_rows(listing), name, weight)
+    return FileSource(listing, folders, _list_rows(listing), name, weight, choice)
 
 
 def open_metadata(
-    listing: Path, name: str, weight: float | None = None, image: str | None = None, text: str | None = None
+    listing: Path,
+    name: str,
+    weight: float | None = None,
+    image: str | None = None,
+    text: str | None = None,
+    choice: SplitChoice = TRAIN,
 ) -> FileSource:
     """Reads the `metadata.csv`, `metadata.jsonl` or `metadata.parquet` of an image folder.
 
@@ -152,12 +197,13 @@ def open_metadata(
         weight: in a mixture.
         image: the column of the file names; `file_name` if not given.
         text: the column of the texts; if not given, the one that has a usual name.
+        choice: the split to read.
 
     Raises:
         FileNotFoundError: files are missing.
         ValueError: the columns cannot be told, a line is malformed, or there is none.
     """
-    return FileSource(listing, [""], _metadata_rows(listing, image, text), name, weight)
+    return FileSource(listing, [""], _metadata_rows(listing, image, text), name, weight, choice)
 
 
 def _read(listing: Path) -> str:
@@ -168,7 +214,7 @@ def _read(listing: Path) -> str:
     return text
 
 
-def _list_rows(listing: Path) -> Iterator[tuple[int, str, str]]:
+def _list_rows(listing: Path) -> Iterator[Row]:
     lines = _read(listing).split("\n")
     _check_quotes(listing, lines)
     for number, line in enumerate(lines, start=1):
@@ -180,7 +226,7 @@ def _list_rows(listing: Path) -> Iterator[tuple[int, str, str]]:
             raise ValueError(f"{listing}, line {number}: there is no tab between file name and text in {line!r}.")
         if "\t" in text:
             raise ValueError(f"{listing}, line {number} has more than two fields, file name and text: {line!r}.")
-        yield number, file, text
+        yield number, file, text, None
 
 
 def _check_quotes(listing: Path, lines: Sequence[str]) -> None:
@@ -204,7 +250,7 @@ def _check_quotes(listing: Path, lines: Sequence[str]) -> None:
         )
 
 
-def _metadata_rows(listing: Path, image: str | None, text: str | None) -> Iterator[tuple[int, str, str]]:
+def _metadata_rows(listing: Path, image: str | None, text: str | None) -> Iterator[Row]:
     records = {".csv": _csv_records, ".jsonl": _jsonl_records, ".parquet": _parquet_records}
     for number, record in records[listing.suffix.lower()](listing):
         columns = list(record)
@@ -213,7 +259,8 @@ def _metadata_rows(listing: Path, image: str | None, text: str | None) -> Iterat
         file, label = record[image], "" if record[text] is None else record[text]
         if not isinstance(file, str) or not isinstance(label, str):
             raise ValueError(f"{listing}, line {number}: {image} and {text} must be strings in {record}.")
-        yield number, file, label
+        split = next((value for name, value in record.items() if name.strip().lower() == "split"), None)
+        yield number, file, label, split
 
 
 _SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
@@ -249,7 +296,7 @@ def _jsonl_records(listing: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
+            record = json.loads(line, object_pairs_hook=_once)
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{listing}, line {number}: {error}.") from error
         if not isinstance(record, dict):
@@ -257,8 +304,22 @@ def _jsonl_records(listing: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         yield number, record
 
 
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, which must not have two values of one name."""
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} is repeated")
+    return record
+
+
 def _parquet_records(listing: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    from pyarrow.parquet import read_schema
+
     from .shards import ParquetShards, open_shards
 
     shards, _ = open_shards(ParquetShards, [str(listing)])
+    names = read_schema(listing).names
+    if len(set(names)) < len(names):
+        raise ValueError(f"{listing}: columns of the same name: {', '.join(names)}.")
     yield from enumerate((row for shard in shards.shards() for row in shards.rows(shard, None)), start=1)

@@ -2,6 +2,7 @@
 """Labelled images in LMDB, in the layout that is usual in text recognition."""
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -76,9 +77,11 @@ def _num_samples(folder: Path) -> int:
             )
         entries = transaction.stat()["entries"]
         says = f"{file}: num-samples is {number:,}, but"
-        if transaction.get(b"image-%09d" % (number + 1)) is not None:
+        cursor = transaction.cursor()  # at the next image, also where some are missing before it
+        beyond = bytes(cursor.key()) if cursor.set_range(b"image-%09d" % (number + 1)) else b""
+        if re.fullmatch(rb"image-\d{9,}", beyond):
             raise ValueError(
-                f"{says} there is an image-{number + 1:09}; its {entries:,} entries may be up to {(entries - 1) // 2:,} "
+                f"{says} there is an {beyond.decode()}; its {entries:,} entries may be up to {(entries - 1) // 2:,} "
                 "images with their labels. Set num-samples to the number of images."
             )
         if number and transaction.get(b"image-%09d" % number) is None:

@@ -3,10 +3,13 @@
 
 import logging
 import os
+import re
 from abc import ABC, abstractmethod
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,9 @@ import pyarrow.parquet
 from datasets import IterableDataset
 from datasets.utils.file_utils import xopen
 
+from ..redaction import redact
 from .decoding import decode
+from .splits import splits_of_values
 
 
 logger = logging.getLogger(__name__)
@@ -93,6 +98,55 @@ def open_shards(
     )
 
 
+def check_numbers(files: Sequence[str], pattern: str = "*") -> None:
+    """Refuses shards that say by their names (`train-00000-of-00003.parquet`) that others are missing.
+
+    Args:
+        files: the shards.
+        pattern: of the names that were asked for; others are not missed.
+
+    Raises:
+        ValueError: shards are missing; the message names the first three.
+    """
+    numbers: defaultdict[tuple[str, str, str, str], set[int]] = defaultdict(set)
+    for file in files:
+        folder, _, name = file.replace(os.sep, "/").rpartition("/")
+        if parts := re.fullmatch(r"(.*?)(\d{3,})-of-(\d{3,})(?:-[0-9a-f]+)?(\.[^/]*)", name):
+            numbers[folder, parts[1], parts[3], parts[4]].add(int(parts[2]))
+    for (folder, start, total, suffix), found in numbers.items():
+        first = 1 if int(total) in found and 0 not in found else 0
+        absent = (number for number in range(first, first + int(total)) if number not in found)
+        names = (f"{start}{number:0{len(total)}}-of-{total}{suffix}" for number in absent)
+        if missing := [name for name in names if fnmatchcase(name, pattern)]:
+            listed = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+            raise ValueError(
+                f"{redact(folder) or '.'}: {len(missing):,} of {int(total):,} shards are missing: {listed}. Get them, or read "
+                "the others by a pattern that does not match these."
+            )
+
+
+def check_split_column(files: Sequence[str]) -> None:
+    """Refuses local parquet files with rows of several splits.
+
+    Raises:
+        ValueError: a column `split` holds the names of several.
+    """
+    values: set[str] = set()
+    column = None
+    for file in filter(is_local, files):
+        with naming(file), pyarrow.parquet.ParquetFile(file) as table:
+            names = [name for name in table.schema_arrow.names if name.lower() == "split"]
+            if len(names) == 1 and _family(table.schema_arrow.field(names[0]).type) == "text":
+                column = names[0]
+                for batch in table.iter_batches(1 << 16, columns=[column]):
+                    values.update(filter(None, batch.column(0).unique().to_pylist()))
+    if len(splits := sorted(set(splits_of_values(sorted(values)) or ()))) > 1:
+        raise ValueError(
+            f"{', '.join(files[:3])}: the column {column} names several splits, {', '.join(splits)}: write a file for each split, "
+            "or read all rows by ?split=all after the place."
+        )
+
+
 def is_local(file: str) -> bool:
     """Whether a file is on this machine."""
     return "://" not in file
@@ -137,6 +191,8 @@ class ParquetShards(Shards):
                 schema = pyarrow.parquet.read_schema(file)
             if column not in schema.names:
                 raise ValueError(f"{file} has no column {column}. Its columns are {', '.join(schema.names)}.")
+            if schema.names.count(column) > 1:
+                raise ValueError(f"{file} has several columns {column}. Rename all but one of them.")
             found = schema.field(column).type
             if pa.types.is_null(found):
                 continue  # of a shard without any value

@@ -14,8 +14,9 @@ from urllib.parse import unquote
 
 import numpy as np
 
+from ..paths import user_path
 from ..redaction import redact
-from .splits import files_of_split
+from .splits import ALL, SplitChoice, files_of_split
 
 
 class Sample(NamedTuple):
@@ -111,8 +112,8 @@ _ENDINGS = {
     ".tar": Kind.TAR,
 }
 _KEYS = {
-    Kind.LIST: (),
-    Kind.METADATA: ("image", "text"),
+    Kind.LIST: ("split",),
+    Kind.METADATA: ("image", "text", "split"),
     Kind.LMDB: ("split",),
     Kind.PARQUET: ("image", "text", "samples", "split"),
     Kind.TAR: ("image", "text", "samples", "split"),
@@ -156,11 +157,12 @@ def open_source(spec: str, split: str = "train") -> Source:
             Keys are `weight` (share of the draws in a mixture) and `name` (for logs); `image` and `text`, the columns,
             where there are columns; `samples`, how many there are, for parquet, webdataset and `hub:`, which do not
             always tell, and for `drawn:`; `config` for `hub:`; `split` for `hub:`, and for LMDB, parquet and webdataset, where
-            names of folders or files part several (`train/0.tar`, `test-00000-of-00001.parquet`; `all` is all of them). For `drawn:` there are
+            names of folders or files part several (`train/0.tar`, `test-00000-of-00001.parquet`; `all` is all of them), and for
+            lists and metadata, where a column `split` or the folders of the files do. For `drawn:` there are
             `difficulty` (1), `lines` (1, or 0 for words alone), `charset` (a file, one character a line, of what texts are
             made of; printable ASCII if not given), `words` (a file, one a line, of more words to draw) and
             `allow_unknown_license` (1 to use fonts that are not in the curated list of licenses).
-        split: the split to read if the spec names none, of a dataset of the Hub or of files of several splits.
+        split: the split to read if the spec names none, of a dataset of the Hub or of files or rows of several splits.
 
     Returns:
         the source. Whatever it needs of files and connections is opened anew in each process that reads it.
@@ -181,8 +183,9 @@ def open_source(spec: str, split: str = "train") -> Source:
     if samples is not None and samples != int(samples):
         raise ValueError(f"{spec!r}: samples must be a whole number.")
     name = options.get("name") or short_name(redact(place))
+    choice = SplitChoice(options.get("split", split), "split" in options)
     if kind in (Kind.LMDB, Kind.PARQUET, Kind.TAR):
-        files = files_of_split(place, files, options.get("split", split), asked="split" in options)
+        files = files_of_split(redact(place), files, choice)
     image, text = options.get("image"), options.get("text")
 
     # Imported here, since they import this module, and so that reading a list needs no package of another kind.
@@ -190,8 +193,8 @@ def open_source(spec: str, split: str = "train") -> Source:
         from .file_source import open_list, open_metadata
 
         if kind == Kind.LIST:
-            return open_list(Path(files[0]), name, weight)
-        return open_metadata(Path(files[0]), name, weight, image, text)
+            return open_list(Path(files[0]), name, weight, choice)
+        return open_metadata(Path(files[0]), name, weight, image, text, choice)
     if kind == Kind.LMDB:
         from .lmdb_source import LmdbSource
 
@@ -211,7 +214,11 @@ def open_source(spec: str, split: str = "train") -> Source:
             weight=weight,
             allow_unknown_license=_switch(spec, "allow_unknown_license", options.get("allow_unknown_license", "0")),
         )
+    from .shards import check_numbers, check_split_column
     from .streamed_source import StreamedSource, open_stream
+
+    if kind in (Kind.PARQUET, Kind.TAR):
+        check_numbers(files, "*" if user_path(place.removeprefix("file://")).is_dir() else Path(place).name)
 
     path = {Kind.PARQUET: "parquet", Kind.TAR: "webdataset"}.get(kind, files[0])
     data_files = None if kind == Kind.HUB else files
@@ -222,6 +229,8 @@ def open_source(spec: str, split: str = "train") -> Source:
     else:  # an image folder need not have several splits
         splits = [split] if place.startswith("hub:") else [split, "train"]
     stream, known, open_shards = open_stream(path, data_files, options.get("config"), splits, image, text)
+    if kind == Kind.PARQUET and choice.name != ALL:
+        check_split_column(files)
     if samples is not None and known not in (None, samples):
         raise ValueError(f"{spec!r}: samples={int(samples)} contradicts the data, which have {known:,} samples.")
     known = known if samples is None else int(samples)
@@ -270,7 +279,7 @@ def short_name(place: str) -> str:
     """What a source is called if its spec has no name for it: as its folder or file."""
     if place.startswith("drawn:"):
         return "drawn"
-    path = Path(place.removeprefix("hub:")).expanduser()
+    path = user_path(place.removeprefix("hub:"))
     return path.resolve().name if path.is_dir() else path.stem
 
 
@@ -282,17 +291,20 @@ def recognise(place: str) -> tuple[Kind, list[str]]:
         ValueError: the place holds several kinds of data.
     """
     if place.startswith("hub:"):
-        return Kind.HUB, [place.removeprefix("hub:")]
+        name = place.removeprefix("hub:")
+        if not name.strip("/ "):
+            raise ValueError(f"{place!r} names no dataset: write hub:OWNER/NAME or hub:FOLDER.")
+        return Kind.HUB, [name]
     if place.startswith("drawn:"):
         return Kind.DRAWN, [place.removeprefix("drawn:")] if place != "drawn:" else []
     place = place.removeprefix("file://")
     remote = "://" in place
-    found = _remote_files(place) if remote else [str(file) for file in _files_at(Path(place).expanduser())]
+    found = _remote_files(place) if remote else [str(file) for file in _files_at(user_path(place))]
     files = [Path(file) for file in found]
     kinds = {_kind_of(file) for file in files}
     kind = next(iter(kinds), None)
     if kind is None or None in kinds or (remote and kind not in (Kind.PARQUET, Kind.TAR)):
-        hint = "" if remote else _hint(Path(place).expanduser())
+        hint = "" if remote else _hint(user_path(place))
         raise FileNotFoundError(f"There is no data that is understood at {redact(place)!r}.{hint} It may be {_FORMS}.")
     if [file.name.lower() for file in files] == ["metadata.parquet"] and not remote:
         return Kind.METADATA, [str(files[0])]

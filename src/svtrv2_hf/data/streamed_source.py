@@ -15,7 +15,7 @@ from PIL import Image as PillowImage
 
 from ..redaction import redact
 from .decoding import label_of
-from .shards import OPEN_SHARDS, ParquetShards, Shards, naming, open_shards
+from .shards import OPEN_SHARDS, ParquetShards, Shards, check_numbers, naming, open_shards
 from .sources import IMAGE_COLUMNS, OTHER_IMAGE_COLUMNS, OTHER_TEXT_COLUMNS, TEXT_COLUMNS, Sample, Source, pick_column
 from .tar_shards import TarShards
 
@@ -267,6 +267,7 @@ def open_stream(
             f"{path} has no split {splits[0]!r}; it has {', '.join(available)}. Name one after the place: ?split=NAME."
         )
     if builder.name in _SHARDS:
+        check_numbers(builder.config.data_files[split])
         shards, known = open_shards(_SHARDS[builder.name], builder.config.data_files[split], image, text)
         return shards, _num_samples(builder, split) if known is None else known, shards.at_once()
     with naming(path):

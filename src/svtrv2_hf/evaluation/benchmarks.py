@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from ..data.sources import recognise
+from ..paths import user_path
 from .metrics import Protocol
 
 
@@ -182,7 +183,7 @@ def find_sets(root: Path, names: Sequence[str] | None = None) -> dict[str, Path]
         FileNotFoundError: the root is not a folder, or a set, or any set, was not found.
         ValueError: a set was found twice, or a folder contains data in two formats.
     """
-    root = Path(root).expanduser()
+    root = user_path(root)
     if not root.is_dir():
         raise FileNotFoundError(f"Folder {root} not found: pass the folder that contains the test sets.")
     places: defaultdict[str, list[Path]] = defaultdict(list)

@@ -24,6 +24,7 @@ from ..data.buckets import EvaluationBatches
 from ..data.loader import Loader, plain_worker_errors
 from ..data.sources import Source, open_source, short_name, split_spec
 from ..modeling_svtrv2 import SVTRv2ForCTC
+from ..paths import user_path
 from ..processing_svtrv2 import SVTRv2Processor
 from ..redaction import redact
 from .benchmarks import BENCHMARKS, Benchmark, averages, benchmark_at, find_sets
@@ -223,7 +224,7 @@ def open_sets(
 def _by_list(place: str, labels: str) -> str | None:
     """The same source by another list of labels in its folder; `None` if there is none."""
     folder, _ = split_spec(place)
-    listing = Path(folder).expanduser() / labels
+    listing = user_path(folder) / labels
     return f"{listing}{place.removeprefix(folder)}" if listing.is_file() else None
 
 

@@ -27,6 +27,7 @@ from ..data.file_source import FileSource
 from ..data.sources import open_source
 from ..image_processing_svtrv2 import SVTRv2ImageProcessor, load_rgb
 from ..modeling_svtrv2 import SVTRv2ForCTC
+from ..paths import user_path
 from ..pipeline_svtrv2 import SVTRv2TextRecognitionPipeline
 from ..processing_svtrv2 import SVTRv2Processor
 from .memory import available_memory, peak_memory
@@ -68,7 +69,7 @@ def image_files(place: str, folder: Path, limit: int = 3000) -> list[Path]:
         FileNotFoundError, ValueError: no images were found.
     """
     extensions = set(Image.registered_extensions())
-    images = Path(place).expanduser()
+    images = user_path(place)
     if images.is_dir():
         files = sorted(file for file in images.iterdir() if file.suffix.lower() in extensions)
         if files:

@@ -1,0 +1,10 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Paths as users write them."""
+
+import os
+from pathlib import Path
+
+
+def user_path(place: str | Path) -> Path:
+    """The path with `~` replaced by the home directory; the path itself where the user is unknown, so that errors name it."""
+    return Path(os.path.expanduser(place))  # noqa: PTH111 (Path.expanduser raises a RuntimeError without the path)
