@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from test_training import arguments, trainer_on
 from torch.utils.data import IterableDataset, get_worker_info
 from transformers import TrainerCallback
+from transformers.trainer_pt_utils import safe_globals
 
 from svtrv2_hf import SVTRv2Config, SVTRv2ForCTC
 from svtrv2_hf.data.file_source import FileSource
@@ -392,7 +393,8 @@ def changed_json(change):
 
 def changed_by_torch(change):
     def damage(path):
-        values = torch.load(path, weights_only=True)
+        with safe_globals():
+            values = torch.load(path, weights_only=True)
         change(values)
         torch.save(values, path)
 

@@ -132,7 +132,8 @@ def _check_data_state(states: Mapping[str, Any]) -> None:
 
 
 def _check_trainer_state(state: Mapping[str, Any], folder_step: int, max_steps: int) -> None:
-    step, best, best_step = (state.get(name) for name in ("global_step", "best_metric", "best_global_step"))
+    step: Any = state.get("global_step")
+    best, best_step = state.get("best_metric"), state.get("best_global_step")
     _require(_is_count(step), f"its global_step is {step!r}")
     _require(step <= max_steps, f"its global_step is {step}, but the run has {max_steps} steps")
     _require(folder_step in (-1, step), f"its global_step is {step}, but the folder is of step {folder_step}")

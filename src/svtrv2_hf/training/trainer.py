@@ -121,7 +121,7 @@ class SVTRv2Trainer(RecoveringTrainer):
                 raise ValueError(f"There is no checkpoint in {self.args.output_dir} to resume from.")
         elif resume_from_checkpoint is not None and resume_from_checkpoint is not False:
             check_resume_value(resume_from_checkpoint)
-        self._resumed_from = None if not resume_from_checkpoint else Path(resume_from_checkpoint)
+        self._resumed_from = None if not resume_from_checkpoint else Path(str(resume_from_checkpoint))
         self.counts.clear()
         self._started, self._seconds_before = time.perf_counter(), 0.0
         self.train_dataset.start = Position()
