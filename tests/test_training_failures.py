@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from test_training import arguments, trainer_on
 from torch.utils.data import IterableDataset, get_worker_info
 from transformers import TrainerCallback
+from transformers.trainer_pt_utils import safe_globals
 
 from svtrv2_hf import SVTRv2Config, SVTRv2ForCTC
 from svtrv2_hf.data.file_source import FileSource
@@ -21,6 +22,7 @@ from svtrv2_hf.data.labels import LabelEncoder, RejectedSampleError, Rejection
 from svtrv2_hf.data.loader import Loader, plain_worker_errors
 from svtrv2_hf.data.sources import open_source
 from svtrv2_hf.training.arguments import SVTRv2TrainingArguments
+from svtrv2_hf.training.checkpoint_files import check_optimizer_files
 from svtrv2_hf.training.divergence import DivergedError
 from svtrv2_hf.training.probe import check_evaluation_set, check_not_empty
 from svtrv2_hf.training.record import RunRecord
@@ -380,6 +382,177 @@ def test_a_damaged_checkpoint_is_refused_by_the_name_of_its_file(run_to_damage, 
         path.write_bytes(content)
 
 
+def changed_json(change):
+    def damage(path):
+        values = json.loads(path.read_text())
+        change(values)
+        path.write_text(json.dumps(values))
+
+    return damage
+
+
+def changed_by_torch(change):
+    def damage(path):
+        with safe_globals():
+            values = torch.load(path, weights_only=True)
+        change(values)
+        torch.save(values, path)
+
+    return damage
+
+
+def changed_weights(path):
+    weights = load_file(path)
+    next(tensor for name, tensor in weights.items() if name.endswith("running_var"))[0] = -1
+    save_file(weights, path, metadata={"format": "pt"})
+
+
+def entry(**values):
+    return changed_by_torch(lambda state: state["state"][0].update(values))
+
+
+def schedule(**values):
+    return changed_by_torch(lambda state: state.update(values))
+
+
+def rank(**values):
+    return changed_json(lambda states: states["ranks"][0].update(values))
+
+
+def state(**values):
+    return changed_json(lambda states: states.update(values))
+
+
+@pytest.mark.parametrize(
+    ("name", "damages"),
+    [
+        ("model.safetensors", [(changed_weights, "damaged")]),
+        ("averaged_weights.safetensors", [(changed_weights, "damaged")]),
+        (
+            "optimizer.pt",
+            [
+                (changed_by_torch(lambda state: state["state"].clear()), "holds the states of 0 of"),
+                (changed_by_torch(lambda state: state["state"].pop(5)), "holds the states of"),
+                (changed_by_torch(lambda state: state["state"][0].pop("exp_avg_sq")), "damaged"),
+                (changed_by_torch(lambda state: state["state"][0]["exp_avg"].fill_(NAN)), "exp_avg of parameter 0 is NaN"),
+                (changed_by_torch(lambda state: state["state"][0]["exp_avg_sq"].sub_(1)), "exp_avg_sq .* is negative"),
+                (changed_by_torch(lambda state: state["param_groups"].pop()), "its groups are not those"),
+                (changed_by_torch(lambda state: state["param_groups"].reverse()), "its groups are not those"),
+                (entry(exp_avg=torch.zeros(3, 3)), r"has the shape \[3, 3\] instead of"),
+                (entry(exp_avg="x"), "damaged"),
+                (entry(step=torch.tensor(3.0)), "were updated 3, 4 times by step 4"),
+                (entry(step=torch.tensor(NAN)), "were updated"),
+            ],
+        ),
+        (
+            "scheduler.pt",
+            [
+                *((schedule(last_epoch=value), "its last_epoch is") for value in (-5, 3, 5, 999, 4.0, "4", None, True)),
+                (schedule(_step_count="x"), "its _step_count"),
+                (schedule(get_lr=3), "which a scheduler does not save"),
+            ],
+        ),
+        (
+            "data_state.json",
+            [
+                *((rank(taken=value), "batches taken is") for value in (-3, 1.5, "x", True)),
+                *((rank(counts=value), "damaged") for value in ([1, 2], [[0, 5, 1]], [[0, "x", -1]], [[0.5, "x", 1]], None)),
+                *((rank(workers=value), "damaged") for value in ([[-1, 0, []]], [[1, 0, ["x"]]], [[1, 0, []]] * 2, [5])),
+                *((state(ranks=value), "states of 1 processes") for value in ([], {}, [{}, {}])),
+                *((state(seed_shift=value), "its seed_shift") for value in (-1, 1.5, "x")),
+                *((state(seconds=value), "its seconds") for value in (-1, NAN, "x")),
+                (state(evaluations_from=-1), "its evaluations_from"),
+                (state(evaluation_due="x"), "its evaluation_due"),
+                *((state(settings=value), "damaged") for value in ({}, [])),
+            ],
+        ),
+        (
+            "trainer_state.json",
+            [
+                (state(global_step=400), "its global_step is 400, but the run has 4 steps"),
+                (state(global_step=1), "its global_step is 1, but the folder is of step 4"),
+                *((state(global_step=value), "its global_step is") for value in (-1, "x", 4.0, True, None)),
+                *((state(best_metric=value), "its best_metric is") for value in (NAN, "x", [])),
+                *((state(best_global_step=value), "its best_global_step is") for value in (-1, "x", 5)),
+                *((state(log_history=value), "its log_history") for value in (5, [5], [{}], [{"step": 5}])),
+                (state(log_history=[{"step": 2, "eval_loss": "x"}]), "eval_loss of step 2 in its log_history is 'x'"),
+            ],
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)  # fmt: skip
+def test_values_that_no_run_writes_are_refused(run_to_damage, name, damages):
+    output, new = run_to_damage
+    path = output / "checkpoint-4" / name
+    content = path.read_bytes()
+    trainer = new()
+    try:
+        for number, (damage, message) in enumerate(damages):
+            damage(path)
+            with pytest.raises(ValueError, match=message) as error:
+                trainer.train(resume_from_checkpoint=True)
+            assert str(error.value).startswith(f"{path} is damaged"), number
+            assert "Resume from the checkpoint before it" in str(error.value)
+            path.write_bytes(content)
+    finally:
+        path.write_bytes(content)
+
+
+def test_states_that_cannot_be_loaded_are_reported_by_file(run_to_damage):
+    """Only the library finds them, while training begins."""
+    output, new = run_to_damage
+    damages = {
+        "trainer_state.json": state(stateful_callbacks={"TrainerControl": {"args": 5}}),
+        "rng_state.pth": changed_by_torch(lambda state: state.update(cpu=torch.zeros(3))),
+    }
+    for name, damage in damages.items():
+        path = output / "checkpoint-2" / name
+        content = path.read_bytes()
+        damage(path)
+        try:
+            trainer = new()
+            trainer.args.restore_callback_states_from_checkpoint = True
+            with pytest.raises(ValueError, match=r"is damaged, or not a file of this trainer") as error:
+                trainer.train(resume_from_checkpoint=str(path.parent))
+            assert str(error.value).startswith(str(path))
+        finally:
+            path.write_bytes(content)
+
+
+def test_steps_that_the_scaler_of_float16_skips_are_not_damage(tmp_path):
+    entries = {0: {"exp_avg": torch.zeros(2), "exp_avg_sq": torch.zeros(2), "step": torch.tensor(3.0)}}
+    optimizer = {"state": entries, "param_groups": [{"params": [0]}, {"params": []}]}
+    files, shapes = ["optimizer.pt", "scheduler.pt"], [[torch.Size([2])], []]
+    torch.save(optimizer, tmp_path / "optimizer.pt")
+    torch.save({"last_epoch": 3}, tmp_path / "scheduler.pt")
+    check_optimizer_files(tmp_path, files, shapes, 3, exact=True)
+    check_optimizer_files(tmp_path, files, shapes, 5, exact=False)
+    for step, exact in ((5, True), (2, False)):
+        with pytest.raises(ValueError, match=r"optimizer\.pt is damaged: its parameters were updated 3 times"):
+            check_optimizer_files(tmp_path, files, shapes, step, exact)
+    torch.save({"last_epoch": 2}, tmp_path / "scheduler.pt")
+    with pytest.raises(ValueError, match=r"scheduler\.pt is damaged: its last_epoch is 2 at step 5"):
+        check_optimizer_files(tmp_path, files, shapes, 5, exact=False)
+    torch.save({**optimizer, "state": {}}, tmp_path / "optimizer.pt")
+    torch.save({"last_epoch": 0}, tmp_path / "scheduler.pt")
+    check_optimizer_files(tmp_path, files, shapes, 5, exact=False)
+
+
+@pytest.mark.parametrize("value", ["", " ", 0])
+def test_an_empty_checkpoint_to_resume_from_is_refused(run_to_damage, value):
+    """An unset variable of a shell does not begin a run in the place of another."""
+    output, new = run_to_damage
+    before = {path: path.stat().st_mtime_ns for path in output.rglob("*")}
+    with pytest.raises(ValueError, match=r"--resume_from_checkpoint .* is empty"):
+        new().train(resume_from_checkpoint=value)
+    if isinstance(value, str):
+        words = ["--train_data", "x", "--output_dir", str(output), "--use_cpu", "True"]
+        for option in (["--resume_from_checkpoint", value], [f"--resume_from_checkpoint={value}"]):
+            with pytest.raises(ValueError, match=r"--resume_from_checkpoint .* is empty"):
+                main([*words, *option])
+    assert before == {path: path.stat().st_mtime_ns for path in output.rglob("*")}
+
+
 def test_a_checkpoint_that_was_mended_is_resumed_from(run_to_damage):
     _, new = run_to_damage
     trainer = new()
@@ -519,6 +692,20 @@ def test_sets_without_samples_are_refused(tmp_path):
 
 
 # What was skipped
+
+
+def test_unreadable_images_of_evaluation_sets_are_reported(tmp_path, folder, held, capsys):
+    (held / "9.png").write_bytes(b"junk")
+    words = [
+        "--model", "nano", "--train_data", str(folder), "--eval_data", str(held), "--output_dir", str(tmp_path / "out"),
+        "--max_steps", "2", "--per_device_train_batch_size", "2", "--use_cpu", "True", "--save_strategy", "no",
+        "--eval_strategy", "steps", "--eval_steps", "1",
+    ]  # fmt: skip
+    main(words)
+    line = "Evaluation set held: 1 of 10 images could not be read and count as wrong."
+    printed = capsys.readouterr()
+    assert printed.err.count(line) == 1, "only the first of evaluations with the same number"
+    assert printed.out.rstrip().endswith(line), "the summary says so, too"
 
 
 def test_the_share_of_skipped_samples_is_reported(config, tmp_path):

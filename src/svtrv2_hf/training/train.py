@@ -23,10 +23,11 @@ from ..evaluation.metrics import usual_protocol
 from ..processing_svtrv2 import SVTRv2Processor
 from ..synthetic.source import SyntheticBatches, SyntheticSource
 from .arguments import DataAndModelArguments, SVTRv2TrainingArguments, parse_arguments
+from .checkpoint_files import check_resume_value
 from .model import model_and_processor
 from .probe import check_characters, check_evaluation_set, check_not_empty
 from .record import RunRecord
-from .trainer import SVTRv2Trainer
+from .trainer import SVTRv2Trainer, unreadable_images
 
 
 def main(argv: Sequence[str]) -> None:
@@ -155,9 +156,12 @@ def _resume_from(arguments: SVTRv2TrainingArguments) -> str | None:
     """The checkpoint to go on from.
 
     Raises:
-        ValueError: it starts anew where a run has left checkpoints, which would mix the two; or there is none to go on from.
+        ValueError: it starts anew where a run has left checkpoints, which would mix the two; there is none to go on from; or the value
+            is empty.
     """
     resume = arguments.resume_from_checkpoint
+    if resume is not None:
+        check_resume_value(resume)
     output = Path(arguments.output_dir)
     last = get_last_checkpoint(output) if output.is_dir() else None
     if resume is None or resume.lower() in ("false", "no"):
@@ -189,6 +193,9 @@ def _print_best(trainer: SVTRv2Trainer, names: Sequence[str]) -> None:
     width = max(len(str(row[0])) for row in rows)
     for name, *values in rows:
         print(f"{name:{width}}" + "".join(f"{value:>15}" for value in values))
+    for name in names:
+        if unreadable := best.get(f"eval_{name}_unreadable"):
+            print(printable(unreadable_images(name, int(unreadable), int(best[f"eval_{name}_samples"]))))
 
 
 def _tell(arguments: SVTRv2TrainingArguments, message: str) -> None:

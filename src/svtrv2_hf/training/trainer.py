@@ -3,6 +3,7 @@
 
 import json
 import shutil
+import sys
 import time
 import warnings
 from collections import Counter
@@ -24,6 +25,7 @@ from tqdm import tqdm
 from transformers import TrainerState
 from transformers.trainer_utils import TrainOutput, get_last_checkpoint, rotate_checkpoints
 
+from ..console import printable
 from ..data.buckets import EvaluationBatches, Position, Progress, TrainingBatches
 from ..data.loader import plain_worker_errors
 from ..evaluation.evaluator import evaluate
@@ -34,6 +36,7 @@ from .checkpoint_files import (
     AVERAGED_WEIGHTS,
     DATA_STATE,
     check_optimizer_files,
+    check_resume_value,
     check_weights,
     read_averaged_weights,
     read_states,
@@ -45,7 +48,7 @@ from .recovery import RecoveringTrainer
 
 COMPILED_SIZES = 64  # in training and in evaluation, single images by themselves
 KINDS = ("word_accuracy", "one_minus_ned", "loss")  # of figures, of each set and as means over the sets
-PEAKS = ("initial_lr", "max_lr", "min_lr", "weight_decay")  # what a group of the optimiser is told at the beginning
+PLACE = ("last_epoch", "_step_count")  # what a schedule takes from a checkpoint
 
 
 class SVTRv2Trainer(RecoveringTrainer):
@@ -92,6 +95,8 @@ class SVTRv2Trainer(RecoveringTrainer):
         self._epoch: float | None = None  # passes over the data so far, where their number is known
         self._evaluations_from = 0  # in the log; those before are of other sets, or their best model is not at hand
         self._staging: Path | None = None
+        self._resumed_from: Path | None = None
+        self._reported_unreadable: dict[str, int] = {}
         # The loss divides by the number of samples that `_get_num_items_in_batch` gives.
         self.model_accepts_loss_kwargs = True
 
@@ -114,6 +119,9 @@ class SVTRv2Trainer(RecoveringTrainer):
             resume_from_checkpoint = get_last_checkpoint(self.args.output_dir)
             if resume_from_checkpoint is None:
                 raise ValueError(f"There is no checkpoint in {self.args.output_dir} to resume from.")
+        elif resume_from_checkpoint is not None and resume_from_checkpoint is not False:
+            check_resume_value(resume_from_checkpoint)
+        self._resumed_from = None if not resume_from_checkpoint else Path(str(resume_from_checkpoint))
         self.counts.clear()
         self._started, self._seconds_before = time.perf_counter(), 0.0
         self.train_dataset.start = Position()
@@ -164,7 +172,9 @@ class SVTRv2Trainer(RecoveringTrainer):
             )
 
     def _load_callback_state(self) -> None:
-        super()._load_callback_state()
+        assert self._resumed_from is not None
+        with reading(self._resumed_from / "trainer_state.json"):
+            super()._load_callback_state()
         self._forget_the_best_of_others(self.state)
         # The state has just been read from the checkpoint, and with it how often to log, evaluate and save; the arguments decide.
         self.state.compute_steps(self.args, self.args.max_steps)
@@ -237,21 +247,11 @@ class SVTRv2Trainer(RecoveringTrainer):
         As upstream's `openrec/optimizer` with `filter_bias_and_bn` and the encoder's `no_weight_decay`.
         """
         if self.optimizer is None:
-            model = self.model if model is None else model
-            spared = {
-                id(parameter)
-                for module in model.modules()
-                if isinstance(module, (SVTRv2Embeddings, SVTRv2Downsample))
-                for parameter in module.parameters()
-            }
-            groups: dict[bool, list[torch.nn.Parameter]] = {True: [], False: []}
-            for parameter in model.parameters():
-                if parameter.requires_grad:
-                    groups[parameter.ndim > 1 and id(parameter) not in spared].append(parameter)
+            decayed, spared = _parameter_groups(self.model if model is None else model)
             self.optimizer = torch.optim.AdamW(
                 [
-                    {"params": groups[True], "weight_decay": self.args.weight_decay},
-                    {"params": groups[False], "weight_decay": 0.0},
+                    {"params": decayed, "weight_decay": self.args.weight_decay},
+                    {"params": spared, "weight_decay": 0.0},
                 ],
                 lr=self.args.learning_rate,
                 betas=(self.args.adam_beta1, self.args.adam_beta2),
@@ -280,13 +280,16 @@ class SVTRv2Trainer(RecoveringTrainer):
         return self.lr_scheduler
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        """The checkpoint tells where in the schedule we are; its length and its rates, this run tells."""
+        """Takes the place in the schedule from the checkpoint; its length and all hyperparameters are those of this run."""
         scheduler, optimizer = self.lr_scheduler, self.optimizer
         assert scheduler is not None and optimizer is not None
-        shape = {
-            name: getattr(scheduler, name) for name in ("total_steps", "_schedule_phases") if hasattr(scheduler, name)
-        }
-        rates = [{name: group[name] for name in PEAKS if name in group} for group in optimizer.param_groups]
+        shape = {}
+        if isinstance(scheduler, OneCycleLR):
+            shape = {name: value for name, value in vars(scheduler).items() if name not in PLACE}
+        rates = [
+            {name: value for name, value in group.items() if name not in ("params", "lr")}
+            for group in optimizer.param_groups
+        ]
         if checkpoint is not None:
             with reading(Path(checkpoint) / "optimizer.pt"):
                 super()._load_optimizer_and_scheduler(checkpoint)
@@ -394,6 +397,7 @@ class SVTRv2Trainer(RecoveringTrainer):
             metrics[f"{metric_key_prefix}_{name}_samples"] = score.samples
             if score.unreadable:
                 metrics[f"{metric_key_prefix}_{name}_unreadable"] = score.unreadable
+                self._report_unreadable(name, int(score.unreadable), int(score.samples))
             if score.emptied:
                 metrics[f"{metric_key_prefix}_{name}_emptied"] = score.emptied
         for kind in KINDS:
@@ -404,6 +408,12 @@ class SVTRv2Trainer(RecoveringTrainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         self._last_log += time.perf_counter() - start  # nobody waited for training data meanwhile
         return metrics
+
+    def _report_unreadable(self, name: str, unreadable: int, samples: int) -> None:
+        """Prints a line on the main process, unless the last evaluation did with the same number."""
+        if self.is_world_process_zero() and self._reported_unreadable.get(name) != unreadable:
+            tqdm.write(printable(unreadable_images(name, unreadable, samples)), file=sys.stderr)
+            self._reported_unreadable[name] = unreadable
 
     def _watched(
         self, loaded: Iterable[dict[str, Any]], name: str, batches: EvaluationBatches
@@ -610,12 +620,23 @@ class SVTRv2Trainer(RecoveringTrainer):
             files.append(self._random_file)
         if self.args.fp16 and before.get("fp16"):
             files.append("scaler.pt")
-        check_optimizer_files(checkpoint, files)
+        # The scaler of float16 skips steps, also of a run that went on inexactly from one with it.
+        exact = not before.get("fp16", True) and not states["seed_shift"]
+        check_optimizer_files(checkpoint, files, self._optimizer_shapes(), state.global_step, exact)
         if self.averaged is not None and before.get("ema_decay") is not None:
             averaged = read_averaged_weights(checkpoint)
             with reading(checkpoint / AVERAGED_WEIGHTS):
                 self.averaged.load_state_dict(averaged)
         return state
+
+    def _optimizer_shapes(self) -> list[list[torch.Size]] | None:
+        if self.optimizer is None:
+            groups = _parameter_groups(self.model)
+        elif isinstance(getattr(self.optimizer, "optimizer", self.optimizer), torch.optim.AdamW):
+            groups = [group["params"] for group in self.optimizer.param_groups]
+        else:
+            return None
+        return [[parameter.shape for parameter in group] for group in groups]
 
     @property
     def _random_file(self) -> str:
@@ -662,3 +683,23 @@ class SVTRv2Trainer(RecoveringTrainer):
 
     def _add_counts(self, counts: list[list[Any]]) -> None:
         self.counts.update({(number, name): count for number, name, count in counts})
+
+
+def unreadable_images(name: str, unreadable: int, samples: int) -> str:
+    """A sentence about images of an evaluation set that could not be read."""
+    return f"Evaluation set {name}: {unreadable:,} of {samples:,} images could not be read and count as wrong."
+
+
+def _parameter_groups(model: torch.nn.Module) -> list[list[torch.nn.Parameter]]:
+    """Trainable parameters with weight decay, and those without."""
+    spared = {
+        id(parameter)
+        for module in model.modules()
+        if isinstance(module, (SVTRv2Embeddings, SVTRv2Downsample))
+        for parameter in module.parameters()
+    }
+    groups: dict[bool, list[torch.nn.Parameter]] = {True: [], False: []}
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            groups[parameter.ndim > 1 and id(parameter) not in spared].append(parameter)
+    return [groups[True], groups[False]]
