@@ -241,7 +241,7 @@ class SVTRv2Embeddings(nn.Module):
         )
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        if torch.compiler.is_dynamo_compiling():
+        if pixel_values.device.type == "cpu" and torch.compiler.is_dynamo_compiling():
             # As dictionary keys, height and width become constants of the graph: one graph for each image size, whatever the
             # batch size. Inductor cannot compile a single graph for all sizes on CPUs (as of torch 2.13).
             dict.fromkeys(pixel_values.shape[-2:])
