@@ -10,6 +10,7 @@ import pytest
 from conftest import draw
 
 from svtrv2_hf.cli import main
+from svtrv2_hf.console import printable
 
 
 @pytest.fixture
@@ -199,3 +200,8 @@ def test_squeezed_lines_are_counted(saved, tmp_path, capsys):
     assert "1 of 1 images are wider than 12 times their height" in errors and "--max_ratio auto" in errors
     status, _, errors = read(capsys, tmp_path / "line.png", "--model", saved, "--max-ratio", "auto")
     assert status == 0 and "wider" not in errors
+
+
+def test_marks_that_turn_the_direction_of_text_are_escaped():
+    assert printable("a\u061c\u200e\u200f\u202e\u2066b") == "a\\u061c\\u200e\\u200f\\u202e\\u2066b"
+    assert printable("\u0645\u06cc\u200c\u062e") == "\u0645\u06cc\u200c\u062e"  # a joiner is part of the word

@@ -65,6 +65,7 @@ def test_a_folder_that_transformers_loads(tiny, tmp_path, suffix, capsys):
         "ctc_svtrv2.py",
         "download_svtrv2.py",
         "guidance_svtrv2.py",
+        "image_headers_svtrv2.py",
         "image_loading_svtrv2.py",
         "image_processing_svtrv2.py",
         "layers_svtrv2.py",

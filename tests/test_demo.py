@@ -1,5 +1,6 @@
 """The command `svtrv2 demo`: what is shown, the page as its API gives it, and the exported Space."""
 
+import asyncio
 import json
 import os
 import shutil
@@ -303,6 +304,93 @@ def test_uploads_are_limited_and_deleted(served, monkeypatch):
     assert upload(served, "last.bin", b"x")[0] == 200
     assert [path.name for path in folder.rglob("*.bin")] == ["last.bin"]
     assert {path for path in folder.rglob("*.png") if path.name == "0.png"} == examples
+
+
+def test_requests_that_gradio_cannot_answer_are_refused_without_a_log(served, capfd):
+    for path in ("cancel", "reset"):
+        for body in (b'{"event_id": 1e999}', b'{"event_id": NaN}', b'{"event_id": "\\ud800"}', b"[" * 60_000):
+            assert send(served, f"gradio_api/{path}", body)[0] == 422
+    assert call(served, {"path": "\ud800"})[0] == 422
+    without_a_file = b'--x\r\nContent-Disposition: form-data; name="files"\r\n\r\nabc\r\n--x--\r\n'
+    status, _ = send(served, "gradio_api/upload", without_a_file, "multipart/form-data; boundary=x")
+    assert status == 422
+    output = "".join(capfd.readouterr())
+    assert "failed" not in output and "ERROR" not in output
+
+
+def gate_with(app, monkeypatch, **limits):
+    """A gate before another app, and a function that sends an upload through it and returns the status of the answer."""
+    pytest.importorskip("gradio")
+    from svtrv2_hf.demo import gate
+
+    for name, value in limits.items():
+        monkeypatch.setattr(gate, name, value)
+    made = gate.Gate(app, {}, lambda session: 0)
+
+    async def upload(address, parts, then=3600):
+        parts, sent = list(parts), []
+
+        async def receive():
+            if not parts:
+                await asyncio.sleep(then)
+            return parts.pop(0) if parts else {"type": "http.disconnect"}
+
+        async def send(message):
+            sent.append(message)
+
+        scope = {"type": "http", "method": "POST", "path": "/gradio_api/upload", "headers": [], "client": (address, 1)}
+        await made(scope, receive, send)
+        return sent[0]["status"] if sent else None
+
+    return upload
+
+
+async def takes_all(scope, receive, send):
+    while (message := await receive()).get("more_body"):
+        pass
+    if message["type"] == "http.disconnect":
+        from starlette.requests import ClientDisconnect
+
+        raise ClientDisconnect
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b""})
+
+
+def test_idle_uploads_of_one_visitor_do_not_block_others(monkeypatch):
+    upload = gate_with(takes_all, monkeypatch, IDLE=0.5)
+    part = {"type": "http.request", "body": b"x", "more_body": True}
+    last = {"type": "http.request", "body": b"x", "more_body": False}
+
+    async def run():
+        idle = [asyncio.create_task(upload("1.1.1.1", [part])) for _ in range(40)]
+        await asyncio.sleep(0.05)
+        other = await asyncio.wait_for(upload("2.2.2.2", [part, last]), 0.4)
+        first, _ = await asyncio.wait(idle, timeout=0.9)
+        for task in idle:
+            task.cancel()
+        return other, [task.result() for task in first]
+
+    other, first = asyncio.run(run())
+    assert other == 200
+    assert first == [408] * 4, "four at a time, each given up after the time without a byte"
+
+
+def test_an_upload_that_drips_or_breaks_off_ends_quietly(monkeypatch, capsys):
+    upload = gate_with(takes_all, monkeypatch, PATIENCE=0.3)
+    part = {"type": "http.request", "body": b"x", "more_body": True}
+    assert asyncio.run(upload("1.1.1.1", [part])) == 408
+    assert asyncio.run(upload("1.1.1.1", [part, {"type": "http.disconnect"}])) is None
+    assert capsys.readouterr().err == ""
+
+
+def test_an_answer_that_breaks_off_is_ended(monkeypatch, capsys):
+    async def breaks_off(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        raise RuntimeError("already started")
+
+    upload = gate_with(breaks_off, monkeypatch)
+    assert asyncio.run(upload("1.1.1.1", [])) == 200
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_a_line_of_any_length_is_read_at_its_width(served, tmp_path):

@@ -4,10 +4,13 @@ import http.server
 import io
 import os
 import socket
+import struct
 import subprocess
 import sys
 import threading
 import time
+import warnings
+import zlib
 
 import numpy as np
 import pytest
@@ -226,3 +229,143 @@ def test_redirects_lead_to_http_only(server, kind):
 def test_other_urls_are_refused(url):
     with pytest.raises(UnreadableImageError, match="are not supported; pass http, https or data"):
         load_rgb(url)
+
+
+# ---- small files that ask for much
+
+
+def tiff(tags, data=b"", order="<", big=False):
+    """A TIFF file of one directory: (tag, type, count, value or offset) each, and data from byte 16 on."""
+    entry = "HHQQ" if big else "HHLL"
+    place = 16 + len(data)
+    magic = b"II" if order == "<" else b"MM"
+    head = struct.pack(order + "HHHQ", 43, 8, 0, place) if big else struct.pack(order + "HL", 42, place)
+    body = b"".join(struct.pack(order + entry, *tag) for tag in sorted(tags))
+    count = struct.pack(order + ("Q" if big else "H"), len(tags))
+    return (magic + head).ljust(16, b"\0") + data + count + body + bytes(8)
+
+
+def image_tags(*more):
+    """Of 64x32 gray pixels; longs, so that values are at the same place in both byte orders."""
+    common = {256: 64, 257: 32, 258: 8, 259: 8, 262: 1, 277: 1}
+    return [*((tag, 4, 1, value) for tag, value in common.items()), *more]
+
+
+def refuses_quickly(data, match, **options):
+    started = time.monotonic()
+    for source in (data, io.BytesIO(data)):
+        with warnings.catch_warnings(), pytest.raises(UnreadableImageError, match=match):
+            warnings.simplefilter("error")
+            load_rgb(source, **options)
+    assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("big", [False, True])
+def test_tiff_tiles_count_as_pixels(order, big):
+    packed = zlib.compress(bytes(1000))
+
+    def file(*sides):
+        tiles = [(322 + number % 2, 4, 1, side) for number, side in enumerate(sides)]
+        if order == ">" and big:
+            tiles = [(tag, kind, count, value << 32) for tag, kind, count, value in tiles]
+        return tiff(image_tags(*tiles, (324, 4, 1, 16), (325, 4, 1, len(packed))), packed, order, big)
+
+    refuses_quickly(file(46336, 46336), "TIFF tile is too large: its 46336x46336 pixels")
+    refuses_quickly(file(64, 46336, 46336, 64), "its 46336x46336 pixels")  # decoders choose one of two
+    refuses_quickly(file(512, 512), "its 512x512 pixels", max_pixels=512 * 511)
+    if not big:
+        opened = Image.open(io.BytesIO(file(46336, 46336)))
+        with pytest.raises(UnreadableImageError, match="TIFF tile is too large"):
+            load_rgb(opened)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_tags_that_share_data_are_refused(order):
+    many = [(tag, 7, 100_000, 16) for tag in range(1000, 2000)]
+    bomb = tiff(image_tags(*many), bytes(100_000), order)
+    reason = "its tags claim 100000000 bytes"
+    refuses_quickly(bomb, reason)
+    nested = tiff([(34665, 4, 1, 16 + 100_000), *many], bytes(100_000), order)
+    for kind in ("PNG", "WEBP"):
+        refuses_quickly(encoded(draw("a"), kind, exif=bomb), reason)
+        refuses_quickly(encoded(draw("a"), kind, exif=nested), "tags claim|directories")
+    small = tiff([(tag, 7, 50_000, 16) for tag in range(1000, 2000)], bytes(50_000), order)
+    refuses_quickly(encoded(draw("a"), "JPEG", exif=b"Exif\0\0" + small), "its tags claim 50000000 bytes")
+    plain = encoded(draw("a"), "AVIF", exif=tiff([(270, 7, 50_000, 16)], bytes(50_000)))
+    assert load_rgb(plain).size == draw("a").size
+    refuses_quickly(plain + bomb, "its tags claim")  # Pillow reads EXIF data of AVIF when it opens the file
+    refuses_quickly(tiff(image_tags(*[(999, 4, 1, 0)] * 5000)), "5006 TIFF or EXIF tags, more than 4096")
+
+
+def test_metadata_of_usual_files_is_read():
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010E] = 6, "x" * 60_000
+    exif.get_ifd(0x8769)[0x9286] = b"y" * 1000
+    exif.get_ifd(0x8825)[1] = "N"
+    for kind in ("JPEG", "PNG", "WEBP", "TIFF", "MPO"):
+        turned = load_rgb(encoded(draw("abc"), kind, exif=exif))
+        assert turned.size == draw("abc").size[::-1], kind
+    tiled = encoded(draw("abc"), "TIFF", tiffinfo={322: 256, 323: 256}, compression="tiff_deflate")
+    assert load_rgb(tiled).size == draw("abc").size
+
+
+def test_tiff_and_jpeg_2000_files_in_thousands_of_pieces_are_refused():
+    strips = [(273, 4, 10**5, 16), (279, 4, 10**5, 16)]
+    refuses_quickly(tiff(image_tags(*strips), bytes(4 * 10**5)), "100000 TIFF strips or tiles, more than 65536")
+    data = encoded(draw("a"), "JPEG2000")
+    place = data.index(b"jp2h") - 4
+    box = struct.pack(">L", 8) + b"free"
+    assert load_rgb(data[:place] + box * 10 + data[place:]).size == draw("a").size
+    refuses_quickly(data[:place] + box * 2000 + data[place:], "too many boxes")
+    refuses_quickly(data[:place] + struct.pack(">L", 2**22) + b"jp2h" + box * 2**19 + data[place:], "too many boxes")
+
+
+def jpeg_with(pieces):
+    data = encoded(draw("a"), "JPEG")
+    return data[:2] + pieces + data[2:]
+
+
+def test_jpeg_files_in_thousands_of_pieces_are_refused():
+    piece = b"\xff\xe1" + struct.pack(">H", 12) + b"Exif\0\0AAAA"
+    refuses_quickly(jpeg_with(piece * 5000), "too many segments")
+    refuses_quickly(jpeg_with(b"\xff\xe0\0\2" * 5000), "too many segments")
+    refuses_quickly(jpeg_with(b"\xff" * 10**6), "too many segments, or other bytes")
+    assert load_rgb(jpeg_with(piece * 3)).size == draw("a").size
+
+    data = encoded(draw("a").convert("L"), "JPEG", progressive=True)
+    last = data.rindex(b"\xff\xda")
+    assert load_rgb(data).size == draw("a").size
+    refuses_quickly(data[:-2] + data[last:-2] * 100 + b"\xff\xd9", "more than 100 scans")
+    decoy = b"\xff\xfe\0\4\xff\xd9"  # the end of the image, in a comment
+    refuses_quickly(data[:last] + decoy + data[last:-2] * 101 + b"\xff\xd9", "more than 100 scans")
+    behind = data + b"\xff\xda" * 1000  # of a video, as some cameras append it
+    assert load_rgb(behind).size == draw("a").size
+
+
+def test_png_and_gif_files_in_thousands_of_pieces_are_refused():
+    data = encoded(draw("a"))
+    chunk = struct.pack(">L", 0) + b"prIv" + struct.pack(">L", zlib.crc32(b"prIv"))
+    refuses_quickly(data[:33] + chunk * 60_000 + data[33:], "more than 50000 chunks")
+    assert load_rgb(data[:33] + chunk * 10 + data[33:]).size == draw("a").size
+    data = encoded(draw("a"), "GIF", comment=b"c" * 1000)
+    assert load_rgb(data).size == draw("a").size
+    comment = b"!\xfe" + (b"\xff" + b"c" * 255) * 5000 + b"\0"
+    start = data.index(b"!\xfe")
+    refuses_quickly(data[:start] + comment + data[start:], "more than 4096 blocks")
+
+
+def test_what_is_decoded_slowly_must_be_small():
+    header = struct.pack("<LllHHLLLLLL", 40, 16_000_000, 1, 1, 8, 1, 0, 0, 0, 256, 0)
+    bomb = b"BM" + struct.pack("<LHHL", 1082, 0, 0, 1078) + header + bytes(1024) + b"\0\2\0\xff"
+    refuses_quickly(bomb, "run-length encoded BMP")
+    refuses_quickly(b"P5 600 600 100\n" + bytes(360_000), "PPM with numbers as text or of other than 8 bits")
+    refuses_quickly(b"P2 600 600 255\n" + b"1 " * 360_000, "PPM with numbers")
+    refuses_quickly(b"P2 10 10 255\n" + b"#\n" * 2**21 + b"1 " * 100, "PPM with numbers")
+    refuses_quickly(b"P5 #" + b"c" * 10**6 + b"\n10 10 255\n" + bytes(100), "too many comments")
+    assert load_rgb(b"P5 600 600 255\n" + bytes(360_000)).size == (600, 600)
+    assert load_rgb(b"P4 1600 1600\n" + bytes(320_000)).size == (1600, 1600)
+    assert load_rgb(b"P2 # a comment\n2 1 15\n15 0").tobytes() == b"\xff\xff\xff\0\0\0"
+    small = struct.pack("<LllHHLLLLLL", 40, 4, 1, 1, 8, 1, 0, 0, 0, 256, 0)
+    rle = b"BM" + struct.pack("<LHHL", 1082, 0, 0, 1078) + small + b"\7\7\7\0" * 256 + b"\4\1\0\1"
+    assert load_rgb(rle).tobytes() == b"\7" * 12

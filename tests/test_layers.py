@@ -19,6 +19,7 @@ LAYERS = [
         "ctc_svtrv2",
         "download_svtrv2",
         "guidance_svtrv2",
+        "image_headers_svtrv2",
         "image_loading_svtrv2",
         "image_processing_svtrv2",
         "layers_svtrv2",

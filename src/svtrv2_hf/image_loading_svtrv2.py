@@ -21,6 +21,7 @@ import torch
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 from .download_svtrv2 import download
+from .image_headers_svtrv2 import check_decoder, check_exif, check_header
 
 
 # What Pillow decodes by itself, and HEIF and JPEG XL where the user has registered a plugin. Other formats start programs
@@ -78,6 +79,8 @@ def load_rgb(
             )
             if pending and source.format not in FORMATS:
                 raise ValueError(_unsupported(f"{source.format_description or 'unknown'} ({source.format})"))
+            if pending:
+                _check_pending(source, max_pixels)
             rgb, orientation = _pil_to_rgb(source, max_pixels)
         else:
             with _open(source, timeout, max_pixels) as image:
@@ -111,6 +114,7 @@ def upright_size(image: Image.Image, name: str | None = None) -> tuple[int, int]
     with _named_errors(image, name):
         if 0 in image.size:
             raise ValueError(f"its size is {image.width}x{image.height} pixels")
+        check_exif(image)
         # not image.getexif(), which for PNG decodes all pixels in search of a chunk behind them
         sideways = Image.Image.getexif(image).get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
         return (image.height, image.width) if sideways else image.size
@@ -185,13 +189,23 @@ def _open(source: Any, timeout: float | None, max_pixels: int | None) -> Image.I
         _check_file(source)
     elif not hasattr(source, "read"):
         raise TypeError("an image is a PIL image, a path, a URL, bytes, an open file, an array or a tensor")
-    elif not getattr(source, "seekable", lambda: True)():  # Pillow would read all of an endless stream
+    elif not getattr(
+        source, "seekable", lambda: hasattr(source, "seek")
+    )():  # Pillow would read all of an endless stream
         source = io.BytesIO(source.read(MAX_BYTES))
     Image.init()
     formats = [name for name in FORMATS if name in Image.OPEN]
+
+    def check_size(width: int, height: int) -> None:
+        _check_size(width, height, max_pixels)
+
+    if isinstance(source, Path):
+        with source.open("rb") as file:
+            check_header(file, check_size)
+    else:
+        check_header(source, check_size)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # an error in _check_size
+        with _silence():
             return Image.open(source, formats=formats)
     except UnidentifiedImageError:
         if found := _refused_format(source):
@@ -199,6 +213,25 @@ def _open(source: Any, timeout: float | None, max_pixels: int | None) -> Image.I
         raise
     except Image.DecompressionBombError:
         raise ValueError(f"it has more pixels than the limit of {_limit(max_pixels)}: crop it") from None
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Without Pillow's warnings: what matters becomes an error, and a damaged file may cause thousands of the others."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        yield
+
+
+def _check_pending(image: Image.Image, max_pixels: int | None) -> None:
+    """Checks an image that somebody else opened and that is not decoded yet."""
+    file = getattr(image, "fp", None)
+    if file is not None and getattr(file, "seekable", lambda: hasattr(file, "seek"))():
+        place = file.tell()
+        try:
+            check_header(file, lambda width, height: _check_size(width, height, max_pixels))
+        finally:
+            file.seek(place)
 
 
 def _check_file(path: Path) -> None:
@@ -250,13 +283,17 @@ def _check_size(width: int, height: int, max_pixels: int | None) -> None:
 def _pil_to_rgb(image: Image.Image, max_pixels: int | None) -> tuple[Image.Image, int]:
     """A new RGB image, and its orientation by EXIF, in which it still has to be transposed."""
     _check_size(*image.size, max_pixels)
-    image.load()
+    check_decoder(image)
+    with _silence():
+        image.load()
     if image.mode.startswith(("I", "F")):
         rgb = _numbers_to_rgb(lambda box: np.asarray(image.crop(box)), image.size, wide=True)
     else:
         rgb = _by_blocks(image.size, lambda box: _on_white(image.crop(box)))
     rgb.info = {}  # EXIF and transparency are applied
-    return rgb, image.getexif().get(ExifTags.Base.Orientation, 1)
+    check_exif(image)
+    with _silence():
+        return rgb, image.getexif().get(ExifTags.Base.Orientation, 1)
 
 
 def _on_white(image: Image.Image) -> Image.Image:

@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Contact sheets: single images that show many others."""
 
-import io
 import random
 from collections.abc import Iterable
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from ..image_processing_svtrv2 import resize, target_size
+from ..image_processing_svtrv2 import load_rgb, resize, target_size
 from .augmentation import MAX_MAGNITUDE, OPERATIONS, Augmentation, require_rgb, shrink
 from .sources import Sample
 
@@ -24,9 +23,9 @@ def sample_sheet(samples: Iterable[Sample]) -> Image.Image:
     rows: list[list[tuple[Image.Image, str]]] = [[]]
     used = 0
     for sample in samples:
-        with Image.open(io.BytesIO(sample.image)) as image:
-            width = min(SHEET_WIDTH, round(image.width * ROW_HEIGHT / image.height))
-            thumbnail = image.resize((width, ROW_HEIGHT), Image.Resampling.BICUBIC)
+        image = load_rgb(sample.image, sample.name)
+        width = min(SHEET_WIDTH, round(image.width * ROW_HEIGHT / image.height))
+        thumbnail = image.resize((width, ROW_HEIGHT), Image.Resampling.BICUBIC)
         if used + width > SHEET_WIDTH:
             rows.append([])
             used = 0

@@ -11,9 +11,12 @@ import os
 import re
 import sys
 import time
+import weakref
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 
 from ..console import printable
@@ -41,7 +44,9 @@ POST = {
 }
 SMALL = 2**16  # bytes of a body without a file
 UPLOADS = 16  # files received at the same time; others wait
-PATIENCE = 120  # seconds for a body to arrive
+UPLOADS_OF_ONE = 4  # of them from the same address
+PATIENCE = 60  # seconds for a body to arrive
+IDLE = 10  # seconds without a byte of it
 UNREAD = 8  # answers that wait for the same visitor to fetch them
 
 
@@ -66,6 +71,7 @@ class Gate:
         self.app, self.inputs, self.waiting = app, inputs, waiting
         self.own_files = frozenset(path for path in upload_folder().rglob("*") if path.is_file())
         self.uploads = asyncio.Semaphore(UPLOADS)
+        self.uploads_of: weakref.WeakValueDictionary[str, asyncio.Semaphore] = weakref.WeakValueDictionary()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -85,10 +91,15 @@ class Gate:
         except RefusedError as error:
             if not started:
                 await JSONResponse({"detail": str(error)}, error.status)(scope, receive, send)
+        except ClientDisconnect:  # of no concern to whoever reads the log
+            pass
         except Exception as error:  # a request that Gradio stumbles over is not worth a traceback
             print(printable(f"svtrv2: {scope['method']} {scope['path']} failed: {error!r}"), file=sys.stderr)
             if not started:
                 await JSONResponse({"detail": "The request could not be answered."}, 400)(scope, receive, send)
+            else:
+                with suppress(Exception):  # the end, which the server misses otherwise
+                    await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
         method, path = scope["method"], scope["path"]
@@ -106,7 +117,9 @@ class Gate:
             await self._upload(scope, receive, send)
             return
         body = await self._body(receive)
-        if kind != "small":
+        if kind == "small":
+            body = _strict(body)
+        else:
             body = json.dumps(self._checked(body, only_image=kind == "read")).encode()
         headers = [(name, value) for name, value in scope["headers"] if name != b"content-length"]
         scope = {**scope, "headers": [*headers, (b"content-length", str(len(body)).encode())]}
@@ -124,9 +137,14 @@ class Gate:
             raise RefusedError(403, str(error)) from None
 
     async def _upload(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with self.uploads:
+        address = (scope.get("client") or ("",))[0]
+        of_one = self.uploads_of.setdefault(address, asyncio.Semaphore(UPLOADS_OF_ONE))
+        async with of_one, self.uploads:
             await asyncio.to_thread(prune, self.own_files)
-            await self.app(scope, _limited(receive, (MEGABYTES + 1) * 2**20), send)
+            try:
+                await self.app(scope, _limited(receive, (MEGABYTES + 1) * 2**20), send)
+            except TypeError:  # from Gradio, for a form without a file
+                raise RefusedError(422, "The request has no file.") from None
 
     @staticmethod
     async def _body(receive: Receive) -> bytes:
@@ -172,8 +190,16 @@ class Gate:
         return {**checked, "data": [value]}
 
 
+def _strict(body: bytes) -> bytes:
+    """JSON without the numbers and halves of characters that an answer cannot repeat."""
+    try:
+        return json.dumps(json.loads(body), allow_nan=False, ensure_ascii=False).encode()
+    except (ValueError, RecursionError):
+        raise RefusedError(422, "The request is not JSON.") from None
+
+
 def _limited(receive: Receive, limit: int) -> Receive:
-    """`receive`, until more than `limit` bytes came or `PATIENCE` is over."""
+    """`receive`, until more than `limit` bytes came, none came for `IDLE` seconds, or `PATIENCE` is over."""
     received, complete, deadline = 0, False, time.monotonic() + PATIENCE
 
     async def limited() -> dict[str, Any]:
@@ -181,7 +207,7 @@ def _limited(receive: Receive, limit: int) -> Receive:
         if complete:  # what comes now is that the visitor has left, at some time
             return await receive()
         try:
-            message = await asyncio.wait_for(receive(), max(deadline - time.monotonic(), 0.001))
+            message = await asyncio.wait_for(receive(), max(min(IDLE, deadline - time.monotonic()), 0.001))
         except TimeoutError:
             raise RefusedError(408, "The request took too long to arrive.") from None
         received += len(message.get("body", b""))

@@ -4,6 +4,7 @@
 import os
 import tempfile
 import time
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -37,9 +38,10 @@ def uploaded_file(value: Any) -> Path:
     """
     name = value.get("path") if isinstance(value, dict) else None
     if isinstance(name, str) and "\0" not in name:
-        path = os.path.realpath(name)
-        if Path(path).is_relative_to(upload_folder()) and os.path.isfile(path):  # noqa: PTH113  Path's raises for long ones
-            return Path(path)
+        with suppress(ValueError):  # of characters that no file name can have
+            path = os.path.realpath(name)
+            if Path(path).is_relative_to(upload_folder()) and os.path.isfile(path):  # noqa: PTH113  Path's raises for long ones
+                return Path(path)
     raise UnreadableImageError("The image is not on this page, or not any more: send it again.")
 
 
