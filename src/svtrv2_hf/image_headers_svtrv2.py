@@ -113,7 +113,7 @@ def check_tags(file: IO[bytes], start: int = 0, check_size: Callable[[int, int],
             (offset,) = struct.unpack(order + pointer, value)
             if tag in _STRIPS and number > MAX_STRIPS:
                 raise ValueError(f"it has {number} TIFF strips or tiles, more than {MAX_STRIPS}: save it as PNG")
-            if needed > inline and offset + needed <= length:  # what is cut off is not kept
+            if needed > inline and offset + needed <= length:  # Pillow keeps no value that is cut off
                 total += needed
             if (tag in tiles or tag in _SUBDIRECTORIES) and kind in _INTEGERS and number >= 1:
                 form = order + _INTEGERS[kind]
