@@ -445,7 +445,7 @@ def _integers_in(name: str | os.PathLike, hub: dict[str, Any]) -> list[str]:
     return [
         key
         for key, tensor in header.items()
-        if not key.endswith(("__metadata__", "num_batches_tracked")) and not tensor["dtype"].startswith(("F", "BF"))
+        if tensor.get("shape") and not tensor["dtype"].startswith(("F", "BF"))  # counters have no shape
     ]
 
 

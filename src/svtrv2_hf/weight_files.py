@@ -83,11 +83,8 @@ def check_values(tensors: Mapping[str, torch.Tensor], what: str) -> None:
     Raises:
         ValueError: Values are NaN or infinite, or a variance is negative; the message names the tensors.
     """
-    whole = [
-        name
-        for name, tensor in tensors.items()
-        if not tensor.is_floating_point() and not name.endswith("num_batches_tracked")
-    ]
+    # counters, of batches and averages, are single numbers
+    whole = [name for name, tensor in tensors.items() if not tensor.is_floating_point() and tensor.ndim > 0]
     if whole:
         raise ValueError(
             f"{what} are stored as integers ({_first(whole)}): they are of a quantized model, or damaged. Save the model in float32."
