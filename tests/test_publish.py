@@ -177,6 +177,10 @@ def test_what_are_no_results(saved, hub, tmp_path, capsys, content, message):
         (lambda folder: (folder / "tokenizer.json").unlink(), "tokenizer.json is missing"),
         (lambda folder: (folder / "learning_curve.png").write_text("hf_token"), "learning_curve.png is not a PNG"),
         (lambda folder: (folder / "config.json").write_text("{"), "config.json is not valid JSON"),
+        (
+            lambda folder: (folder / "config.json").write_text('{"model_type": "svtrv2"}'),
+            "config.json has no auto_map",
+        ),
         (lambda folder: (folder / "model.safetensors").write_bytes(b"no"), "not a safetensors file"),
         (lambda folder: (folder / "README.md").write_text("# No metadata"), "does not begin with metadata"),
         (lambda folder: (folder / "README.md").write_text("---\nlicense: mit\n---\n"), "tells no pipeline_tag"),

@@ -69,7 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if os.environ.get("SVTRV2_TRACEBACK"):
             raise
-        print(f"svtrv2: {printable(redact(_message(error)), keep=chr(10))}", file=sys.stderr)
+        # On a line of its own, also where a progress bar is unfinished.
+        tqdm.write(f"svtrv2: {printable(redact(_message(error)), keep=chr(10))}", file=sys.stderr)
         return 1
 
 

@@ -176,6 +176,10 @@ def _foreign_code(folder: Path) -> list[str]:
         except ValueError:
             faults.append(f"{path.name} is not valid JSON")
             continue
+        if path.name == "config.json" and not content.get("auto_map"):
+            faults.append(
+                "config.json has no auto_map, which others need to load it: save the model with save_pretrained"
+            )
         faults += [
             f"{path.name} names code that is not this package's ({name[:100]}): save the model again"
             for name in sorted(set(_code_references(content)))
