@@ -3,6 +3,7 @@
 import io
 import json
 import random
+import signal
 import subprocess
 import sys
 import tarfile
@@ -192,6 +193,9 @@ def mistakes(reader, name, tmp_path, flips, step):
         cut = how == "cut at"
         path.write_bytes(content[: int(number)] if cut else flipped(content, int(number)))
         answer = reader(place)
+        # LMDB trusts the pointers in its pages: one that leads beyond the end of the file ends the process.
+        if name == "lmdb" and not cut and answer.get("failure", "").endswith(f"status {-signal.SIGBUS}"):
+            continue
         if "failure" in answer or ("error" in answer and str(path.parent) not in answer["error"]):
             yield case, answer
         elif "texts" in answer:
