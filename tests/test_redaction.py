@@ -45,6 +45,7 @@ def test_secrets_are_replaced(text, redacted):
     assert redact(redacted) == redacted
     assert lines_with_secrets(text)
     assert not lines_with_secrets(redacted)
+    assert not lines_with_secrets(json.dumps({"command": redacted}, indent=1)), "as run.json holds it"
 
 
 @pytest.mark.parametrize(

@@ -30,9 +30,11 @@ _PARAMETER_OF_URL = re.compile(
     rf"(?i)(?<=[?&;#])((?:{_SECRET_NAME}|auth|access|code|[\w-]*key|pwd|sig|[\w-]*signature)(?:=|%3D))([^\s&;#'\"]+)"
 )
 # `--hub_token VALUE` of a command line (which argparse also takes abbreviated), `hub_token: VALUE`, "hub_token": "VALUE"
-_OPTION = re.compile(rf"(?i)(?<![\w-])(--?(?:{_SECRET_NAME}|hub_to\w*)(?:=|\s+))(?!-)('[^']*'|\"[^\"]*\"|\S+)")
+_OPTION = re.compile(
+    rf"(?i)(?<![\w-])(--?(?:{_SECRET_NAME}|hub_to\w*)(?:=|\s+))(?!-|\*\*\*)('[^']*'|\"[^\"]*\"|[^\s\"]+)"
+)
 _JSON_VALUE = re.compile(rf"(?i)([\"']{_SECRET_NAME}[\"']\s*:\s*)(\"[^\"]*\"|'[^']*')")
-_ASSIGNMENT = re.compile(r"\b([A-Z][A-Z0-9_]*(?:TOKEN|PASSWORD|SECRET|API_KEY|ACCESS_KEY)=)(\S+)")
+_ASSIGNMENT = re.compile(r"\b([A-Z][A-Z0-9_]*(?:TOKEN|PASSWORD|SECRET|API_KEY|ACCESS_KEY)=)(?!\*\*\*)([^\s\"]+)")
 _SETTING = re.compile(
     r"(?i)(?<![\w\"'])((?:password|passwd|secret|(?:hub|hf|access|auth|api)[_-]token|api[_-]?key)\s*[:=]\s*[\"']?)"
     r"(?!\*\*\*)([^\s\"'&]{6,})"
@@ -40,7 +42,7 @@ _SETTING = re.compile(
 _HEADER = re.compile(
     r"(?i)\b(authorization\s*:\s*(?:(?:basic|bearer|digest|token)\s+)?|bearer\s+)(?!\*\*\*|bearer)([\w.+/=~-]{6,})"
 )
-_USER_OPTION = re.compile(r"(?<!\S)(-u\s+|--user[= ])([^\s:]+:\S+)")
+_USER_OPTION = re.compile(r"(?<!\S)(-u\s+|--user[= ])(?!\*\*\*)([^\s:]+:[^\s\"]+)")
 
 
 def is_secret_name(name: str) -> bool:
