@@ -160,7 +160,7 @@ def write_all(root: Path, crops: list[tuple[bytes, str]]) -> dict[str, str]:
     ).fonts  # fonts that are always available; their number does not affect the speed
     atlas = root / "atlas.safetensors"
     build_atlas(fonts, CHARSET, progress=False).save(atlas)
-    return {kind: str(place) for kind, place in places.items()} | {"synthetic text": f"drawn:{atlas}?lines=0"}
+    return {kind: str(place) for kind, place in places.items()} | {"synthetic text": f"synthetic:{atlas}?lines=0"}
 
 
 def write_folder(folder: Path, crops: list[tuple[bytes, str]]) -> None:

@@ -20,7 +20,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 from svtrv2_hf import SVTRv2Config, SVTRv2ForCTC, SVTRv2ImageProcessor, SVTRv2Processor, build_tokenizer
 from svtrv2_hf.conversion import convert_state_dict, infer_config
-from svtrv2_hf.data.sources import IndexedSource
+from svtrv2_hf.data.sample import IndexedSource
 
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -22,7 +22,7 @@ from svtrv2_hf.data.audit_chart import plot
 from svtrv2_hf.data.audit_report import advise, never_seen, render_histograms, render_table
 from svtrv2_hf.data.buckets import BucketBatches, Progress
 from svtrv2_hf.data.labels import LabelEncoder, RejectedSampleError, Rejection
-from svtrv2_hf.data.sources import Sample, Source
+from svtrv2_hf.data.sample import Sample, Source
 
 
 EMPTY, UNKNOWN, TOO_LONG, UNALIGNABLE, UNREADABLE = Rejection

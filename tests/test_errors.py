@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from rapidfuzz.distance import Levenshtein
 
-from svtrv2_hf.data.sources import Sample
+from svtrv2_hf.data.sample import Sample
 from svtrv2_hf.evaluation.error_figure import COLUMNS, SHOWN, write_figure
 from svtrv2_hf.evaluation.error_page import LARGEST_IMAGE, write_page
 from svtrv2_hf.evaluation.errors import UNREADABLE_NAMED, ErrorKind, Errors, align, kind_of, visible

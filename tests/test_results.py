@@ -5,7 +5,7 @@ import json
 import pytest
 from conftest import GOLDEN
 
-from svtrv2_hf.data.sources import Sample
+from svtrv2_hf.data.sample import Sample
 from svtrv2_hf.evaluation.evaluator import Prediction
 from svtrv2_hf.evaluation.results import SetResult
 

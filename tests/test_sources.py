@@ -19,7 +19,8 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from svtrv2_hf.checkpoint import checkpoint_folder
 from svtrv2_hf.data import shards, streamed_source
-from svtrv2_hf.data.sources import mix, open_source
+from svtrv2_hf.data.mixing import mix
+from svtrv2_hf.data.sources import open_source
 from svtrv2_hf.data.splits import splits_of_paths
 from svtrv2_hf.data.streamed_source import StreamedSource
 from svtrv2_hf.evaluation.benchmarks import find_sets

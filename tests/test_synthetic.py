@@ -18,7 +18,8 @@ from svtrv2_hf import ENGLISH_94, SVTRv2ForCTC, SVTRv2ImageProcessor, SVTRv2Proc
 from svtrv2_hf.cli import main as command
 from svtrv2_hf.data.buckets import BucketBatches, EvaluationBatches, Position, Progress
 from svtrv2_hf.data.labels import LabelEncoder
-from svtrv2_hf.data.sources import Sample, open_source
+from svtrv2_hf.data.sample import Sample
+from svtrv2_hf.data.sources import open_source
 from svtrv2_hf.evaluation.evaluator import evaluate
 from svtrv2_hf.synthetic import source
 from svtrv2_hf.synthetic.atlas import Atlas, build_atlas, load_or_build
@@ -44,7 +45,7 @@ def atlas(tmp_path_factory):
 
 
 def batches_of(atlas, batch_size=8, seed=0, charset=CHARSET, **options):
-    spec = f"drawn:{atlas}?" + "&".join(f"{key}={value}" for key, value in {"samples": 500, **options}.items())
+    spec = f"synthetic:{atlas}?" + "&".join(f"{key}={value}" for key, value in {"samples": 500, **options}.items())
     encoder = LabelEncoder(charset, max_length=60, unknown_characters="drop_sample")
     return SyntheticBatches(open_source(spec), encoder, SVTRv2ImageProcessor(), batch_size, seed)
 
@@ -112,7 +113,7 @@ def test_seeds_produce_different_texts(atlas):
 
 def test_texts_without_a_seed_differ_from_training_texts(atlas):
     trained = texts_in(take(batches_of(atlas, seed=0), 10))
-    held_out = Counter(sample.text for sample in open_source(f"drawn:{atlas}?samples=80").read())
+    held_out = Counter(sample.text for sample in open_source(f"synthetic:{atlas}?samples=80").read())
     assert (trained & held_out).total() < 0.2 * 80
 
 
@@ -126,7 +127,7 @@ def test_ranks_produce_different_texts(atlas):
 
 
 def test_synthetic_source_yields_samples(atlas):
-    source = open_source(f"drawn:{atlas}?samples=30&name=words&lines=0&weight=2")
+    source = open_source(f"synthetic:{atlas}?samples=30&name=words&lines=0&weight=2")
     assert (source.name, source.num_samples, source.weight) == ("words", 30, 2.0)
     whole = list(source.read(seed=3))
     parts = [list(source.read(part, 3, seed=3)) for part in range(3)]
@@ -140,7 +141,7 @@ def test_synthetic_source_yields_samples(atlas):
                 "resizing does not change the image"
             )
     assert len(list(source.texts())) == 30
-    longest = [max(map(len, open_source(f"drawn:{atlas}?samples=2000&lines={lines}").texts())) for lines in (0, 1)]
+    longest = [max(map(len, open_source(f"synthetic:{atlas}?samples=2000&lines={lines}").texts())) for lines in (0, 1)]
     assert longest[0] < 40 < longest[1], "lines can be disabled"
 
 
@@ -149,7 +150,7 @@ def test_synthesized_dataset_matches_the_source(atlas, tmp_path, capsys, name):
     arguments = ["draw", str(tmp_path / name), "--images", "12", "--seed", "3", "--atlas", str(atlas)]
     assert command(arguments) == 0
     assert "12 images in 2 fonts" in capsys.readouterr().out
-    rendered = open_source(f"drawn:{atlas}?samples=12").read(seed=3)
+    rendered = open_source(f"synthetic:{atlas}?samples=12").read(seed=3)
     assert [(s.image, s.text) for s in open_source(str(tmp_path / name)).read()] == [
         (s.image, s.text) for s in rendered
     ]
@@ -213,7 +214,9 @@ def test_dropped_characters_are_counted(atlas):
 
 def test_stream_without_usable_samples_raises(atlas):
     stream = batches_of(atlas, charset="\u4eac")
-    with pytest.raises(ValueError, match=r"None of the last 501 samples can be trained on.*drawn: unknown_characters"):
+    with pytest.raises(
+        ValueError, match=r"None of the last 501 samples can be trained on.*synthetic: unknown_characters"
+    ):
         take(stream, 1)
     with pytest.raises(ValueError, match="None of 500 samples can be trained on"):
         stream.batches_per_epoch()
@@ -223,10 +226,10 @@ def test_training_on_synthetic_text(atlas, tmp_path, capsys):
     charset = tmp_path / "charset.txt"
     charset.write_text("\n".join(CHARSET) + "\n")
     words = ("--model", "nano", "--charset", str(charset), "--max_label_length", "60")
-    out = run(tmp_path, f"drawn:{atlas}?samples=100", *words, "--augment_operations", "0")
+    out = run(tmp_path, f"synthetic:{atlas}?samples=100", *words, "--augment_operations", "0")
     assert "on 100 samples for 3 steps" in capsys.readouterr().err
     assert SVTRv2ForCTC.from_pretrained(out).config.vocab_size == 96
-    run(tmp_path / "augmented", f"drawn:{atlas}?samples=100", *words)
+    run(tmp_path / "augmented", f"synthetic:{atlas}?samples=100", *words)
 
 
 NAN = float("nan")
@@ -311,12 +314,12 @@ def test_resuming_with_another_renderer_raises(atlas, tmp_path):
         "--augment_operations",
         "0",
     )
-    run(tmp_path, f"drawn:{atlas}?samples=100", *words)
+    run(tmp_path, f"synthetic:{atlas}?samples=100", *words)
     words = (*words, "--resume_from_checkpoint", "True")
-    run(tmp_path, f"drawn:{atlas}?samples=100", *words)
+    run(tmp_path, f"synthetic:{atlas}?samples=100", *words)
     for option in ("difficulty=0.5", "lines=0"):
         with pytest.raises(ValueError, match=r"fingerprints was \[\[.*\]\] and is"):
-            run(tmp_path, f"drawn:{atlas}?samples=100&{option}", *words)
+            run(tmp_path, f"synthetic:{atlas}?samples=100&{option}", *words)
 
 
 def test_fingerprint_depends_on_the_atlas(atlas, tmp_path):
@@ -324,7 +327,7 @@ def test_fingerprint_depends_on_the_atlas(atlas, tmp_path):
     wider.advances += 1
     wider.save(tmp_path / "wider.safetensors")
     first, same, other = (
-        open_source(f"drawn:{path}").fingerprint for path in (atlas, atlas, tmp_path / "wider.safetensors")
+        open_source(f"synthetic:{path}").fingerprint for path in (atlas, atlas, tmp_path / "wider.safetensors")
     )
     assert first == same != other
 
@@ -332,13 +335,13 @@ def test_fingerprint_depends_on_the_atlas(atlas, tmp_path):
 def test_custom_charset_and_words(atlas, tmp_path):
     (tmp_path / "charset.txt").write_text("a\nb\nc\n7\n", encoding="utf-8")
     (tmp_path / "words.txt").write_text("abba\n" * 100_000, encoding="utf-8")
-    spec = f"drawn:{atlas}?samples=600&charset={tmp_path}/charset.txt"
+    spec = f"synthetic:{atlas}?samples=600&charset={tmp_path}/charset.txt"
     plain = open_source(spec)
     texts = Counter(plain.texts())
     assert set("".join(texts)) == set("abc7")
     with_words = open_source(f"{spec}&words={tmp_path}/words.txt")
     assert Counter(with_words.texts())["abba"] > texts["abba"] + 10
-    assert len({str(source.fingerprint) for source in (plain, with_words, open_source(f"drawn:{atlas}"))}) == 3
+    assert len({str(source.fingerprint) for source in (plain, with_words, open_source(f"synthetic:{atlas}"))}) == 3
     assert sum(1 for _ in with_words.read()) == 600
 
 
@@ -347,16 +350,16 @@ def test_characters_missing_from_all_fonts_raise(atlas, tmp_path):
     with pytest.raises(
         ValueError, match=r"No font of the atlas .*\.safetensors has '\u4eac' \(U\+4EAC\), '\u0431' \(U\+0431\): "
     ):
-        open_source(f"drawn:{atlas}?charset={tmp_path}/charset.txt")
+        open_source(f"synthetic:{atlas}?charset={tmp_path}/charset.txt")
     capitals = Atlas.load(atlas)
     capitals.has_lowercase[:] = False
     capitals.save(tmp_path / "capitals.safetensors")
     with pytest.raises(ValueError, match=r"has 'a' \(U\+0061\), .* and 16 more characters: remove them"):
-        open_source(f"drawn:{tmp_path}/capitals.safetensors")
+        open_source(f"synthetic:{tmp_path}/capitals.safetensors")
     with pytest.raises(FileNotFoundError, match=r"absent\.txt"):
-        open_source(f"drawn:{atlas}?charset={tmp_path}/absent.txt")
+        open_source(f"synthetic:{atlas}?charset={tmp_path}/absent.txt")
     with pytest.raises(FileNotFoundError, match=r"Word list .*absent\.txt"):
-        open_source(f"drawn:{atlas}?words={tmp_path}/absent.txt")
+        open_source(f"synthetic:{atlas}?words={tmp_path}/absent.txt")
 
 
 def test_custom_charset_with_fonts_of_the_machine(tmp_path, monkeypatch):
@@ -365,11 +368,11 @@ def test_custom_charset_with_fonts_of_the_machine(tmp_path, monkeypatch):
     monkeypatch.setattr(source, "load_or_build", lambda fonts, charset: cached(fonts[:1], charset))
     listing = tmp_path / "charset.txt"
     listing.write_text("\u0431\n\u0436\n", encoding="utf-8")
-    rendered = open_source(f"drawn:?samples=5&charset={listing}")
+    rendered = open_source(f"synthetic:?samples=5&charset={listing}")
     assert {character for sample in rendered.read() for character in sample.text} == {"\u0431", "\u0436"}
     listing.write_text("a\n\u4eac\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"No font of the atlas has '\u4eac' .* or install fonts that have them"):
-        open_source(f"drawn:?charset={listing}")
+        open_source(f"synthetic:?charset={listing}")
 
 
 def test_texts_are_restricted_to_the_characters_of_one_font(atlas, tmp_path, monkeypatch):
@@ -378,7 +381,7 @@ def test_texts_are_restricted_to_the_characters_of_one_font(atlas, tmp_path, mon
     for font, lacking in enumerate((str.isdigit, str.isalpha)):
         halves.available[font] = torch.tensor([not lacking(character) for character in halves.charset])
     halves.save(tmp_path / "halves.safetensors")
-    source = open_source(f"drawn:{tmp_path}/halves.safetensors?samples=400")
+    source = open_source(f"synthetic:{tmp_path}/halves.safetensors?samples=400")
     with monkeypatch.context() as patch:
         texts = ["Hotel", "12.50", "A4", "4 Rue", "A1:25 7", "No. 7"]
         patch.setattr(source.text_source, "texts", lambda *_: texts)
@@ -401,7 +404,7 @@ def test_atlas_is_loaded_before_workers_start(atlas, monkeypatch):
     monkeypatch.setattr(source, "find_fonts", lambda **_: FoundFonts([], Counter()))
     monkeypatch.setattr(source, "load_or_build", lambda *_: built.append(1) or Atlas.load(atlas))
     encoder = LabelEncoder(CHARSET, unknown_characters="drop_sample")
-    take(BucketBatches([open_source("drawn:?samples=64")], encoder, SVTRv2ImageProcessor(), 2), 1, workers=1)
+    take(BucketBatches([open_source("synthetic:?samples=64")], encoder, SVTRv2ImageProcessor(), 2), 1, workers=1)
     assert built == [1], "the main process builds it"
 
 
@@ -422,7 +425,7 @@ def test_evaluation_renders_outside_of_autocast(atlas, config):
         return torch.autocast("cpu", torch.bfloat16)
 
     for context in (nullcontext, autocast):
-        batches = Batches(open_source(f"drawn:{atlas}?samples=4"), processor.image_processor, 1)
+        batches = Batches(open_source(f"synthetic:{atlas}?samples=4"), processor.image_processor, 1)
         evaluate(model, processor, batches, autocast=context)
     for exact, autocast_image in zip(images[:4], images[4:], strict=True):
         assert torch.equal(exact, autocast_image)
@@ -439,17 +442,17 @@ def test_frame_labels_require_synthetic_text_only(atlas, tmp_path):
         "--unknown_characters",
         "drop_sample",
     )
-    run(tmp_path, f"drawn:{atlas}?samples=100", *words, "--augment_operations", "0")
+    run(tmp_path, f"synthetic:{atlas}?samples=100", *words, "--augment_operations", "0")
     with pytest.raises(ValueError, match="--frame_label_steps needs drawn text alone"):
-        run(tmp_path / "augmented", f"drawn:{atlas}?samples=100", *words)
+        run(tmp_path / "augmented", f"synthetic:{atlas}?samples=100", *words)
 
 
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("drawn:?size=3", "size cannot be given; for drawn text"),
-        ("drawn:?lines=no", "lines must be 0 or 1, not 'no'"),
-        ("drawn:?difficulty=hard", "difficulty must be a number"),
+        ("synthetic:?size=3", "size cannot be given; for synthetic text"),
+        ("synthetic:?lines=no", "lines must be 0 or 1, not 'no'"),
+        ("synthetic:?difficulty=hard", "difficulty must be a number"),
     ],
 )
 def test_invalid_specs_raise(spec, message):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from svtrv2_hf.data.sources import Sample
+from svtrv2_hf.data.sample import Sample
 from svtrv2_hf.evaluation.benchmarks import BENCHMARKS, averages, wilson_interval
 from svtrv2_hf.evaluation.evaluator import Prediction
 from svtrv2_hf.evaluation.results import SetResult

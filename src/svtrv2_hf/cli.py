@@ -473,7 +473,7 @@ def _add_atlas(commands: argparse._SubParsersAction) -> None:
         "atlas",
         help="draw fonts ahead, for drawn text on other machines",
         description="Draws the glyphs of all fonts in the curated list of licenses into one file, for svtrv2 draw --atlas and "
-        "--train_data drawn:FILE, and lists the fonts in a .tsv beside it: licence, package, file and checksum. The digest that it "
+        "--train_data synthetic:FILE, and lists the fonts in a .tsv beside it: licence, package, file and checksum. The digest that it "
         "prints is the same wherever the same fonts are drawn by the same versions of this package, Pillow and FreeType.",
     )
     parser.add_argument("output", metavar="OUTPUT.safetensors", help="the file to write")

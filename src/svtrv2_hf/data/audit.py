@@ -22,7 +22,7 @@ from ..image_processing_svtrv2 import (
 )
 from .labels import LabelEncoder, Rejection, Remark, frames_needed, remarks_of
 from .loader import Loader, plain_worker_errors
-from .sources import Sample, Source
+from .sample import Sample, Source
 
 
 EXAMPLES = 20  # names kept of each fault, and told of unreadable images

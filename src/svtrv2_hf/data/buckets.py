@@ -26,7 +26,8 @@ from ..image_processing_svtrv2 import (
 from ..processing_svtrv2 import pad_labels
 from .augmentation import Augmentation
 from .labels import LabelEncoder, RejectedSampleError, Rejection, frames_needed
-from .sources import IndexedSource, Sample, Source, mix
+from .mixing import mix
+from .sample import IndexedSource, Sample, Source
 
 
 Size = tuple[int, int]  # height and width in pixels

@@ -17,7 +17,8 @@ from zlib import crc32
 import numpy as np
 
 from .decoding import decode, label_of
-from .sources import OTHER_TEXT_COLUMNS, TEXT_COLUMNS, IndexedSource, Sample, pick_column
+from .sample import IndexedSource, Sample
+from .sources import OTHER_TEXT_COLUMNS, TEXT_COLUMNS, pick_column
 from .splits import TRAIN, SplitChoice, choose_split, splits_of_paths, splits_of_values
 
 

@@ -11,7 +11,7 @@ import lmdb
 import numpy as np
 
 from .decoding import decode, label_of
-from .sources import IndexedSource, Sample
+from .sample import IndexedSource, Sample
 
 
 # By process and folder, with what tells whether the file is still the one that was opened.

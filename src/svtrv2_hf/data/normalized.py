@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..charsets import Normalization, normalize_unicode
-from .sources import Sample, Source
+from .sample import Sample, Source
 
 
 class NormalizedSource(Source):

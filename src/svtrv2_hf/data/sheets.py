@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from ..image_processing_svtrv2 import load_rgb, resize, target_size
 from .augmentation import MAX_MAGNITUDE, OPERATIONS, Augmentation, require_rgb, shrink
-from .sources import Sample
+from .sample import Sample
 
 
 # All sizes are in pixels.

@@ -1,84 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where labelled images come from: lists of files, LMDB, and whatever `datasets` can stream."""
 
-import itertools
 import math
 import os
 import re
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, NamedTuple
 from urllib.parse import unquote
-
-import numpy as np
 
 from ..paths import user_path
 from ..redaction import redact
+from .sample import Source
 from .splits import ALL, SplitChoice, files_of_split
-
-
-class Sample(NamedTuple):
-    """An image, still encoded, and its text."""
-
-    image: bytes
-    text: str
-    name: str
-    """What to call it in messages: a path, or the place in its file."""
-
-
-class Source(ABC):
-    """A set of samples that can be read in parts.
-
-    Attributes:
-        name: short, for logs and tables.
-        weight: share of the draws in a mixture, in proportion to those of the other sources; `None` for one pass an epoch.
-        num_samples: how many there are; `None` where only a whole pass would tell.
-        local: the samples lie on this machine, so that all labels can be looked at before training.
-        fingerprint: tells these samples from as many others of the same name, in a form that JSON can hold; `None` where only a
-            whole pass would tell.
-    """
-
-    name: str
-    weight: float | None
-    num_samples: int | None
-    local: bool = False
-    fingerprint: Any = None
-
-    @abstractmethod
-    def read(self, part: int = 0, parts: int = 1, seed: int | None = None, epoch: int = 0) -> Iterator[Sample]:
-        """One pass over a part of the samples; together, the `parts` parts of an epoch hold each sample exactly once.
-
-        The order is a function of `part`, `parts`, `seed` and `epoch`; without a seed it is that of the files. With a seed,
-        lists of files and LMDBs are shuffled as a whole; parquet, tars and datasets of the Hub are read from several shards at
-        a time, in a random order of the shards, through a shuffle buffer.
-        """
-
-    @abstractmethod
-    def texts(self) -> Iterator[str]:
-        """The labels alone, in the order of the files, as cheaply as the format allows."""
-
-
-class IndexedSource(Source):
-    """A source whose samples can be had by number, so that every order is possible."""
-
-    num_samples: int
-    local = True
-
-    @abstractmethod
-    def fetch(self, indices: Sequence[int]) -> list[Sample]:
-        """The samples of these numbers, from 0, in this order."""
-
-    def read(self, part: int = 0, parts: int = 1, seed: int | None = None, epoch: int = 0) -> Iterator[Sample]:
-        """One pass over a part, shuffled as a whole where there is a seed."""
-        if seed is None:
-            order = np.arange(part, self.num_samples, parts)
-        else:
-            # A copy, since a view would keep the order of all parts in the memory of each.
-            order = np.random.default_rng([seed, epoch]).permutation(self.num_samples)[part::parts].copy()
-        for start in range(0, len(order), 64):
-            yield from self.fetch(order[start : start + 64].tolist())
 
 
 class Kind(StrEnum):
@@ -90,7 +24,7 @@ class Kind(StrEnum):
     PARQUET = "parquet"
     TAR = "webdataset"
     HUB = "a dataset for load_dataset"
-    DRAWN = "drawn text"
+    SYNTHETIC = "synthetic text"
 
 
 _FORMS = (
@@ -99,7 +33,7 @@ _FORMS = (
     "an LMDB folder (data.mdb), or a folder with such folders below it; "
     "a .parquet or a .tar (webdataset) file, a pattern or a folder of them; "
     "hub:NAME, a dataset of the Hub, or a folder that datasets.load_dataset understands; "
-    "drawn: or drawn:ATLAS, text that is drawn for training"
+    "synthetic: or synthetic:ATLAS, text that is drawn for training"
 )
 _LISTS = ("labels.tsv", "metadata.csv", "metadata.jsonl")
 _ENDINGS = {
@@ -118,7 +52,7 @@ _KEYS = {
     Kind.PARQUET: ("image", "text", "samples", "split"),
     Kind.TAR: ("image", "text", "samples", "split"),
     Kind.HUB: ("image", "text", "samples", "split", "config"),
-    Kind.DRAWN: ("samples", "difficulty", "lines", "charset", "words", "allow_unknown_license"),
+    Kind.SYNTHETIC: ("samples", "difficulty", "lines", "charset", "words", "allow_unknown_license"),
 }
 IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp")
 TEXT_COLUMNS = ("text", "label", "txt", "transcription", "transcript", "word")
@@ -152,13 +86,13 @@ def open_source(spec: str, split: str = "train") -> Source:
             - a `.parquet` file or a `.tar` file (webdataset, also `.tar.gz`), a pattern, or a folder of them; remote ones
               (`hf://`, `https://`) by their full address;
             - `hub:NAME`: what `datasets.load_dataset` streams, a dataset of the Hub or a folder;
-            - `drawn:`, text drawn in the fonts of this machine, or `drawn:ATLAS` in those of an atlas's file.
+            - `synthetic:`, text drawn in the fonts of this machine, or `synthetic:ATLAS` in those of an atlas's file.
 
             Keys are `weight` (share of the draws in a mixture) and `name` (for logs); `image` and `text`, the columns,
             where there are columns; `samples`, how many there are, for parquet, webdataset and `hub:`, which do not
-            always tell, and for `drawn:`; `config` for `hub:`; `split` for `hub:`, and for LMDB, parquet and webdataset, where
+            always tell, and for `synthetic:`; `config` for `hub:`; `split` for `hub:`, and for LMDB, parquet and webdataset, where
             names of folders or files part several (`train/0.tar`, `test-00000-of-00001.parquet`; `all` is all of them), and for
-            lists and metadata, where a column `split` or the folders of the files do. For `drawn:` there are
+            lists and metadata, where a column `split` or the folders of the files do. For `synthetic:` there are
             `difficulty` (1), `lines` (1, or 0 for words alone), `charset` (a file, one character a line, of what texts are
             made of; printable ASCII if not given), `words` (a file, one a line, of more words to draw) and
             `allow_unknown_license` (1 to use fonts that are not in the curated list of licenses).
@@ -199,7 +133,7 @@ def open_source(spec: str, split: str = "train") -> Source:
         from .lmdb_source import LmdbSource
 
         return LmdbSource([Path(file).parent for file in files], name, weight)
-    if kind == Kind.DRAWN:
+    if kind == Kind.SYNTHETIC:
         from ..charsets import ENGLISH_94, read_charset
         from ..synthetic.source import SyntheticSource
 
@@ -277,8 +211,8 @@ def _switch(spec: str, key: str, value: str) -> bool:
 
 def short_name(place: str) -> str:
     """What a source is called if its spec has no name for it: as its folder or file."""
-    if place.startswith("drawn:"):
-        return "drawn"
+    if place.startswith("synthetic:"):
+        return "synthetic"
     path = user_path(place.removeprefix("hub:"))
     return path.resolve().name if path.is_dir() else path.stem
 
@@ -295,8 +229,8 @@ def recognise(place: str) -> tuple[Kind, list[str]]:
         if not name.strip("/ "):
             raise ValueError(f"{place!r} names no dataset: write hub:OWNER/NAME or hub:FOLDER.")
         return Kind.HUB, [name]
-    if place.startswith("drawn:"):
-        return Kind.DRAWN, [place.removeprefix("drawn:")] if place != "drawn:" else []
+    if place.startswith("synthetic:"):
+        return Kind.SYNTHETIC, [place.removeprefix("synthetic:")] if place != "synthetic:" else []
     place = place.removeprefix("file://")
     remote = "://" in place
     found = _remote_files(place) if remote else [str(file) for file in _files_at(user_path(place))]
@@ -405,97 +339,3 @@ def pick_column(
             f"name one by ?{key}=COLUMN after the place."
         )
     return found[0]
-
-
-def mix(sources: Sequence[Source], part: int, parts: int, seed: int) -> Iterator[tuple[int, int, Sample]]:
-    """An endless stream of one part of several sources.
-
-    Without weights there are true epochs: in each, every sample of every source comes exactly once, and the sources are mixed
-    at random over the whole epoch; the order within a source is that of its `read`. With weights each draw picks a source with a chance in proportion to its weight, and each source goes
-    through epochs of its own, every sample exactly once in each.
-
-    Args:
-        sources: all with a weight, or all without.
-        part: which part to read, from 0.
-        parts: how many there are: processes x workers.
-        seed: of the order; what comes follows from it alone.
-
-    Returns:
-        the number of the source, its epoch, and the sample, for ever.
-
-    Raises:
-        ValueError: only some have a weight; a source does not tell how long it is, which true epochs of several
-            sources need; or it has no sample for this part.
-    """
-    if not sources:
-        raise ValueError("There is no source to read.")
-    if short := [source for source in sources if source.num_samples is not None and source.num_samples < parts]:
-        raise _nothing_to_read(short[0], part, parts)
-    weights = [source.weight for source in sources if source.weight is not None]
-    if len(sources) == 1:
-        return _by_weight(sources, [1.0], part, parts, seed)
-    if len(weights) == len(sources):
-        return _by_weight(sources, weights, part, parts, seed)
-    if weights:
-        without = ", ".join(source.name for source in sources if source.weight is None)
-        raise ValueError(f"Give all sources a weight or none; these have none: {without}.")
-    lengths = [source.num_samples for source in sources if source.num_samples is not None]
-    if len(lengths) < len(sources):
-        unknown = ", ".join(source.name for source in sources if source.num_samples is None)
-        raise ValueError(
-            f"How many samples there are is not known of {unknown}. To mix several sources, give each a weight "
-            f"(?weight=1), or these their number (?samples=N)."
-        )
-    return _by_epoch(sources, [len(range(part, length, parts)) for length in lengths], part, parts, seed)
-
-
-def _nothing_to_read(source: Source, part: int, parts: int) -> ValueError:
-    return ValueError(
-        f"The source {source.name} has nothing for part {part} of {parts}: it has fewer samples (or shards) than there "
-        f"are processes x workers. Lower the number of workers."
-    )
-
-
-def _by_weight(
-    sources: Sequence[Source], weights: Sequence[float], part: int, parts: int, seed: int
-) -> Iterator[tuple[int, int, Sample]]:
-    # Seeds differ in their last numbers from those of the sources, [seed, epoch], which are as if followed by zeros.
-    rng = np.random.default_rng([seed, part, 1])
-    chances = np.array(weights) / sum(weights)
-    passes = [_passes(source, part, parts, seed) for source in sources]
-    while True:
-        for number in rng.choice(len(sources), size=1024, p=chances).tolist():
-            epoch, sample = next(passes[number])
-            yield number, epoch, sample
-
-
-def _passes(source: Source, part: int, parts: int, seed: int) -> Iterator[tuple[int, Sample]]:
-    for epoch in itertools.count():
-        empty = True
-        for sample in source.read(part, parts, seed, epoch):
-            empty = False
-            yield epoch, sample
-        if empty:
-            raise _nothing_to_read(source, part, parts)
-
-
-def _by_epoch(
-    sources: Sequence[Source], lengths: Sequence[int], part: int, parts: int, seed: int
-) -> Iterator[tuple[int, int, Sample]]:
-    for epoch in itertools.count():
-        passes = [source.read(part, parts, seed, epoch) for source in sources]
-        rng = np.random.default_rng([seed, part, epoch + 1, 2])
-        plan = rng.permutation(np.repeat(np.arange(len(sources), dtype=np.int16), lengths))
-        counts = [0] * len(sources)
-        for number in map(int, plan):
-            if (sample := next(passes[number], None)) is not None:
-                counts[number] += 1
-                yield number, epoch, sample
-            elif not counts[number]:
-                raise _nothing_to_read(sources[number], part, parts)
-        # What a source holds beyond the number that it gave.
-        for number, rest in enumerate(passes):
-            for sample in rest:
-                counts[number] += 1
-                yield number, epoch, sample
-        lengths = counts

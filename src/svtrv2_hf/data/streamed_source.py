@@ -15,8 +15,9 @@ from PIL import Image as PillowImage
 
 from ..redaction import redact
 from .decoding import label_of
+from .sample import Sample, Source
 from .shards import OPEN_SHARDS, ParquetShards, Shards, check_numbers, naming, open_shards
-from .sources import IMAGE_COLUMNS, OTHER_IMAGE_COLUMNS, OTHER_TEXT_COLUMNS, TEXT_COLUMNS, Sample, Source, pick_column
+from .sources import IMAGE_COLUMNS, OTHER_IMAGE_COLUMNS, OTHER_TEXT_COLUMNS, TEXT_COLUMNS, pick_column
 from .tar_shards import TarShards
 
 

@@ -22,7 +22,8 @@ from ..checkpoint import checkpoint_folder, load_model_and_processor
 from ..console import printable
 from ..data.buckets import EvaluationBatches
 from ..data.loader import Loader, plain_worker_errors
-from ..data.sources import Source, open_source, short_name, split_spec
+from ..data.sample import Source
+from ..data.sources import open_source, short_name, split_spec
 from ..modeling_svtrv2 import SVTRv2ForCTC
 from ..paths import user_path
 from ..processing_svtrv2 import SVTRv2Processor

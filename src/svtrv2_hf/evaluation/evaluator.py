@@ -11,7 +11,7 @@ import torch
 from ..charsets import charset_of
 from ..data.buckets import pixel_values_of
 from ..data.labels import LabelEncoder, RejectedSampleError
-from ..data.sources import Sample
+from ..data.sample import Sample
 from ..modeling_svtrv2 import SVTRv2ForCTC, ctc_loss
 from ..pipeline_svtrv2 import evaluation_mode
 from ..processing_svtrv2 import SVTRv2Processor, pad_labels

@@ -18,7 +18,7 @@ from PIL import Image
 from ..charsets import ENGLISH_94
 from ..data.buckets import Progress, Size, TrainingBatches, Waiting
 from ..data.labels import LabelEncoder
-from ..data.sources import Sample, Source
+from ..data.sample import Sample, Source
 from ..image_processing_svtrv2 import SVTRv2ImageProcessor
 from ..processing_svtrv2 import pad_labels
 from .atlas import Atlas, load_or_build
@@ -76,7 +76,7 @@ class SyntheticSource(Source):
         num_samples: int = 1_000_000,
         lines: bool = True,
         words: str | Path | None = None,
-        name: str = "drawn",
+        name: str = "synthetic",
         weight: float | None = None,
         allow_unknown_license: bool = False,
     ):

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from ..data.sample import Sample
 from ..data.sheets import sample_sheet
-from ..data.sources import Sample
 from .source import SyntheticSource
 
 

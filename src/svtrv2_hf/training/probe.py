@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from ..charsets import Normalization, normalize_unicode
 from ..data.labels import LabelEncoder, UnknownCharactersError
-from ..data.sources import Source
+from ..data.sample import Source
 from ..evaluation.metrics import Protocol, normalize_text
 from ..image_processing_svtrv2 import UnreadableImageError, load_rgb
 

@@ -18,7 +18,8 @@ from ..data.augmentation import Augmentation
 from ..data.buckets import BucketBatches, EvaluationBatches
 from ..data.labels import LabelEncoder
 from ..data.normalized import NormalizedSource
-from ..data.sources import Source, open_source
+from ..data.sample import Source
+from ..data.sources import open_source
 from ..evaluation.metrics import usual_protocol
 from ..processing_svtrv2 import SVTRv2Processor
 from ..synthetic.source import SyntheticBatches, SyntheticSource
@@ -128,7 +129,7 @@ def _batches(
         return SyntheticBatches(first, *rules, device=device, with_frame_labels=arguments.frame_label_steps > 0)
     if arguments.frame_label_steps:
         raise ValueError(
-            "--frame_label_steps needs drawn text alone, without augmentation (--train_data drawn: --augment_operations 0): of "
+            "--frame_label_steps needs drawn text alone, without augmentation (--train_data synthetic: --augment_operations 0): of "
             "nothing else it is known where the characters stand."
         )
     augmentation = None
