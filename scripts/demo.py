@@ -14,7 +14,7 @@ from transformers import pipeline
 from transformers.utils import logging
 
 import svtrv2_hf
-from svtrv2_hf.demo.readers import EXAMPLES as IMAGES
+from svtrv2_hf.demo.models import EXAMPLES as IMAGES
 
 
 def main() -> None:

@@ -131,7 +131,7 @@ def test_one_bad_place_does_not_keep_the_others_from_being_read(saved, folder, t
 @pytest.mark.parametrize("name", ["./nothing", "nothing", "nothing/", "a/b/c"])
 def test_a_model_that_can_be_neither_folder_nor_name(folder, capsys, name):
     assert main(["read", str(folder), "--model", name]) == 1
-    assert f"There is no folder {name}" in capsys.readouterr().err
+    assert f"Folder not found: {name}" in capsys.readouterr().err
 
 
 def test_a_model_without_its_processor(saved, folder, tmp_path, capsys):

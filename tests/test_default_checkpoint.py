@@ -1,4 +1,4 @@
-"""The recogniser that comes with the package."""
+"""The bundled checkpoint."""
 
 import json
 import subprocess
@@ -12,7 +12,7 @@ from transformers import AutoModelForCTC, AutoProcessor, pipeline
 import svtrv2_hf
 from svtrv2_hf.checkpoint import checkpoint_folder
 from svtrv2_hf.cli import main
-from svtrv2_hf.demo.readers import EXAMPLES
+from svtrv2_hf.demo.models import EXAMPLES
 from svtrv2_hf.evaluation.metrics import compare
 
 
@@ -21,7 +21,7 @@ FOLDER = Path(svtrv2_hf.default_checkpoint())
 LABELS = dict(line.split("\t") for line in (EXAMPLES / "labels.tsv").read_text(encoding="utf-8").splitlines())
 
 
-def test_it_is_small_and_brings_no_code():
+def test_folder_is_small_and_contains_no_code():
     files = list(FOLDER.iterdir())
     assert sum(path.stat().st_size for path in files) < 12e6
     assert {path.suffix for path in files} == {".json", ".safetensors", ".md"}
@@ -29,29 +29,28 @@ def test_it_is_small_and_brings_no_code():
         assert "auto_map" not in path.read_text(encoding="utf-8")
 
 
-def test_it_is_computed_in_float32():
+def test_weights_are_loaded_as_float32():
     model = AutoModelForCTC.from_pretrained(FOLDER)
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
     assert not model.config.use_guidance
     assert AutoProcessor.from_pretrained(FOLDER).image_processor.max_ratio == 20
 
 
-def test_it_knows_the_printable_characters_and_the_space():
+def test_charset_is_printable_ascii_with_the_space():
     tokenizer = AutoProcessor.from_pretrained(FOLDER).tokenizer
     assert set(svtrv2_hf.charsets.charset_of(tokenizer)) == {chr(code) for code in range(32, 127)}
 
 
-def test_it_reads():
-    """Drawn words and lines, most of them to the letter, and with their spaces."""
+def test_most_example_images_are_recognized_exactly():
     read = pipeline("text-recognition", svtrv2_hf.default_checkpoint())
-    readings = [result["generated_text"] for [result] in read([str(EXAMPLES / name) for name in LABELS])]
-    score = compare(readings, LABELS.values(), "chinese")
+    texts = [result["generated_text"] for [result] in read([str(EXAMPLES / name) for name in LABELS])]
+    score = compare(texts, LABELS.values(), "chinese")
     assert score.one_minus_ned > 0.8
-    assert sum(reading == label for reading, label in zip(readings, LABELS.values(), strict=True)) >= len(LABELS) / 2
-    assert any(" " in reading and reading == label for reading, label in zip(readings, LABELS.values(), strict=True))
+    assert sum(text == label for text, label in zip(texts, LABELS.values(), strict=True)) >= len(LABELS) / 2
+    assert any(" " in text and text == label for text, label in zip(texts, LABELS.values(), strict=True))
 
 
-def test_a_batch_reads_as_single_images_do():
+def test_predictions_do_not_depend_on_the_batch():
     paths = [str(EXAMPLES / name) for name in LABELS]
     read = pipeline("text-recognition", svtrv2_hf.default_checkpoint())
     for [alone], [together] in zip(read(paths), read(paths, batch_size=len(paths)), strict=True):
@@ -59,14 +58,14 @@ def test_a_batch_reads_as_single_images_do():
         assert alone["score"] == pytest.approx(together["score"], abs=1e-4)
 
 
-def test_the_command_reads_with_it(capsys):
+def test_command_uses_it_by_default(capsys):
     assert main(["read", str(EXAMPLES / "0.png"), "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["path"].endswith("0.png") and result["generated_text"]
     assert checkpoint_folder("default") == str(FOLDER)
 
 
-def test_a_folder_may_have_the_same_name(tmp_path, monkeypatch):
+def test_folder_named_default_is_a_path(tmp_path, monkeypatch):
     (tmp_path / "default").symlink_to(FOLDER)
     monkeypatch.chdir(tmp_path)
     assert checkpoint_folder("default") == str(FOLDER)
@@ -74,14 +73,13 @@ def test_a_folder_may_have_the_same_name(tmp_path, monkeypatch):
     assert checkpoint_folder("./default") != str(FOLDER)
 
 
-def test_the_demo():
-    told = subprocess.run([sys.executable, ROOT / "scripts" / "demo.py"], capture_output=True, text=True)
-    assert told.returncode == 0, told.stderr
-    assert all(name in told.stdout for name in LABELS)
+def test_demo_script_lists_all_images():
+    done = subprocess.run([sys.executable, ROOT / "scripts" / "demo.py"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert all(name in done.stdout for name in LABELS)
 
 
-def test_saved_again_it_works_without_the_package(tmp_path):
-    """With the code, as any other folder."""
+def test_saving_it_again_adds_the_code(tmp_path):
     svtrv2_hf.SVTRv2ForCTC.from_pretrained(FOLDER).save_pretrained(tmp_path)
     svtrv2_hf.SVTRv2Processor.from_pretrained(FOLDER).save_pretrained(tmp_path)
     assert (tmp_path / "modeling_svtrv2.py").is_file()

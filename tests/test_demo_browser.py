@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 import pytest
 from PIL import Image
 
-from svtrv2_hf.demo.readers import EXAMPLES, Reader, open_upload
+from svtrv2_hf.demo.models import EXAMPLES, DemoModel, open_upload
 
 
 pytestmark = pytest.mark.browser
@@ -13,13 +13,13 @@ pytestmark = pytest.mark.browser
 
 @pytest.fixture
 def page(chromium, served):
-    """The page on the screen of a phone; it must ask nobody else for anything, and have no error."""
+    """The page on the screen of a phone; it must load nothing from other servers and raise no errors."""
     page = chromium.new_page(viewport={"width": 390, "height": 844}, color_scheme="dark")
     hosts, errors = set(), []
     page.on("request", lambda request: hosts.add(urlsplit(request.url).hostname))
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto(served)
-    page.wait_for_selector(".reading")
+    page.wait_for_selector(".result")
     yield page
     page.close()
     assert hosts <= {urlsplit(served).hostname, None, ""}  # data: and blob: have none
@@ -31,39 +31,39 @@ def upload(page, file):
 
 
 def expected(file):
-    return Reader("default", "ours").read(open_upload(file))
+    return DemoModel("default", "ours").predict(open_upload(file))
 
 
-def test_an_image_is_read_marked_and_charted(page):
+def test_upload_is_recognized_with_positions_and_bars(page):
     file = EXAMPLES / "1.png"
     upload(page, file)
-    page.wait_for_selector(".reading .bars")
-    reading = expected(file)
-    assert page.inner_text(".reading .text") == reading.text
-    assert f"resized to {reading.height} x {reading.width} pixels" in page.inner_text(".reading .facts")
-    assert page.locator(".reading .picture rect.span").count() == len(reading.characters)
-    assert page.locator(".reading .bars li").count() == len(reading.characters)
+    page.wait_for_selector(".result .bars")
+    prediction = expected(file)
+    assert page.inner_text(".result .text") == prediction.text
+    assert f"resized to {prediction.height} x {prediction.width} pixels" in page.inner_text(".result .facts")
+    assert page.locator(".result .picture rect.span").count() == len(prediction.characters)
+    assert page.locator(".result .bars li").count() == len(prediction.characters)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
-def test_an_example_is_read_when_it_is_chosen(page):
+def test_selected_example_is_recognized(page):
     page.locator("button.gallery-item").nth(5).click()
-    page.wait_for_selector(".reading .bars")
-    assert page.inner_text(".reading .text") == expected(EXAMPLES / "5.png").text
+    page.wait_for_selector(".result .bars")
+    assert page.inner_text(".result .text") == expected(EXAMPLES / "5.png").text
 
 
-def test_what_is_no_image_is_told_on_the_page(page, tmp_path):
-    page.locator("button.gallery-item").first.click()  # after which Gradio might make the component anew
-    page.wait_for_selector(".reading .bars")
+def test_invalid_image_shows_an_error(page, tmp_path):
+    page.locator("button.gallery-item").first.click()  # after which Gradio might replace the component
+    page.wait_for_selector(".result .bars")
     file = tmp_path / "notes.png"
     file.write_text("not an image")
     upload(page, file)
-    page.wait_for_selector(".reading [role=alert]")
-    assert "notes.png: it is in no image format" in page.inner_text(".reading")
+    page.wait_for_selector(".result [role=alert]")
+    assert "Cannot read notes.png" in page.inner_text(".result")
     assert "Traceback" not in page.inner_text("body")
 
 
-def test_a_photo_of_30_megabytes_is_refused_on_the_page(page, tmp_path):
+def test_photo_of_30_megabytes_is_rejected(page, tmp_path):
     file = tmp_path / "photo.png"
     Image.new("RGB", (64, 32)).save(file)
     with file.open("ab") as photo:

@@ -1,4 +1,4 @@
-"""Damaged image files of every format: each becomes an RGB image or an error that names it, in bounded time."""
+"""Damaged image files of all formats: loading returns an RGB image or raises an error with the name, in limited time."""
 
 import time
 
@@ -43,7 +43,7 @@ def check(data, name):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("kind", "mode", "options"), VARIANTS, ids=lambda value: str(value)[:24])
-def test_mutated_and_truncated_files(kind, mode, options):
+def test_damaged_files_are_loaded_or_raise(kind, mode, options):
     exif = Image.Exif()
     exif[0x0112] = 6
     image = draw("Hello")
@@ -62,7 +62,7 @@ def test_mutated_and_truncated_files(kind, mode, options):
     for number in range(10_000):
         mutated = bytearray(data)
         for _ in range(rng.integers(1, 8)):
-            # headers are where decoders believe what they read
+            # mostly in headers, whose values decoders trust
             place = rng.integers(min(len(data), 400)) if rng.random() < 0.7 else rng.integers(len(data))
             mutated[place] = rng.choice([0, 1, 127, 128, 255, rng.integers(256)])
         check(bytes(mutated), f"mutation {number}")

@@ -1,4 +1,4 @@
-"""Secrets in texts, commands, recipes and results."""
+"""Redaction of secrets in texts, commands, recipes and output."""
 
 import json
 import shlex
@@ -10,7 +10,7 @@ from svtrv2_hf.cli import main
 from svtrv2_hf.redaction import environment_without_secrets, is_secret_name, lines_with_secrets, redact, redact_values
 
 
-TOKEN = "hf_" + "aB3" * 11  # in parts, so that no scanner takes it for a token in this file
+TOKEN = "hf_" + "aB3" * 11  # in parts, for scanners of this file
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_secrets_are_replaced(text, redacted):
     assert redact(redacted) == redacted
     assert lines_with_secrets(text)
     assert not lines_with_secrets(redacted)
-    assert not lines_with_secrets(json.dumps({"command": redacted}, indent=1)), "as run.json holds it"
+    assert not lines_with_secrets(json.dumps({"command": redacted}, indent=1)), "as in run.json"
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_secrets_are_replaced(text, redacted):
         "svtrv2 train --hub_token --seed 1",
     ],
 )
-def test_other_texts_stay(text):
+def test_other_texts_do_not_change(text):
     assert redact(text) == text
 
 
@@ -74,35 +74,32 @@ def test_values_of_secret_environment_variables_are_replaced(monkeypatch):
     assert "PATH" in environment_without_secrets()
 
 
-def test_nested_values():
+def test_nested_values_are_replaced():
     content = {"a": [{"password": "x", "n": 1, "b": f"see {TOKEN}"}], "secret": None, "seed": 3}
     assert redact_values(content) == {"a": [{"password": "***", "n": 1, "b": "see ***"}], "secret": None, "seed": 3}
-    assert redact_values(
-        {"password": 12345678, "token": ["x"], "hf_token_read": {"value": "x"}, "use_token": True}
-    ) == {
-        "password": "***",
-        "token": "***",
-        "hf_token_read": "***",
-        "use_token": True,
-    }
-    assert is_secret_name("HF_TOKEN")
-    assert not is_secret_name("pad_token")
-    assert not is_secret_name("tokenizer")
+    content = {"password": 12345678, "token": ["x"], "hf_token_read": {"value": "x"}, "use_token": True}
+    assert redact_values(content) == {"password": "***", "token": "***", "hf_token_read": "***", "use_token": True}
 
 
-@pytest.mark.parametrize("by", ["option", "abbreviation", "recipe", "environment"])
-def test_no_token_is_left_by_training(by, tmp_path, monkeypatch, capfd):
-    """Not in any file of the run, nor on the terminal; the Hub's client finds it in the environment."""
+@pytest.mark.parametrize(
+    ("name", "secret"), [("HF_TOKEN", True), ("hub-token", True), ("pad_token", False), ("tokenizer", False)]
+)
+def test_names_of_secrets_are_recognized(name, secret):
+    assert is_secret_name(name) == secret
+
+
+@pytest.mark.parametrize("given", ["option", "abbreviation", "recipe", "environment"])
+def test_training_writes_no_token(given, tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("HF_TOKEN", "")
     data = make_folder(tmp_path / "data", ["ab", "cd"])
     output = tmp_path / "output"
     words = ["--model", "nano", "--train_data", str(data), "--output_dir", str(output), "--max_steps", "1"]
     words += ["--per_device_train_batch_size", "2", "--use_cpu", "True", "--save_steps", "1"]
-    if by == "option":
+    if given == "option":
         words += ["--hub_token", TOKEN]
-    elif by == "abbreviation":
+    elif given == "abbreviation":
         words += [f"--hub_tok={TOKEN}"]
-    elif by == "recipe":
+    elif given == "recipe":
         (tmp_path / "recipe.yaml").write_text(f"hub_token: {TOKEN}\n")
         words.insert(0, str(tmp_path / "recipe.yaml"))
     else:
@@ -113,9 +110,7 @@ def test_no_token_is_left_by_training(by, tmp_path, monkeypatch, capfd):
     assert TOKEN not in printed
     files = [path for path in output.rglob("*") if path.is_file()]
     assert {"run.json", "training_args.bin"} <= {path.name for path in files}
-    if (
-        by != "environment"
-    ):  # `run_name` is the user's own text, and stays in the pickled arguments, which are not published
+    if given != "environment":  # the run name stays in training_args.bin, which is not published
         assert not [path for path in files if TOKEN.encode() in path.read_bytes()]
     record = (output / "run.json").read_text()
     assert TOKEN not in record
@@ -123,13 +118,13 @@ def test_no_token_is_left_by_training(by, tmp_path, monkeypatch, capfd):
     assert shlex.split(json.loads(record)["command"])[:2] == ["python", "scripts/train.py"]
 
 
-def test_credentials_of_a_url_are_not_printed(capsys):
+def test_password_of_a_url_is_not_printed(capsys):
     assert main(["audit", "https://me:password@127.0.0.1:9/a.parquet"]) == 1
     assert "password" not in "".join(capsys.readouterr())
 
 
 @pytest.mark.parametrize("words", [(), ("--json",)])
-def test_credentials_in_the_url_of_an_image_are_not_printed(words, capsys):
+def test_credentials_of_an_image_url_are_not_printed(words, capsys):
     assert main(["read", "http://me:S3cretpw@127.0.0.1:9/x.png?X-Amz-Signature=S3cretsig", *words]) == 1
     printed = "".join(capsys.readouterr())
     assert "127.0.0.1" in printed

@@ -1,4 +1,4 @@
-"""A saved folder works where this package is not installed."""
+"""A saved model works if this package is not installed."""
 
 import json
 import os
@@ -10,9 +10,9 @@ from conftest import draw
 from transformers import pipeline
 
 
-LOAD_READ_SAVE = """
+SCRIPT = """
 import json, sys
-sys.modules["svtrv2_hf"] = None  # as if it were not installed: any import of it fails
+sys.modules["svtrv2_hf"] = None  # any import of it fails
 import torch
 from transformers import (
     AutoConfig, AutoImageProcessor, AutoModel, AutoModelForCTC, AutoModelForTextRecognition, AutoProcessor, AutoTokenizer,
@@ -29,20 +29,20 @@ model = AutoModelForTextRecognition.from_pretrained(folder, **trust)
 assert type(model).__module__.startswith("transformers_modules.")
 processor = AutoProcessor.from_pretrained(folder, **trust)
 assert type(processor).__name__ == "SVTRv2Processor"
-readings = [pipeline("image-to-text", folder, **trust)(image)[0]]
+results = [pipeline("image-to-text", folder, **trust)(image)[0]]
 
 model = AutoModelForCTC.from_pretrained(folder, **trust)
 model.save_pretrained(copy)
 processor.save_pretrained(copy)
-readings.append(pipeline("image-to-text", copy, **trust)(image)[0])
-readings.append(pipeline(model=copy, **trust)([image, image], batch_size=2)[1][0])
-print(json.dumps(readings))
+results.append(pipeline("image-to-text", copy, **trust)(image)[0])
+results.append(pipeline(model=copy, **trust)([image, image], batch_size=2)[1][0])
+print(json.dumps(results))
 """
 
 
 @pytest.fixture
 def run_without_the_package(tmp_path):
-    """Runs a script in a fresh process with an empty cache for remote code; stdin is closed, so no prompt can wait."""
+    """Runs a script in a new process with an empty cache for remote code, and without input for prompts."""
 
     def run(script, *arguments):
         environment = {**os.environ, "HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"}
@@ -60,26 +60,25 @@ def run_without_the_package(tmp_path):
     return run
 
 
-def test_load_read_save_load(saved, tmp_path, run_without_the_package):
+def test_model_can_be_loaded_used_and_saved(saved, tmp_path, run_without_the_package):
     image = draw("remote")
     image.save(tmp_path / "word.png")
     [expected] = pipeline("text-recognition", str(saved))(image)
     copy = tmp_path / "copy"
-    readings = json.loads(run_without_the_package(LOAD_READ_SAVE, saved, tmp_path / "word.png", copy))
-    for reading in readings:
-        assert reading["generated_text"] == expected["generated_text"]
-        assert reading["score"] == pytest.approx(expected["score"], abs=1e-5)
-    # what a user without the package saved is as complete as what we saved
+    results = json.loads(run_without_the_package(SCRIPT, saved, tmp_path / "word.png", copy))
+    for result in results:
+        assert result["generated_text"] == expected["generated_text"]
+        assert result["score"] == pytest.approx(expected["score"], abs=1e-5)
+    # the copy, saved without the package, is complete
     names = {path.name for path in saved.iterdir()}
     assert {path.name for path in copy.iterdir()} == names
     assert not any(b"svtrv2_hf" in path.read_bytes() for path in copy.glob("*.json"))
-    # and comes back to us
+    # and loads with the package
     [again] = pipeline("text-recognition", str(copy))(image)
     assert again["generated_text"] == expected["generated_text"]
 
 
-def test_with_the_package_installed_but_not_imported(saved, tmp_path, run_without_the_package):
-    """The documented call does not depend on an import of the package."""
+def test_package_may_be_installed_but_not_imported(saved, tmp_path, run_without_the_package):
     draw("word").save(tmp_path / "word.png")
-    script = LOAD_READ_SAVE.replace('sys.modules["svtrv2_hf"] = None', "")
+    script = SCRIPT.replace('sys.modules["svtrv2_hf"] = None', "")
     assert run_without_the_package(script, saved, tmp_path / "word.png", tmp_path / "copy")

@@ -1,8 +1,12 @@
-"""Tables, percentages and counts in reports."""
+"""Building blocks of reports: tables, percentages, counts and images."""
 
+import base64
 import doctest
+import io
 
 import pytest
+from conftest import draw
+from PIL import Image
 
 from svtrv2_hf import reporting
 
@@ -32,3 +36,11 @@ def test_a_table_without_rows_is_its_header():
 def test_rows_must_have_a_cell_for_every_column():
     with pytest.raises(ValueError, match="zip"):
         reporting.markdown_table(["a", "b"], [["x"]])
+
+
+def test_data_url_contains_the_reduced_image():
+    image = draw("word", width=400, height=100)
+    kind, data = reporting.data_url(image, (200, 200)).split(",")
+    assert kind == "data:image/webp;base64"
+    assert Image.open(io.BytesIO(base64.b64decode(data))).size == (200, 50)
+    assert image.size == (400, 100)

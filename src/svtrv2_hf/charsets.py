@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Charsets: the ordered characters that a recogniser knows, and the tokenizer that holds them."""
+"""Charsets: the characters that a model predicts, in the order of its head, and their tokenizer."""
 
 import string
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -11,26 +11,27 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 
-# The printable ASCII characters but the space, in the order of the published English models.
+# The printable ASCII characters without the space, in the order of the published English models.
 ENGLISH_94 = string.digits + string.ascii_lowercase + string.ascii_uppercase + string.punctuation
 
 Normalization = Literal["none", "nfc", "nfkc"]
-"""A Unicode normalization form, of charset, labels and scoring alike."""
+"""A Unicode normalization form, applied to charset, labels and predictions alike."""
 
 BLANK, UNKNOWN = "<blank>", "<unk>"
 
 
 def build_tokenizer(charset: Sequence[str]) -> PreTrainedTokenizerFast:
-    """A tokenizer of single characters: id 0 is CTC's blank (and the pad), ids from 1 the charset, the last is unknown.
+    """Return a tokenizer of single characters.
 
-    The model's head scores all but the last, so its `vocab_size` is `len(charset) + 1`. Decoding joins characters and
-    merges nothing, since labels may repeat them; frames of logits are for `SVTRv2Processor`.
+    Id 0 is the blank of CTC, which is also the padding token; ids from 1 are the charset; the last id is the unknown
+    token. The head of the model scores all ids except the last, so its `vocab_size` is `len(charset) + 1`. Decoding joins
+    characters and does not merge repeated ones; `SVTRv2Processor` decodes logits.
 
     Args:
-        charset (`str` or `list[str]`): the characters, in the order of the head.
+        charset (`str` or `list[str]`): characters in the order of the head.
 
     Raises:
-        ValueError: it is empty, or an entry is repeated or is not a single character.
+        ValueError: the charset is empty, or an entry is repeated or not a single character.
     """
     check_charset(charset)
     vocabulary = {BLANK: 0, **{character: number for number, character in enumerate(charset, start=1)}}
@@ -48,94 +49,91 @@ def build_tokenizer(charset: Sequence[str]) -> PreTrainedTokenizerFast:
 
 
 def check_charset(charset: Sequence[str]) -> None:
-    """Raises ValueError if the charset is empty, or an entry is repeated or is not a single character."""
-    if not len(charset):
+    """Raise ValueError if the charset is empty, or an entry is repeated or not a single character."""
+    if not _unique((f"entry {number} of the charset", entry) for number, entry in enumerate(charset)):
         raise ValueError("The charset is empty.")
-    seen: dict[str, int] = {}
-    for number, entry in enumerate(charset):
+
+
+def _unique(entries: Iterable[tuple[str, str]]) -> list[str]:
+    """Return the second items, checked; the first items name them in messages."""
+    places: dict[str, str] = {}
+    for place, entry in entries:
         if len(entry) != 1:
-            raise ValueError(f"Entry {number} of the charset, {entry!r}, is not a single character: {_told(entry)}")
-        if entry in seen:
-            raise ValueError(
-                f"The charset holds {entry!r} (U+{ord(entry):04X}) twice: entries {seen[entry]} and {number}."
-            )
-        seen[entry] = number
+            raise ValueError(f"{entry!r} ({place}) is not a single character{_code_points(entry)}.")
+        if entry in places:
+            raise ValueError(f"{entry!r} (U+{ord(entry):04X}) is repeated: {places[entry]} and {place}.")
+        places[entry] = place
+    return list(places)
 
 
-def _told(entry: str) -> str:
-    """What an entry is that is no single character, since a letter with a separate accent looks like one."""
+def _code_points(entry: str) -> str:
+    """Describe an entry of several characters, since a letter with a separate accent looks like one character."""
     if not entry:
-        return "it is empty."
-    points = " ".join(f"U+{ord(character):04X}" for character in entry[:8])
+        return ""
+    points = f": {' '.join(f'U+{ord(character):04X}' for character in entry[:8])}"
     if len(entry) > 8:
-        return f"it is {points} ... ({len(entry)} characters)."
+        return f"{points} ... ({len(entry)} characters)"
     composed = unicodedata.normalize("NFC", entry)
     if len(composed) > 1:
-        return f"it is {points}."
-    return f"it is {points}. Write it as the one character U+{ord(composed):04X} (Unicode's NFC), in the labels, too."
+        return points
+    return f"{points}. Use the single character U+{ord(composed):04X} (Unicode NFC) here and in the labels"
 
 
 def normalize_unicode(text: str, form: Normalization) -> str:
-    """The text in a Unicode normalization form; as it is for `none`.
+    """Return the text in a Unicode normalization form; `none` returns it unchanged.
 
     >>> normalize_unicode("e\u0301", "nfc") == "\u00e9", normalize_unicode("\uff21", "nfkc")
     (True, 'A')
+
+    Raises:
+        ValueError: the form is unknown.
     """
-    match form:
-        case "none":
-            return text
-        case "nfc":
-            return unicodedata.normalize("NFC", text)
-        case "nfkc":
-            return unicodedata.normalize("NFKC", text)
-    raise ValueError(f"normalize={form!r} must be one of {', '.join(get_args(Normalization))}.")
+    if form == "none":
+        return text
+    if form not in ("nfc", "nfkc"):
+        raise ValueError(f"normalize={form!r} must be one of {', '.join(get_args(Normalization))}.")
+    return unicodedata.normalize("NFC" if form == "nfc" else "NFKC", text)
 
 
 def read_charset(path: str | Path, normalize: Normalization = "none") -> list[str]:
-    """Reads a charset file: UTF-8, one character a line.
+    """Read a charset file: UTF-8, one character per line.
 
-    A line of one space is the space. As in the dictionaries of PaddleOCR and OpenOCR, tabs and spaces behind a character, a
-    byte order mark, and empty lines are ignored.
+    A line with a single space is the space. As in the dictionaries of PaddleOCR and OpenOCR, tabs and spaces after a
+    character, a byte order mark, and empty lines are ignored.
 
     Args:
         path: the file.
         normalize: Unicode normalization form of the entries.
 
     Raises:
-        ValueError: the file is not UTF-8, or empty, or a line is repeated or not a single character; the message names file and line.
+        ValueError: the file is not UTF-8 or is empty, or a line is repeated or not a single character.
     """
     path = Path(path)
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"The charset file {path} is not UTF-8: {error}.") from error
-    lines = [line if len(line) == 1 else line.rstrip("\r").rstrip(" \t") or line[:1] for line in text.split("\n")]
-    seen: dict[str, int] = {}
-    for number, line in enumerate(lines, start=1):
-        if line in ("", "\r"):
-            continue
-        entry = normalize_unicode(line, normalize)
-        place = f"Charset file {path}, line {number}"
-        if len(entry) != 1:
-            form = f" normalized by {normalize}" if entry != line else ""
-            raise ValueError(f"{place}: {line!r}{form} is not a single character: {_told(entry)}")
-        if entry in seen:
-            raise ValueError(f"{place}: {line!r} repeats {entry!r} (U+{ord(entry):04X}) of line {seen[entry]}.")
-        seen[entry] = number
-    if not seen:
+    entries = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        if len(line) != 1:
+            line = line.rstrip("\r").rstrip(" \t") or line[:1]
+        if line not in ("", "\r"):
+            entry = normalize_unicode(line, normalize)
+            entries.append((f"line {number} of {path}{f' in {normalize}' if entry != line else ''}", entry))
+    if not entries:
         raise ValueError(f"The charset file {path} is empty.")
-    return list(seen)
+    return _unique(entries)
 
 
 def charset_of(tokenizer: PreTrainedTokenizerFast) -> list[str]:
-    """The characters of a tokenizer made by `build_tokenizer`, in their order.
+    """Return the characters of a tokenizer of [`build_tokenizer`] in their order.
 
     Raises:
-        ValueError: two characters have one id, or an id has no character.
+        ValueError: two characters have the same id, or an id has no character.
     """
     characters = list(tokenizer.convert_ids_to_tokens(list(range(1, tokenizer.unk_token_id))))
     if None in characters:
         raise ValueError(
-            f"tokenizer.json has no character with the id {characters.index(None) + 1}: each from 1 to {len(characters)} needs one."
+            f"tokenizer.json has no character with the id {characters.index(None) + 1}: each id from 1 to {len(characters)} needs one."
         )
     return characters

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Saved checkpoints: the one that comes with the package, and loading any of them for a command."""
+"""The bundled checkpoint, and loading of saved checkpoints by commands."""
 
 import json
 import re
@@ -18,7 +18,7 @@ from .processing_svtrv2 import SVTRv2Processor
 from .weight_files import check_values, read_weights
 
 
-_JSON_OBJECTS = {
+JSON_FILES = (
     "config.json",
     "model.safetensors.index.json",
     "preprocessor_config.json",
@@ -26,12 +26,11 @@ _JSON_OBJECTS = {
     "special_tokens_map.json",
     "tokenizer.json",
     "tokenizer_config.json",
-}
-_FOLDER = Path(__file__).parent / "default_checkpoint"
+)
 
 
 def default_checkpoint() -> str:
-    """The folder of the recogniser that comes with the package, to hand to `from_pretrained` or `pipeline`.
+    """Return the folder of the bundled checkpoint, for `from_pretrained` or `pipeline`.
 
     ```python
     >>> import svtrv2_hf
@@ -40,51 +39,48 @@ def default_checkpoint() -> str:
     >>> read = pipeline("text-recognition", svtrv2_hf.default_checkpoint())
     ```
 
-    It reads English words and lines: the printable ASCII characters and the space. What it was trained on, its accuracy and
-    its licence are in the `README.md` of the folder.
+    It recognizes English words and lines: the printable ASCII characters and the space. Its training data, accuracy and
+    license are described in the `README.md` of the folder.
     """
-    return str(_FOLDER)
+    return str(Path(__file__).with_name("default_checkpoint"))
 
 
 def checkpoint_folder(name: str | Path) -> str:
-    """What a command's `--model` names: "default" is the package's own, all else is a folder or a name on the Hub.
+    """Resolve the `--model` of a command: "default" is the bundled checkpoint; others are a folder or a name on the Hub.
 
     Raises:
-        ValueError: there is no such folder, and it cannot be a name on the Hub; or it is a folder without a recogniser's parts.
+        ValueError: the folder does not exist and the name is not valid on the Hub, or the folder is incomplete.
     """
     if name == "default":
         return default_checkpoint()
-    folder = user_path(name)
+    folder, name = user_path(name), str(name)
     try:
         is_folder = folder.is_dir()
-    except (OSError, ValueError):  # too long, or with a NUL: neither a folder nor a name on the Hub
+    except (OSError, ValueError):  # too long, or with a NUL
         is_folder = False
     if is_folder:
         missing = [file for file in ("config.json", "processor_config.json") if not (folder / file).is_file()]
         if missing:
             raise ValueError(
-                f"The folder {name} has no {' and no '.join(missing)}: a recogniser is saved by save_pretrained of its model and of "
-                "its processor."
+                f"The folder {name} has no {' and no '.join(missing)}: save a checkpoint with save_pretrained of its model and of its "
+                "processor."
             )
         return str(folder)
-    name = str(name)
     if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name):
-        raise ValueError(
-            f"There is no folder {name[:200]}, and it is no name on the Hub, which is written OWNER/NAME."
-        )
+        raise ValueError(f"Folder not found: {name[:200]}. A name on the Hub is written OWNER/NAME.")
     return name
 
 
 def load_model_and_processor(name: str | Path, **options: Any) -> tuple[SVTRv2ForCTC, SVTRv2Processor]:
-    """The model and the processor that a command's `--model` names.
+    """Load the model and the processor of a checkpoint.
 
     Args:
-        name: A folder, a name on the Hub, or "default"; a `Path` is a folder whatever its name.
-        options: Of `SVTRv2ForCTC.from_pretrained`, such as `use_guidance` or `dtype`.
+        name: a folder, a name on the Hub, or "default"; a `Path` is always a folder.
+        options: options of `SVTRv2ForCTC.from_pretrained`, such as `use_guidance` or `dtype`.
 
     Raises:
-        ValueError, OSError: The checkpoint is not complete, a file is damaged, or the parts do not fit each other; the message
-            names the file and says what to do.
+        ValueError, OSError: the checkpoint is incomplete, a file is damaged, or the files do not fit each other; the
+            message contains the file and the solution.
     """
     config, processor = load_config(name), load_processor(name)
     characters = len(charset_of(processor.tokenizer))
@@ -93,38 +89,35 @@ def load_model_and_processor(name: str | Path, **options: Any) -> tuple[SVTRv2Fo
             f"config.json in {name} has vocab_size={config.vocab_size}, but tokenizer.json has {characters} characters, which need "
             f"{characters + 1} with the blank: save model and processor of the same checkpoint."
         )
-    with _explained(f"The weights in {name}"):
+    with _explain(f"The weights in {name}"):
         model = SVTRv2ForCTC.from_pretrained(checkpoint_folder(name), **options)
     check_values(model.state_dict(), f"The weights in {name}")
     return model, processor
 
 
 def load_config(name: str | Path) -> SVTRv2Config:
-    """The configuration of a checkpoint; see [`load_model_and_processor`]."""
-    folder = _sound_folder(name)
-    with _explained(f"config.json in {name}"):
+    """Load the configuration of a checkpoint; see [`load_model_and_processor`]."""
+    folder = _checked_folder(name)
+    with _explain(f"config.json in {name}"):
         return SVTRv2Config.from_pretrained(folder)
 
 
 def load_processor(name: str | Path) -> SVTRv2Processor:
-    """The processor of a checkpoint; see [`load_model_and_processor`]."""
-    folder = _sound_folder(name)
-    with _explained(f"processor_config.json or tokenizer.json in {name}"):
+    """Load the processor of a checkpoint; see [`load_model_and_processor`]."""
+    folder = _checked_folder(name)
+    with _explain(f"processor_config.json or tokenizer.json in {name}"):
         processor = SVTRv2Processor.from_pretrained(folder)
         if not charset_of(processor.tokenizer):
             raise ValueError("the charset is empty")
     return processor
 
 
-def _sound_folder(name: str | Path) -> str:
-    """[`checkpoint_folder`], of which no file that loading would read is something else than its name says.
-
-    Raises:
-        ValueError: A file is damaged.
-    """
-    folder = Path(checkpoint_folder(name))
-    for path in sorted(folder.glob("*.json")):
-        if path.name not in _JSON_OBJECTS:
+def _checked_folder(name: str | Path) -> str:
+    """Check the files of [`checkpoint_folder`] that loading reads."""
+    place = checkpoint_folder(name)
+    folder = Path(place)
+    for path in (folder / file for file in JSON_FILES):
+        if not path.is_file():
             continue
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
@@ -134,33 +127,32 @@ def _sound_folder(name: str | Path) -> str:
             raise ValueError(f"{path} must be a JSON object, not {type(content).__name__}: download or save it again.")
         if path.name == "config.json" and content.get("model_type") != SVTRv2Config.model_type:
             raise ValueError(
-                f"{path} has model_type={content.get('model_type')!r}, not {SVTRv2Config.model_type!r}: it is not of an SVTRv2 model."
+                f"{path} has model_type={content.get('model_type')!r}, not {SVTRv2Config.model_type!r}: this is not an SVTRv2 model."
             )
-        if kernels := [
-            key for key, value in content.items() if key.endswith("attn_implementation") and "/" in str(value)
-        ]:
-            raise ValueError(
-                f"{path} names code on the Hub in {kernels[0]} ({content[kernels[0]]!r}), which loading would fetch and run: remove that line."
-            )
+        for key, value in content.items():
+            if key.endswith("attn_implementation") and "/" in str(value):
+                raise ValueError(
+                    f"{path} refers to code on the Hub ({key}: {value!r}), which loading would download and run: remove that line."
+                )
     weights = sorted(folder.glob("model*.safetensors"))
     for path in weights or sorted(folder.glob("pytorch_model*.bin")):
         read_weights(path, device="meta")
-    return checkpoint_folder(name)
+    return place
 
 
 @contextmanager
-def _explained(what: str) -> Iterator[None]:
-    """Around loading: turns what the libraries raise into a ValueError that begins with `what`, and keeps them quiet."""
+def _explain(subject: str) -> Iterator[None]:
+    """Convert errors of libraries to a ValueError that begins with the subject, and silence their logs."""
     verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # transformers logs a table of tensors before the error that names them
+    logging.set_verbosity_error()  # transformers logs a table of tensors before the error that lists them
     try:
         yield
-    except (SVTRv2WeightsError, OSError):  # these name the place
+    except (SVTRv2WeightsError, OSError):  # their messages contain the file
         raise
     except Exception as error:
-        words = " ".join(str(error).split())
+        reason = " ".join(str(error).split())
         raise ValueError(
-            f"{what} cannot be loaded ({type(error).__name__}: {words[:300]}): download the checkpoint or save it again."
+            f"{subject} cannot be loaded ({type(error).__name__}: {reason[:300]}): download the checkpoint or save it again."
         ) from error
     finally:
         logging.set_verbosity(verbosity)

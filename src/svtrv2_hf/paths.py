@@ -6,5 +6,5 @@ from pathlib import Path
 
 
 def user_path(place: str | Path) -> Path:
-    """The path with `~` replaced by the home directory; the path itself where the user is unknown, so that errors name it."""
+    """Replace `~` by the home directory; the path stays unchanged if the user is unknown, so that errors name it."""
     return Path(os.path.expanduser(place))  # noqa: PTH111 (Path.expanduser raises a RuntimeError without the path)

@@ -1,15 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Building blocks of printed reports and Markdown pages: tables, percentages and counts."""
+"""Building blocks of reports and pages: tables, percentages, counts and images."""
 
+import base64
+import io
 from collections.abc import Iterable, Sequence
+
+from PIL import Image
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[object]], align: str = "lr") -> str:
-    """A Markdown table whose columns also line up as plain text.
+    """Render a Markdown table whose columns are also aligned as plain text.
 
     Args:
         header: column titles.
-        rows: cells of each row, as many as there are titles. `None` is an empty cell.
+        rows: cells of each row, one per title. `None` is an empty cell.
         align: `l` (left) or `r` (right) for each column; the last letter applies to all further columns.
 
     Returns:
@@ -41,7 +45,7 @@ def _cell(value: object) -> str:
 
 
 def percent(part: int, whole: int) -> str:
-    """A percentage with one decimal, rounded down, so that 100.0 means all; `-` if there is nothing to divide by.
+    """Format a percentage with one decimal, rounded down, so that 100.0 means all; `-` if `whole` is 0.
 
     >>> percent(2, 3), percent(1999, 2000), percent(0, 0)
     ('66.6', '99.9', '-')
@@ -50,9 +54,18 @@ def percent(part: int, whole: int) -> str:
 
 
 def plural(count: int, noun: str) -> str:
-    """A count with its noun.
+    """Format a count with its noun.
 
     >>> plural(1, "label"), plural(2000, "label")
     ('1 label', '2,000 labels')
     """
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def data_url(image: Image.Image, max_size: tuple[int, int]) -> str:
+    """Encode an image, reduced to a maximum width and height in pixels, as a `data:` URL for HTML."""
+    small = image.copy()
+    small.thumbnail(max_size, Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    small.save(buffer, "WEBP", quality=80)
+    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"

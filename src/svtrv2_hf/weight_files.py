@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files of weights: read without running code, and described if they are something else."""
+"""Weight files: loading without running code, descriptions of other files, and checks of the values."""
 
 import pickle
 import zipfile
@@ -14,115 +14,106 @@ from safetensors import SafetensorError, safe_open
 
 _HTML = (b"<!doctype html", b"<html", b"<head")
 _MAGIC = {
-    b"version https://git-lfs": "a git-lfs pointer, not the file itself: run `git lfs pull` in its repository, or download it again",
+    b"version https://git-lfs": "a git-lfs pointer: run `git lfs pull` in its repository, or download the file again",
     b"\x1f\x8b": "a gzip archive: unpack it",
     b"7z\xbc\xaf": "a 7-Zip archive: unpack it",
     b"Rar!": "a RAR archive: unpack it",
     b"BZh": "a bzip2 archive: unpack it",
     b"\xfd7zXZ": "an xz archive: unpack it",
-    b"\x89HDF": "an HDF5 file (TensorFlow or Keras), not weights of PyTorch: download the PyTorch checkpoint",
-    b"{": "a JSON file, not weights: download the checkpoint itself",
+    b"\x89HDF": "an HDF5 file (TensorFlow or Keras): download the PyTorch checkpoint",
+    b"{": "a JSON file: download the checkpoint itself",
 }
+_PADDLE = "a PaddlePaddle checkpoint: use the PyTorch checkpoint of OpenOCR"
 _SUFFIXES = {
-    ".pdparams": "a checkpoint of PaddlePaddle, not of PyTorch: use the PyTorch checkpoint of OpenOCR",
-    ".pdiparams": "a checkpoint of PaddlePaddle, not of PyTorch: use the PyTorch checkpoint of OpenOCR",
-    ".onnx": "an ONNX graph, not a PyTorch checkpoint: use the .pth file that it was exported from",
+    ".pdparams": _PADDLE,
+    ".pdiparams": _PADDLE,
+    ".onnx": "an ONNX graph: use the .pth file that it was exported from",
 }
-
-
-class WeightFileError(ValueError):
-    """A file that does not hold weights; the message names it and says what to do."""
 
 
 def read_weights(path: str | Path, device: str = "cpu") -> Any:
-    """The content of a `.safetensors` file or of a PyTorch checkpoint, running none of the code in it.
+    """Load a `.safetensors` file or a PyTorch checkpoint without running code that it contains.
 
     Args:
-        path: The file; its content decides, not its name.
-        device: Where to put the tensors. On "meta", a file is checked without reading its values.
+        path: the file; its content decides, not its name.
+        device: device of the tensors. "meta" checks a file without reading its values.
 
     Raises:
-        WeightFileError: The file is something else, or damaged, or holds Python objects that could run code.
+        ValueError: the file is of another kind, is damaged, or contains Python objects that could run code.
     """
     path = Path(path)
-    if found := _description(path):
-        raise WeightFileError(f"{path} is {found}.")
+    if kind := _other_kind(path):
+        raise ValueError(f"{path} is {kind}.")
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
                 names = list(file.keys())
                 return dict.fromkeys(names) if device == "meta" else {name: file.get_tensor(name) for name in names}
-        with torch.serialization.safe_globals(_plain_numbers()):
+        with torch.serialization.safe_globals(_numpy_scalars()):
             return torch.load(path, map_location=device, weights_only=True)
     except pickle.UnpicklingError as error:
-        if not _is_torch_zip(path) and not _starts_as_pickle(path):
-            raise WeightFileError(f"{path} is not a PyTorch checkpoint: download it again.") from error
-        raise WeightFileError(
-            f"{path} holds Python objects that could run code, or is damaged, so it is not loaded. If you trust it, save its state dict alone "
-            "where it was made: torch.save({'state_dict': checkpoint['state_dict']}, FILE)."
-        ) from error
-    except SafetensorError as error:
-        raise WeightFileError(
-            f"{path} is cut off, or is not a safetensors file ({_first_line(error)}): download or save it again."
+        raise ValueError(
+            f"{path} contains Python objects that could run code, or is damaged, so it is not loaded. If you trust it, save its state dict "
+            "where it was created: torch.save({'state_dict': checkpoint['state_dict']}, FILE)."
         ) from error
     except (
         Exception
     ) as error:  # torch raises RuntimeError, EOFError, KeyError, AttributeError, UnicodeDecodeError, ...
-        raise WeightFileError(
-            f"{path} is cut off, or is not a PyTorch checkpoint ({_first_line(error)}): download or save it again."
-        ) from error
+        kind = "safetensors file" if isinstance(error, SafetensorError) else "PyTorch checkpoint"
+        line = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".:")
+        raise ValueError(f"{path} is cut off, or is not a {kind} ({line}): download or save it again.") from error
 
 
-def check_values(tensors: Mapping[str, torch.Tensor], what: str) -> None:
-    """Refuses weights that a model cannot compute with.
+def check_values(tensors: Mapping[str, torch.Tensor], subject: str) -> None:
+    """Check that a model can compute with weights.
 
     Args:
-        tensors: Weights by their names.
-        what: The beginning of the message, such as "The weights in FOLDER".
+        tensors: weights by name.
+        subject: the beginning of the message, such as "The weights in FOLDER".
 
     Raises:
-        ValueError: Values are NaN or infinite, or a variance is negative; the message names the tensors.
+        ValueError: values are NaN or infinite, a variance is negative, or tensors are integers; the message lists the
+            tensors.
     """
-    # counters, of batches and averages, are single numbers
-    whole = [name for name, tensor in tensors.items() if not tensor.is_floating_point() and tensor.ndim > 0]
-    if whole:
+    # scalar integers are counters of batches or averages
+    if integers := [name for name, tensor in tensors.items() if not tensor.is_floating_point() and tensor.ndim > 0]:
         raise ValueError(
-            f"{what} are stored as integers ({_first(whole)}): they are of a quantized model, or damaged. Save the model in float32."
+            f"{subject} are stored as integers ({_first(integers)}): the model is quantized, or the file is damaged. Save the model in float32."
         )
-    numbers = {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point() and not tensor.is_meta}
-    if broken := [name for name, tensor in numbers.items() if not tensor.isfinite().all()]:
+    values = {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point() and not tensor.is_meta}
+    if names := [name for name, tensor in values.items() if not tensor.isfinite().all()]:
         raise ValueError(
-            f"{what} are NaN or infinite in {len(broken)} of {len(tensors)} tensors ({_first(broken)}): the training diverged, a "
+            f"{subject} are NaN or infinite in {len(names)} of {len(tensors)} tensors ({_first(names)}): the training diverged, a "
             "value exceeds the precision, or the file is damaged. Use an earlier checkpoint, or save it in float32."
         )
-    if broken := [name for name, tensor in numbers.items() if name.endswith("running_var") and (tensor < 0).any()]:
+    if names := [name for name, tensor in values.items() if name.endswith("running_var") and (tensor < 0).any()]:
         raise ValueError(
-            f"{what} have negative variances ({_first(broken)}): the file is damaged. Use another checkpoint."
+            f"{subject} have negative variances ({_first(names)}): the file is damaged. Use another checkpoint."
         )
 
 
-def _description(path: Path) -> str | None:
-    """In words, a file that cannot hold weights, and what to do; `None` if it may hold some."""
+def _other_kind(path: Path) -> str | None:
+    """Describe a file that cannot contain weights and the solution; `None` if it may contain weights."""
     if path.is_dir():
-        return "a folder, not a file of weights: name the file in it"
+        return "a folder: specify the file in it"
     with path.open("rb") as file:
         start = file.read(512)
     if not start:
         return "empty: download or save it again"
     if start.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(_HTML):
-        return (
-            "an HTML page, saved instead of the file: download the file itself, in a browser if the page asks for it"
-        )
-    for magic, words in _MAGIC.items():
+        return "an HTML page: download the file itself, in a browser if the page asks for it"
+    for magic, kind in _MAGIC.items():
         if start.startswith(magic):
-            return words
-    if path.suffix != ".safetensors" and start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 2**32:
-        return "a safetensors file: rename it to .safetensors"
-    if start.startswith(b"PK") and (path.suffix == ".safetensors" or not _is_torch_zip(path)):
-        if _is_torch_zip(path):
-            return "a PyTorch checkpoint: rename it to .pth"
+            return kind
+    if start.startswith(b"PK") and not _is_torch_zip(path):
         return "a zip archive that is cut off, or not of PyTorch: download it again, or unpack it"
-    return _SUFFIXES.get(path.suffix) or (_SUFFIXES[".pdparams"] if b"StructuredToParameterName@@" in start else None)
+    if path.suffix == ".safetensors":
+        return "a PyTorch checkpoint: rename it to .pth" if start.startswith(b"PK") else None
+    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 2**32:
+        return "a safetensors file: rename it to .safetensors"
+    if path.suffix in _SUFFIXES or b"StructuredToParameterName@@" in start:
+        return _SUFFIXES.get(path.suffix, _PADDLE)
+    return None if start.startswith((b"PK", b"\x80")) else "not a PyTorch checkpoint: download it again"
 
 
 def _is_torch_zip(path: Path) -> bool:
@@ -133,15 +124,9 @@ def _is_torch_zip(path: Path) -> bool:
         return False
 
 
-def _starts_as_pickle(path: Path) -> bool:
-    with path.open("rb") as file:
-        start = file.read(2)
-    return start[:1] == b"\x80" and start[1:] <= b"\x05"
-
-
-def _plain_numbers() -> list[Any]:
-    """What published checkpoints keep their metrics in: numpy's numbers, which are as plain as Python's."""
-    # numpy 2 has moved the function that makes them, and files name it as it was called where they were written.
+def _numpy_scalars() -> list[Any]:
+    """Return the classes of the metrics in published checkpoints, which are as safe as Python numbers."""
+    # numpy 2 moved the function that creates them; files contain its name at the time of writing.
     scalar = np.float64(0).__reduce__()[0]
     return [
         (scalar, "numpy.core.multiarray.scalar"),
@@ -155,7 +140,3 @@ def _plain_numbers() -> list[Any]:
 def _first(names: Iterable[str]) -> str:
     names = sorted(names)
     return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".:")

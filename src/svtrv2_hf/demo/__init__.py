@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command `svtrv2 demo`: reading in the browser, on this machine or as a Space of the Hub."""
+"""The demo page of `svtrv2 demo`, and its export as a Space of the Hub."""

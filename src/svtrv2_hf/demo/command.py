@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `svtrv2 demo` does."""
+"""The command `svtrv2 demo`."""
 
 from collections.abc import Sequence
 
@@ -10,23 +10,20 @@ from .space import export_space
 
 
 def run(model: Sequence[str], host: str | None = None, port: int | None = None, export: str | None = None) -> int:
-    """Serves the page until Ctrl-C, or writes it as a folder.
+    """Serve the page until Ctrl-C, or export it to a folder.
 
     Args:
-        model: one folder, name on the Hub or "default"; or two, to compare them.
-        host: the address to listen at.
-        port: (default: the first that is free from 7860 on).
+        model: one or two folders, names on the Hub, or "default".
+        host: address to listen on.
+        port: port to listen on; default: the first free one from 7860.
         export: a folder to write instead.
-
-    Returns:
-        0.
 
     Raises:
         ValueError: there are more than two models, or the folder to write is not empty.
-        OSError: there is no such model, or the port is taken.
+        OSError: a model is not found, or the port is in use.
     """
     if len(model) > 2:
-        raise ValueError(f"The page compares two models at most, and {len(model)} were given: {', '.join(model)}.")
+        raise ValueError(f"The page compares two models at most, not {len(model)}: {', '.join(model)}.")
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     if export is None:
@@ -34,6 +31,6 @@ def run(model: Sequence[str], host: str | None = None, port: int | None = None, 
     else:
         export_space(model, export)
         print(
-            f"{export}: to run it, python {export}/app.py; to share it, hf upload OWNER/NAME {export} . --repo-type space"
+            f"Wrote {export}. Run it with python {export}/app.py; share it with hf upload OWNER/NAME {export} . --repo-type space"
         )
     return 0

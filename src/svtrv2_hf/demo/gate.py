@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What reaches Gradio: the requests that the page and its endpoint make, and nothing else.
+"""Middleware that passes only the requests of the page and its endpoint to Gradio.
 
-Gradio has many more routes: proxies, recordings, calls that bypass the queue. Anyone may call them, with bodies of any size and
-shape, so requests are checked here, before Gradio sees them.
+Gradio has many other routes, such as proxies, recordings, and calls that bypass the queue, which anyone can call with bodies of any
+size and form.
 """
 
 import asyncio
@@ -12,21 +12,19 @@ import re
 import sys
 import time
 import weakref
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
-from starlette.requests import ClientDisconnect
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
+from starlette.types import Message, Receive, Scope, Send
 
 from ..console import printable
 from ..image_loading_svtrv2 import UnreadableImageError
 from .uploads import MEGABYTES, prune, upload_folder, uploaded_file
 
-
-Scope = dict[str, Any]
-Receive = Callable[[], Awaitable[dict[str, Any]]]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 GET = re.compile(
     r"/|/(config|theme\.css|favicon\.ico|manifest\.json|robots\.txt|login_check)/?|/(assets|static|svelte)/.*"
@@ -42,29 +40,21 @@ POST = {
     "/gradio_api/reset": "small",
     "/gradio_api/upload": "upload",
 }
-SMALL = 2**16  # bytes of a body without a file
-UPLOADS = 16  # files received at the same time; others wait
-UPLOADS_OF_ONE = 4  # of them from the same address
-PATIENCE = 60  # seconds for a body to arrive
-IDLE = 10  # seconds without a byte of it
-UNREAD = 8  # answers that wait for the same visitor to fetch them
-
-
-class RefusedError(Exception):
-    """A request that is answered here."""
-
-    def __init__(self, status: int, reason: str):
-        super().__init__(reason)
-        self.status = status
+SMALL = 2**16  # maximum size of a body without a file, in bytes
+UPLOADS = 16  # uploads at the same time; others wait
+UPLOADS_PER_ADDRESS = 4
+PATIENCE = 60  # maximum duration of a request in seconds
+IDLE = 10  # maximum time without a byte in seconds
+UNREAD = 8  # maximum number of answers that a visitor has not fetched
 
 
 class Gate:
-    """ASGI middleware.
+    """ASGI middleware that checks requests.
 
     Args:
-        app: what gets the good requests.
-        inputs: of each of the page's functions by its number, what it takes: "image", or the number of examples.
-        waiting: the number of answers that a session has not fetched yet.
+        app: the application.
+        inputs: the input of each function of the page, by its number: "image", or the number of examples.
+        waiting: a function that returns the number of answers that a session has not fetched.
     """
 
     def __init__(self, app: Any, inputs: Mapping[int, str | int], waiting: Callable[[str], int]):
@@ -74,146 +64,134 @@ class Gate:
         self.uploads_of: weakref.WeakValueDictionary[str, asyncio.Semaphore] = weakref.WeakValueDictionary()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, by an error if it is not one of the page."""
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
         started = False
 
-        async def answer(message: dict[str, Any]) -> None:
+        async def answer(message: Message) -> None:
             nonlocal started
             started = True
             await send(message)
 
+        error: HTTPException | None = None
         try:
             if scope["type"] != "http":
-                raise RefusedError(404, "Not found.")
+                raise HTTPException(404)
             await self._pass(scope, receive, answer)
-        except RefusedError as error:
-            if not started:
-                await JSONResponse({"detail": str(error)}, error.status)(scope, receive, send)
-        except ClientDisconnect:  # of no concern to whoever reads the log
-            pass
-        except Exception as error:  # a request that Gradio stumbles over is not worth a traceback
-            print(printable(f"svtrv2: {scope['method']} {scope['path']} failed: {error!r}"), file=sys.stderr)
-            if not started:
-                await JSONResponse({"detail": "The request could not be answered."}, 400)(scope, receive, send)
-            else:
-                with suppress(Exception):  # the end, which the server misses otherwise
+        except HTTPException as refusal:
+            error = refusal
+        except ClientDisconnect:  # not worth a log line
+            return
+        except Exception as failure:  # requests that Gradio cannot handle are not worth a traceback
+            print(printable(f"svtrv2: {scope['method']} {scope['path']} failed: {failure!r}"), file=sys.stderr)
+            error = HTTPException(400, "The request could not be answered.")
+            if started:
+                with suppress(Exception):  # the end of the answer, for which the server would wait
                     await send({"type": "http.response.body", "body": b"", "more_body": False})
+        if error and not started:
+            await JSONResponse({"detail": error.detail}, error.status_code)(scope, receive, send)
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
         method, path = scope["method"], scope["path"]
         if method in ("GET", "HEAD"):
             if path.startswith(FILE):
-                self._check_path(path.removeprefix(FILE))
+                _check_path(path.removeprefix(FILE))
             elif not GET.fullmatch(path):
-                raise RefusedError(404, "Not found.")
+                raise HTTPException(404)
             await self.app(scope, receive, send)
             return
         kind = POST.get(path.rstrip("/")) if method == "POST" else None
         if kind is None:
-            raise RefusedError(404, "Not found.")
+            raise HTTPException(404)
         if kind == "upload":
             await self._upload(scope, receive, send)
             return
-        body = await self._body(receive)
-        if kind == "small":
-            body = _strict(body)
-        else:
-            body = json.dumps(self._checked(body, only_image=kind == "read")).encode()
-        headers = [(name, value) for name, value in scope["headers"] if name != b"content-length"]
-        scope = {**scope, "headers": [*headers, (b"content-length", str(len(body)).encode())]}
-        rest = [{"type": "http.request", "body": body, "more_body": False}]
-
-        async def again() -> dict[str, Any]:
-            return rest.pop() if rest else await receive()
-
-        await self.app(scope, again, send)
-
-    def _check_path(self, path: str) -> None:
+        content = await Request(scope, _limited(receive, SMALL)).body()
         try:
-            uploaded_file({"path": path if os.path.isabs(path) else f"/{path}"})  # noqa: PTH117
-        except UnreadableImageError as error:
-            raise RefusedError(403, str(error)) from None
+            call = json.loads(content)
+            if kind != "small":
+                call = self._checked(call, only_image=kind == "read")
+            # without numbers and halves of characters that JSON cannot represent, so that an answer can repeat them
+            body = json.dumps(call, allow_nan=False, ensure_ascii=False).encode()
+        except (ValueError, RecursionError):
+            raise HTTPException(422, "The request is not JSON.") from None
+        headers = [(name, value) for name, value in scope["headers"] if name != b"content-length"]
+        messages = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def replay() -> Message:
+            return messages.pop() if messages else await receive()
+
+        length = (b"content-length", str(len(body)).encode())
+        await self.app({**scope, "headers": [*headers, length]}, replay, send)
 
     async def _upload(self, scope: Scope, receive: Receive, send: Send) -> None:
         address = (scope.get("client") or ("",))[0]
-        of_one = self.uploads_of.setdefault(address, asyncio.Semaphore(UPLOADS_OF_ONE))
-        async with of_one, self.uploads:
+        of_address = self.uploads_of.setdefault(address, asyncio.Semaphore(UPLOADS_PER_ADDRESS))
+        async with of_address, self.uploads:
             await asyncio.to_thread(prune, self.own_files)
             try:
                 await self.app(scope, _limited(receive, (MEGABYTES + 1) * 2**20), send)
-            except TypeError:  # from Gradio, for a form without a file
-                raise RefusedError(422, "The request has no file.") from None
+            except TypeError:  # from Gradio, if the form has no file
+                raise HTTPException(422, "The request has no file.") from None
 
-    @staticmethod
-    async def _body(receive: Receive) -> bytes:
-        limited, body, more = _limited(receive, SMALL), b"", True
-        while more:
-            message = await limited()
-            if message["type"] != "http.request":
-                raise RefusedError(400, "The request broke off.")
-            body, more = body + message.get("body", b""), message.get("more_body", False)
-        return body
-
-    def _checked(self, body: bytes, only_image: bool) -> dict[str, Any]:
-        """What a call is made of, without anything that the page does not send."""
+    def _checked(self, call: Any, only_image: bool) -> dict[str, Any]:
+        """Return a call with nothing except the values that the page sends."""
         try:
-            call = json.loads(body)
             [value] = call["data"]
-        except (ValueError, TypeError, LookupError, RecursionError):
-            raise RefusedError(422, 'The request is not JSON of the form {"data": [image]}.') from None
+        except (ValueError, TypeError, LookupError):
+            raise HTTPException(422, 'The request does not have the form {"data": [image]}.') from None
         checked: dict[str, Any] = {}
         session = call.get("session_hash")
         if session is not None:
             if not isinstance(session, str) or not re.fullmatch(r"[\w-]{1,64}", session):
-                raise RefusedError(422, "session_hash is not a name.")
+                raise HTTPException(422, "session_hash is not a name.")
             if self.waiting(session) >= UNREAD:
-                raise RefusedError(429, "Fetch the answers to the requests before.")
+                raise HTTPException(429, "Fetch the answers to the previous requests first.")
             checked["session_hash"] = session
-        takes: str | int = "image"
+        expected: str | int = "image"
         if not only_image:
             number = call.get("fn_index")
             if type(number) is not int or number not in self.inputs:
-                raise RefusedError(422, "fn_index is not a function of this page.")
-            takes, checked["fn_index"] = self.inputs[number], number
+                raise HTTPException(422, "fn_index is not a function of this page.")
+            expected, checked["fn_index"] = self.inputs[number], number
             if type(call.get("trigger_id")) is int:
                 checked["trigger_id"] = call["trigger_id"]
-        if isinstance(takes, int):
-            if type(value) is not int or not 0 <= value < takes:
-                raise RefusedError(422, "The example does not exist.")
+        if isinstance(expected, int):
+            if type(value) is not int or not 0 <= value < expected:
+                raise HTTPException(422, "The example does not exist.")
         elif value is not None:
             try:
                 value = {"path": str(uploaded_file(value)), "meta": {"_type": "gradio.FileData"}}
             except UnreadableImageError as error:
-                raise RefusedError(422, str(error)) from None
+                raise HTTPException(422, str(error)) from None
         return {**checked, "data": [value]}
 
 
-def _strict(body: bytes) -> bytes:
-    """JSON without the numbers and halves of characters that an answer cannot repeat."""
+def _check_path(path: str) -> None:
     try:
-        return json.dumps(json.loads(body), allow_nan=False, ensure_ascii=False).encode()
-    except (ValueError, RecursionError):
-        raise RefusedError(422, "The request is not JSON.") from None
+        uploaded_file({"path": path if os.path.isabs(path) else f"/{path}"})  # noqa: PTH117
+    except UnreadableImageError as error:
+        raise HTTPException(403, str(error)) from None
 
 
 def _limited(receive: Receive, limit: int) -> Receive:
-    """`receive`, until more than `limit` bytes came, none came for `IDLE` seconds, or `PATIENCE` is over."""
+    """Limit the size of a body to `limit` bytes, and its duration by `IDLE` and `PATIENCE`."""
     received, complete, deadline = 0, False, time.monotonic() + PATIENCE
 
-    async def limited() -> dict[str, Any]:
+    async def limited() -> Message:
         nonlocal received, complete
-        if complete:  # what comes now is that the visitor has left, at some time
+        if complete:  # the next message is the disconnection of the visitor, at any time
             return await receive()
         try:
             message = await asyncio.wait_for(receive(), max(min(IDLE, deadline - time.monotonic()), 0.001))
         except TimeoutError:
-            raise RefusedError(408, "The request took too long to arrive.") from None
+            raise HTTPException(408, "The request took too long to arrive.") from None
         received += len(message.get("body", b""))
         complete = not message.get("more_body", False)
         if received > limit:
-            raise RefusedError(413, f"The request has more than the {limit} bytes that are taken.")
+            raise HTTPException(413, f"The request is larger than {limit} bytes.")
         return message
 
     return limited

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the page keeps the files that visitors send: a folder of its own, of limited size, deleted at the end."""
+"""The folder of uploaded files: temporary, of limited size, deleted when the process ends."""
 
 import os
 import tempfile
@@ -12,58 +12,59 @@ from typing import Any
 from ..image_loading_svtrv2 import UnreadableImageError
 
 
-MEGABYTES = 20  # of the largest file that is taken
-SECONDS = 600  # that a file is kept
-KEPT_BYTES = 200 * 2**20  # of all files; the oldest are deleted first
+MEGABYTES = 20  # maximum size of a file
+SECONDS = 600  # time until a file is deleted
+KEPT_BYTES = 200 * 2**20  # maximum size of all files; the oldest are deleted first
 KEPT_FILES = 1000
-
-_folder: Any = None  # held, for it is deleted with the object
 
 
 @cache
+def _temporary_directory() -> tempfile.TemporaryDirectory[str]:
+    directory = tempfile.TemporaryDirectory(prefix="svtrv2-demo-", dir=os.environ.get("GRADIO_TEMP_DIR"))
+    os.environ["GRADIO_TEMP_DIR"] = os.path.realpath(directory.name)  # where Gradio writes uploads
+    return directory
+
+
 def upload_folder() -> Path:
-    """The folder for what is sent to this process. Gradio finds it by its environment variable."""
-    global _folder
-    _folder = tempfile.TemporaryDirectory(prefix="svtrv2-demo-", dir=os.environ.get("GRADIO_TEMP_DIR"))
-    folder = Path(_folder.name).resolve()
-    os.environ["GRADIO_TEMP_DIR"] = str(folder)
-    return folder
+    """Return the folder of the files uploaded to this process."""
+    return Path(_temporary_directory().name).resolve()
 
 
 def uploaded_file(value: Any) -> Path:
-    """The file that a request means; only files in the upload folder can be meant.
+    """Return the path of the uploaded file that a request refers to.
 
     Raises:
-        UnreadableImageError: it is not there, for whatever reason; the message is for whoever sent the request.
+        UnreadableImageError: it is not a file in the upload folder; the message is for the visitor.
     """
     name = value.get("path") if isinstance(value, dict) else None
     if isinstance(name, str) and "\0" not in name:
-        with suppress(ValueError):  # of characters that no file name can have
+        with suppress(ValueError):  # characters that no file name can have
             path = os.path.realpath(name)
-            if Path(path).is_relative_to(upload_folder()) and os.path.isfile(path):  # noqa: PTH113  Path's raises for long ones
+            # Path.is_file raises an error for long names
+            if Path(path).is_relative_to(upload_folder()) and os.path.isfile(path):  # noqa: PTH113
                 return Path(path)
-    raise UnreadableImageError("The image is not on this page, or not any more: send it again.")
+    raise UnreadableImageError("The image is not on this page, or was deleted: upload it again.")
 
 
 def prune(keep: frozenset[Path]) -> None:
-    """Deletes old files, and the oldest of the others until the rest is within the limits.
+    """Delete old files, and the oldest of the others until the rest is within the limits.
 
     Args:
-        keep: files of the page itself, which stay.
+        keep: files of the page itself, which are not deleted.
     """
-    found = []
+    files = []
     for path in upload_folder().rglob("*"):
         try:
             status = path.lstat()
             if path.is_dir():
                 path.rmdir()  # fails unless it is empty
             elif path not in keep:
-                found.append((status.st_mtime, status.st_size, path))
-        except OSError:  # not empty, or deleted in the meantime
+                files.append((status.st_mtime, status.st_size, path))
+        except OSError:  # not empty, or already deleted
             continue
-    size, count = sum(size for _, size, _ in found), len(found)
-    for modified, bytes_of_file, path in sorted(found):
+    size, count = sum(size for _, size, _ in files), len(files)
+    for modified, file_size, path in sorted(files):
         if size <= KEPT_BYTES and count <= KEPT_FILES and modified > time.time() - SECONDS:
             return
         path.unlink(missing_ok=True)
-        size, count = size - bytes_of_file, count - 1
+        size, count = size - file_size, count - 1

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sharing on the Hub."""
+"""Checks, model cards and uploads of saved models."""

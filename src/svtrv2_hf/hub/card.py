@@ -12,11 +12,10 @@ from jinja2 import Environment, meta
 
 from ..charsets import charset_of
 from ..checkpoint import load_config, load_processor
-from ..configuration_svtrv2 import SVTRv2Config
 from ..evaluation.metrics import rounded
 from ..evaluation.tables import markdown
 from ..modeling_svtrv2 import SVTRv2ForCTC
-from ..redaction import redact, redact_values
+from ..redaction import redact_values
 
 
 METRIC = {
@@ -35,7 +34,7 @@ def metadata(
     source: tuple[str, str] | None = None,
     **others: Any,
 ) -> ModelCardData:
-    """The metadata of a card for the Hub, with the word accuracy of each dataset.
+    """Return the metadata of a card for the Hub, with the word accuracy of each dataset.
 
     Datasets with warnings, such as a part of a benchmark, are omitted, since metadata cannot hold the warning.
 
@@ -51,16 +50,16 @@ def metadata(
         EvalResult(
             task_type="image-to-text",
             task_name="Text recognition",
-            dataset_type=set_name.lower(),
-            dataset_name=set_name,
+            dataset_type=dataset.lower(),
+            dataset_name=dataset,
             metric_type="accuracy",
-            metric_name=METRIC[one["protocol"]],
-            metric_value=round(100 * rounded(one["word_accuracy"], 4), 2),
+            metric_name=METRIC[result["protocol"]],
+            metric_value=round(100 * rounded(result["word_accuracy"], 4), 2),
             source_name=source[0] if source else None,
             source_url=source[1] if source else None,
         )
-        for set_name, one in (results or {"sets": {}})["sets"].items()
-        if one["samples"] and not one.get("warnings")
+        for dataset, result in (results["sets"] if results else {}).items()
+        if result["samples"] and not result.get("warnings")
     ]
     return ModelCardData(
         model_name=name,
@@ -76,7 +75,7 @@ def metadata(
 
 
 def fill_template(template: Path, data: ModelCardData, **values: Any) -> str:
-    """Renders a card with [`~huggingface_hub.ModelCard.from_template`].
+    """Render a card with [`~huggingface_hub.ModelCard.from_template`].
 
     Args:
         template: Jinja template of a card, which contains `{{ card_data }}`.
@@ -95,7 +94,7 @@ def fill_template(template: Path, data: ModelCardData, **values: Any) -> str:
 def render_card(
     folder: Path, repo: str, license: str | None, language: str | None = None, results: Mapping[str, Any] | None = None
 ) -> str:
-    """The card of a saved model: size, charset, use, accuracy, training and limits.
+    """Render the card of a saved model: size, charset, use, accuracy, training and limits.
 
     Args:
         folder: folder of the model; the card describes the training if the folder has its `run.json`.
@@ -107,40 +106,27 @@ def render_card(
     Raises:
         ValueError: the license is missing, or is not an identifier of the Hub.
     """
-    if not license:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", license or ""):
         raise ValueError(
-            "A card needs the license of the weights, which depends on the training data: pass --license, for example "
-            "apache-2.0."
+            f"A card needs the license of the weights, which depends on the training data: --license {license!r} must be an identifier "
+            "of the Hub in lower case without spaces, such as apache-2.0, cc-by-4.0 or other."
         )
-    if not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", license):
-        raise ValueError(
-            f"--license {license!r} is not a license identifier of the Hub, in lower case without spaces: apache-2.0, cc-by-4.0, "
-            "..., or other."
-        )
-    run = folder / "run.json"
-    record = json.loads(run.read_text(encoding="utf-8")) if run.is_file() else None
-    config, processor = load_config(folder), load_processor(folder)
-    charset = charset_of(processor.tokenizer)
+    file = folder / "run.json"
+    run = redact_values(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else None
+    config = load_config(folder)
+    charset = charset_of(load_processor(folder).tokenizer)
+    parameters = SVTRv2ForCTC(config).drop_guidance().num_parameters()
     name = repo.split("/")[1]
     return fill_template(
         TEMPLATE,
-        metadata(name, license, language, results),
+        metadata(name, str(license), language, results),
         name=name,
         repo=repo,
-        size=_size(config),
+        size=f"{f'size {config.preset_name}, ' if config.preset_name else ''}{parameters / 1e6:.2f} M parameters",
         charset=charset,
         shown=("".join(charset) if len(charset) <= 120 else "".join(charset[:100]) + " …").strip(),
         accuracy=markdown(results) if results is not None else None,
-        run=record,
-        command=record and redact(record["command"]),  # earlier versions recorded it with secrets
-        recipe=record
-        and record["recipe"]
-        and json.dumps(redact_values(record["recipe"]), indent=1, ensure_ascii=False),
+        run=run,
+        recipe=json.dumps(run["recipe"], indent=1, ensure_ascii=False) if run and run["recipe"] else None,
         has_curve=(folder / "learning_curve.png").is_file(),
     )
-
-
-def _size(config: SVTRv2Config) -> str:
-    parameters = SVTRv2ForCTC(config).drop_guidance().num_parameters() / 1e6
-    size = f"size {config.preset_name}, " if config.preset_name else ""
-    return f"{size}{parameters:.2f} M parameters"

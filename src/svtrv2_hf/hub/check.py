@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks that a saved model can be published: complete, without secrets, safe to load, and working without this package."""
+"""Checks of a saved model before it is published: complete, without secrets, safe to load, and independent of this package."""
 
 import json
 import re
 import shutil
-import string
 import subprocess
 import sys
 import tempfile
@@ -18,43 +17,31 @@ from PIL import Image, ImageDraw, ImageFont
 from safetensors import safe_open
 from transformers import pipeline
 
-from ..charsets import charset_of
-from ..checkpoint import load_model_and_processor, load_processor
+from ..checkpoint import JSON_FILES, load_model_and_processor
 from ..redaction import environment_without_secrets, lines_with_secrets, redact_values
 
 
-# The code that `save_pretrained` writes beside the weights. Only the package's own files are ever published or run.
+# The code that `save_pretrained` writes. Only the files of the package are published or run.
 CODE = {path.name: path for path in sorted(Path(__file__).parents[1].glob("*_svtrv2.py"))}
-# What a published folder may hold besides code; all else stays behind.
+# All other files that are published.
 PUBLISHED_FILES = (
     "README.md",
-    "LICENSE",
-    "LICENSE.md",
-    "LICENSE.txt",
-    "NOTICE",
-    "NOTICE.md",
-    "NOTICE.txt",
-    "config.json",
+    *(f"{name}{suffix}" for name in ("LICENSE", "NOTICE") for suffix in ("", ".md", ".txt")),
+    *JSON_FILES,
+    "run.json",
     "model.safetensors",
     "model-*-of-*.safetensors",
-    "model.safetensors.index.json",
-    "processor_config.json",
-    "preprocessor_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "run.json",
     "*.png",
     "*.jpg",
 )
 _TEXTS = (".json", ".md", ".txt", "")
-_PICTURES = (".png", ".jpg")
-_OWN_CLASS = re.compile(r"\w+_svtrv2\.SVTRv2\w+")
-_NEEDED = ("config.json", "model.safetensors", "processor_config.json", "tokenizer.json", "tokenizer_config.json")
-_METADATA = ("license", "library_name", "pipeline_tag")
+_IMAGES = (".png", ".jpg")
+_CODE_KEY = re.compile(r"auto_map|impl|chat_template|\w*attn_implementation")
+_OWN_CLASS = re.compile(r"(\w+_svtrv2)\.SVTRv2\w+")
+_REQUIRED = ("config.json", "model.safetensors", "processor_config.json", "tokenizer.json", "tokenizer_config.json")
 
-# Run where svtrv2_hf cannot be imported, as with everybody who has not installed it.
-_STRANGER = """
+# Runs in a process that cannot import svtrv2_hf.
+_SCRIPT = """
 import json, sys
 sys.modules["svtrv2_hf"] = None
 from transformers import pipeline
@@ -63,55 +50,23 @@ print(json.dumps(read(sys.argv[2])))
 """
 
 
-def stage(folder: Path, staged: Path) -> list[str]:
-    """Copies what is published of a folder, with the package's own code in place of the folder's.
+def check_links(folder: Path) -> None:
+    """Check that no link in a folder refers to a file elsewhere, except in the cache of the Hub that the folder belongs to.
 
-    Code in a folder can come from anywhere, and whoever reads with `trust_remote_code=True` runs it, so none of it is run
-    or published.
-
-    Args:
-        folder: of the saved model.
-        staged: an empty folder.
-
-    Returns:
-        the names of code files in the folder that are not the package's own, byte for byte.
+    Raises:
+        ValueError: there are such links.
     """
-    for name in published(folder):
-        if name not in CODE:
-            shutil.copyfile(folder / name, staged / name)
-    for name, path in CODE.items():
-        shutil.copyfile(path, staged / name)
-    return sorted(
-        path.name
-        for path in folder.glob("*.py")
-        if path.name not in CODE or path.read_bytes() != CODE[path.name].read_bytes()
-    )
-
-
-def check_folder(folder: Path, sample: Path | None = None) -> list[str]:
-    """What is wrong with a folder that is to be published; nothing, if it is ready.
-
-    Args:
-        folder: of the saved model, as [`stage`] leaves it.
-        sample: an image that it should read where this package is not installed as it does here; by default some characters of its
-            charset, drawn.
-    """
-    faults = [
-        f"{name} is missing" for name in _NEEDED if not (folder / name).is_file() and not _in_parts(folder, name)
-    ]
-    faults += _foreign_code(folder)
-    if not faults:
-        faults += _faults_of_weights(folder)
-    faults += _faults_of_card(folder / "README.md")
-    faults += secrets_in(sorted(folder.iterdir()))
-    faults += _false_pictures(folder)
-    if not faults:
-        faults += _faults_in_use(folder, sample)
-    return faults
+    real = folder.resolve()
+    allowed = (real, real.parents[1] / "blobs") if real.parent.name == "snapshots" else (real,)
+    links = [path for path in folder.iterdir() if path.is_symlink()]
+    if outside := [link.name for link in links if not any(link.resolve().is_relative_to(place) for place in allowed)]:
+        raise ValueError(
+            f"{folder} has links to files outside of it: {', '.join(sorted(outside))}. Replace them by the files."
+        )
 
 
 def published(folder: Path) -> list[str]:
-    """Names of the files in the folder that are published; none of a folder below it is."""
+    """Return the names of the files in a folder that are published; subfolders are not."""
     return sorted(
         path.name
         for path in folder.iterdir()
@@ -119,112 +74,129 @@ def published(folder: Path) -> list[str]:
     )
 
 
-def outside(folder: Path) -> list[str]:
-    """Names of links in the folder whose files are elsewhere, other than in the Hub's cache that the folder belongs to."""
-    real = folder.resolve()
-    allowed = (real, real.parents[1] / "blobs") if real.parent.name == "snapshots" else (real,)
-    return sorted(
+def stage(folder: Path, staged: Path) -> tuple[list[str], list[str]]:
+    """Copy the published files of a folder, with the code of this package instead of the code in the folder.
+
+    The code in a folder is of unknown origin, and users run it with `trust_remote_code=True`, so it is neither run nor
+    published.
+
+    Args:
+        folder: folder of the saved model.
+        staged: an empty folder.
+
+    Returns:
+        the names of code files in the folder that differ from those of the package, and of all files and subfolders
+            that are not published.
+    """
+    names = published(folder)
+    for name in names:
+        if name not in CODE:
+            shutil.copyfile(folder / name, staged / name)
+    for name, path in CODE.items():
+        shutil.copyfile(path, staged / name)
+    foreign = [
         path.name
-        for path in folder.iterdir()
-        if path.is_symlink() and not any(path.resolve().is_relative_to(place) for place in allowed)
-    )
+        for path in folder.glob("*.py")
+        if path.name not in CODE or path.read_bytes() != CODE[path.name].read_bytes()
+    ]
+    others = [f"{path.name}/" if path.is_dir() else path.name for path in folder.iterdir() if path.name not in names]
+    return sorted(foreign), sorted(others)
 
 
-def left_behind(folder: Path) -> list[str]:
-    """Names of what is in the folder and is not published."""
-    taken = set(published(folder))
-    return sorted(path.name + ("/" if path.is_dir() else "") for path in folder.iterdir() if path.name not in taken)
+def check_folder(folder: Path, sample: Path | None = None) -> list[str]:
+    """Return the problems of a folder that is to be published; an empty list if it is ready.
+
+    Args:
+        folder: a folder written by [`stage`].
+        sample: an image whose prediction must not change if this package is not installed; default: rendered text.
+    """
+    problems = [f"{name} is missing" for name in _REQUIRED if not (folder / name).is_file()]
+    if (folder / "model.safetensors.index.json").is_file():  # weights in several files
+        problems = [problem for problem in problems if "model.safetensors" not in problem]
+    problems += _foreign_code(folder)
+    if not problems:
+        try:
+            load_model_and_processor(folder)
+        except (ValueError, OSError) as error:
+            problems.append(str(error))
+    problems += _card_problems(folder / "README.md")
+    problems += file_problems(sorted(folder.iterdir()))
+    return problems or check_use(folder, sample)
 
 
-def _in_parts(folder: Path, name: str) -> bool:
-    return name == "model.safetensors" and (folder / "model.safetensors.index.json").is_file()
-
-
-def _faults_of_weights(folder: Path) -> list[str]:
-    try:
-        load_model_and_processor(folder)
-    except (ValueError, OSError) as error:
-        return [str(error)]
-    return []
-
-
-def _faults_of_card(path: Path) -> list[str]:
+def _card_problems(path: Path) -> list[str]:
     if not path.is_file():
         return ["README.md, the model card, is missing"]
-    text = path.read_text(encoding="utf-8")
     try:
-        start, metadata, body = text.split("---\n", 2)
-        fields = yaml.safe_load(metadata)
+        start, metadata, text = path.read_text(encoding="utf-8").split("---\n", 2)
+        fields = None if start.strip() else yaml.safe_load(metadata)
     except (ValueError, yaml.YAMLError):
+        fields = None
+    if not isinstance(fields, dict):
         return ["README.md does not begin with metadata between two lines of ---"]
-    if start.strip() or not isinstance(fields, dict):
-        return ["README.md does not begin with metadata between two lines of ---"]
-    faults = [f"README.md tells no {name} in its metadata" for name in _METADATA if not fields.get(name)]
-    if "TODO" in body:
-        faults.append("README.md has a TODO left")
-    if not body.strip():
-        faults.append("README.md has metadata but no text")
-    return faults
+    required = ("license", "library_name", "pipeline_tag")
+    problems = [f"README.md has no {name} in its metadata" for name in required if not fields.get(name)]
+    if "TODO" in text:
+        problems.append("README.md contains a TODO")
+    if not text.strip():
+        problems.append("README.md has metadata but no text")
+    return problems
 
 
 def _foreign_code(folder: Path) -> list[str]:
-    """Faults of configurations that name code of another repository, or of files that are not the package's."""
-    faults = []
+    """Return the problems of configurations that refer to code in another repository, or in other files than the package's."""
+    problems = []
     for path in sorted(folder.glob("*.json")):
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except ValueError:
-            faults.append(f"{path.name} is not valid JSON")
+            problems.append(f"{path.name} is not valid JSON")
             continue
         if path.name == "config.json" and not content.get("auto_map"):
-            faults.append(
-                "config.json has no auto_map, which others need to load it: save the model with save_pretrained"
-            )
-        faults += [
-            f"{path.name} names code that is not this package's ({name[:100]}): save the model again"
-            for name in sorted(set(_code_references(content)))
-            if not _OWN_CLASS.fullmatch(name) or f"{name.rpartition('.')[0]}.py" not in CODE
-        ]
-    return faults
+            problems.append("config.json has no auto_map, which loading needs: save the model with save_pretrained")
+        for name in sorted(set(_code_references(content))):
+            match = _OWN_CLASS.fullmatch(name)
+            if match is None or f"{match[1]}.py" not in CODE:
+                problems.append(f"{path.name} refers to other code ({name[:100]}): save the model again")
+    return problems
 
 
-def _code_references(content: Any) -> Iterator[str]:
-    """Classes that transformers would import from a file in the folder, or from another repository."""
-    if isinstance(content, list):
+def _code_references(content: Any, key: str = "") -> Iterator[str]:
+    """Yield the classes, kernels and chat templates that transformers would import, download or run."""
+    if isinstance(content, dict):
+        for name, value in content.items():
+            yield from _code_references(value, key if _CODE_KEY.fullmatch(key) else name)
+    elif isinstance(content, list):
         for value in content:
-            yield from _code_references(value)
-    elif isinstance(content, dict):
-        for key, value in content.items():
-            if key in ("auto_map", "impl", "chat_template"):  # a template is a program
-                yield from _strings(value)
-            elif key.endswith("attn_implementation") and isinstance(value, str) and "/" in value:
-                yield value  # transformers would fetch a kernel of this name
-            else:
-                yield from _code_references(value)
+            yield from _code_references(value, key)
+    # the names of kernels on the Hub have a slash
+    elif (
+        isinstance(content, str)
+        and _CODE_KEY.fullmatch(key)
+        and ("/" in content or not key.endswith("implementation"))
+    ):
+        yield content
 
 
-def _strings(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, (list, dict)):
-        for one in value.values() if isinstance(value, dict) else value:
-            yield from _strings(one)
+def file_problems(paths: Iterable[Path]) -> list[str]:
+    """Return the problems of files: what looks like a secret, and invalid images."""
+    problems = []
+    for path in paths:
+        try:
+            if where := _find_secret(path):
+                problems.append(
+                    f"{path.name} contains what looks like a token, a password or a credential, {where}: remove it, and revoke it if it "
+                    "was public"
+                )
+        except Exception:  # Pillow raises many kinds
+            problems.append(f"{path.name} is not a PNG or JPEG image, or is damaged")
+    return problems
 
 
-def secrets_in(paths: Iterable[Path]) -> list[str]:
-    """Faults of text files that hold what looks like a secret."""
-    return [
-        f"{path.name} holds what looks like a token, a password or a credential, {where}: remove it (and revoke it, if others have seen it)"
-        for path in paths
-        if (where := _secret_in(path))
-    ]
-
-
-def _secret_in(path: Path) -> str | None:
-    """Where in a file there is what looks like a secret; `None` if it holds none."""
-    if path.suffix in _PICTURES:
-        with suppress(Exception), Image.open(path, formats=("PNG", "JPEG")) as image:
-            image.load()  # texts may come behind the pixels
+def _find_secret(path: Path) -> str | None:
+    if path.suffix in _IMAGES:
+        with Image.open(path, formats=("PNG", "JPEG")) as image:
+            image.load()  # text may follow the pixels
             if any(lines_with_secrets(str(value)) for value in image.info.values()):
                 return "in its metadata"
     elif path.suffix == ".safetensors":
@@ -237,56 +209,36 @@ def _secret_in(path: Path) -> str | None:
             return f"in line {lines[0]}"
         with suppress(ValueError):
             if path.suffix == ".json" and redact_values(json.loads(text)) != json.loads(text):
-                return "in a value whose name says so"
+                return "in a value with such a name"
     return None
 
 
-def _false_pictures(folder: Path) -> list[str]:
-    faults = []
-    for path in sorted(folder.iterdir()):
-        if path.suffix in _PICTURES:
-            try:
-                with Image.open(path, formats=("PNG", "JPEG")) as image:
-                    image.verify()
-            except Exception:  # Pillow raises many kinds
-                faults.append(f"{path.name} is not a PNG or JPEG image")
-    return faults
+def check_use(folder: Path, sample: Path | None = None) -> list[str]:
+    """Compare the prediction of a sample with that of a new process in which this package cannot be imported.
 
-
-def _faults_in_use(folder: Path, sample: Path | None) -> list[str]:
-    """Reads a sample here, and in a fresh process without this package."""
+    Args:
+        folder, sample: see [`check_folder`].
+    """
     with tempfile.TemporaryDirectory() as temporary:
         if sample is None:
             sample = Path(temporary) / "sample.png"
-            _draw_sample(folder, sample)
+            image = Image.new("RGB", (130, 40), "white")
+            ImageDraw.Draw(image).text((6, 2), "abc 123", font=ImageFont.load_default(28), fill="black")
+            image.save(sample)
         [here] = pipeline("text-recognition", str(folder))(str(sample))
-        # Code of the folder is copied to a cache; not to the user's, since this folder may still change.
+        # transformers copies the code to a cache: not to that of the user, since this folder may change
         environment = {
             **environment_without_secrets(),
             "HF_HUB_OFFLINE": "1",
             "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",
             "HF_MODULES_CACHE": str(Path(temporary) / "modules"),
         }
-        command = [sys.executable, "-c", _STRANGER, str(folder.resolve()), str(sample.resolve())]
+        command = [sys.executable, "-c", _SCRIPT, str(folder.resolve()), str(sample.resolve())]
         done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=temporary)
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["it says nothing"])[-1]
-        return [f"it does not load where svtrv2_hf is not installed: {last}"]
+        reason = (done.stderr.strip().splitlines() or ["without a message"])[-1]
+        return [f"it does not load if svtrv2_hf is not installed: {reason}"]
     [there] = json.loads(done.stdout.strip().splitlines()[-1])
     if there["generated_text"] != here["generated_text"] or abs(there["score"] - here["score"]) > 1e-3:
-        return [
-            f"where svtrv2_hf is not installed it reads {there!r}, here {here!r}: is the code in the folder another version's?"
-        ]
+        return [f"it predicts {there!r} if svtrv2_hf is not installed, and {here!r} with it"]
     return []
-
-
-def _draw_sample(folder: Path, path: Path) -> None:
-    """A few characters of the charset in Pillow's own font, which knows the usual Latin ones; others will look like boxes."""
-    charset = charset_of(load_processor(folder).tokenizer)
-    usual = [character for character in charset if character in string.ascii_letters + string.digits]
-    text = "".join((usual or charset)[:8])
-    font = ImageFont.load_default(28)
-    left, top, right, bottom = font.getbbox(text)
-    image = Image.new("RGB", (int(right - left) + 12, int(bottom - top) + 12), "white")
-    ImageDraw.Draw(image).text((6 - left, 6 - top), text, font=font, fill="black")
-    image.save(path)
