@@ -146,12 +146,13 @@ def ask(client, file):
     return client.predict(handle_file(str(file)), api_name="/read")
 
 
-def test_endpoint_returns_characters(served, bundled):
-    [answer] = ask(client_of(served), EXAMPLES / "1.png")
-    expected = bundled.predict(open_upload(EXAMPLES / "1.png"))
+def test_endpoint_returns_characters(served, bundled, tmp_path):
+    draw("word", width=1600, height=32).save(tmp_path / "line.png")
+    [answer] = ask(client_of(served), tmp_path / "line.png")
+    expected = bundled.predict(open_upload(tmp_path / "line.png"))
     assert (answer["model"], answer["text"]) == ("svtrv2-nano-synthetic", expected.text)
     assert answer["characters"] == expected.characters
-    assert (answer["height"], answer["width"]) == (expected.height, expected.width)
+    assert (answer["height"], answer["width"]) == (expected.height, expected.width) == (32, 1600)
 
 
 def test_ten_concurrent_users_get_their_own_answers(served, bundled):
@@ -168,14 +169,6 @@ def test_ten_concurrent_users_get_their_own_answers(served, bundled):
         answers = [answer for some in pool.map(use, range(users)) for answer in some]
     assert len(answers) == 3 * users
     assert all(text == expected[file] for file, text in answers)
-
-
-def test_model_is_thread_safe(bundled):
-    images = [open_upload(file) for file in example_files()]
-    expected = [bundled.predict(image).text for image in images]
-    with ThreadPoolExecutor(8) as pool:
-        for _ in range(3):
-            assert [prediction.text for prediction in pool.map(bundled.predict, images)] == expected
 
 
 def test_endpoint_reports_an_unreadable_image(served, tmp_path):
@@ -246,14 +239,9 @@ def test_files_of_the_server_are_not_accessible(served, tmp_path, capfd):
 
 
 def test_requests_other_than_those_of_the_page_are_rejected(served, capfd):
-    for path in (
-        "proxy=https://a.hf.space/",
-        "file=https://example.com/a.png",
-        "monitoring",
-        "stream/a/b/1/playlist.m3u8",
-    ):
+    for path in ("proxy=https://a.hf.space/", "file=https://example.com/a.png", "monitoring", "stream/a/b/1/x.m3u8"):
         assert send(served, f"gradio_api/{path}", None, method="GET")[0] in (403, 404)
-    paths = (
+    paths = [
         "component_server",
         "process_recording",
         "run/read",
@@ -262,20 +250,20 @@ def test_requests_other_than_those_of_the_page_are_rejected(served, capfd):
         "call/v2/read",
         "stream/a",
         "run/predict",
-    )
-    bodies = (
-        b"",
-        b"{",
-        b"[]",
-        b"null",
-        b'{"data": 1}',
-        b'{"data": [null, null]}',
-        b"[" * 60_000,
-        b'{"data": [99], "fn_index": 0}',
-    )
+    ]
+    bodies = [
+        "",
+        "{",
+        "[]",
+        "null",
+        '{"data": 1}',
+        '{"data": [null, null]}',
+        "[" * 60_000,
+        '{"data": [99], "fn_index": 0}',
+    ]
     for path in (*paths, "queue/join", "call/read"):
         for body in bodies:
-            assert send(served, f"gradio_api/{path}", body)[0] in (404, 422), (path, body[:20])
+            assert send(served, f"gradio_api/{path}", body.encode())[0] in (404, 422), (path, body[:20])
     for number in (-1, 99, "0", 1e99, None, [0]):
         body = json.dumps({"data": [None], "fn_index": number, "session_hash": "a"}).encode()
         assert send(served, "gradio_api/queue/join", body)[0] == 422
@@ -392,12 +380,6 @@ def test_failed_answer_is_completed(monkeypatch, capsys):
     upload = gate_with(fail, monkeypatch)
     assert asyncio.run(upload("1.1.1.1", [])) == 200
     assert capsys.readouterr().err.count("\n") == 1
-
-
-def test_long_line_is_resized_to_its_width(served, tmp_path):
-    draw("word", width=1600, height=32).save(tmp_path / "line.png")
-    [answer] = ask(client_of(served), tmp_path / "line.png")
-    assert (answer["height"], answer["width"]) == (32, 1600)
 
 
 def test_two_models_answer_together(saved):

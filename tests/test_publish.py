@@ -111,10 +111,10 @@ def test_existing_card_is_kept(with_card, hub, capsys):
     card = (with_card / "README.md").read_text() + "\nMine.\n"
     (with_card / "README.md").write_text(card)
     assert run(with_card) == 0
-    assert "Kept" not in capsys.readouterr().err
+    assert "no effect" not in capsys.readouterr().err
     assert run(with_card, "--license", "mit", "--language", "en") == 0
     assert (with_card / "README.md").read_text() == card
-    assert "README.md, without the effect of --license and --language" in capsys.readouterr().err
+    assert "--license and --language had no effect, since" in capsys.readouterr().err
     assert len(hub) == 4
 
 
@@ -263,7 +263,7 @@ def test_only_the_code_of_the_package_is_run_and_published(saved, hub, tmp_path,
     (saved / "modeling_svtrv2.py").write_bytes(tampered)
     (saved / "other_svtrv2.py").write_text(MARK)
     assert run(saved, "--license", "mit") == 0
-    assert "code of this package instead of modeling_svtrv2.py, other_svtrv2.py" in (err := capsys.readouterr().err)
+    assert "which is published instead: modeling_svtrv2.py, other_svtrv2.py" in (err := capsys.readouterr().err)
     assert "Not published: other_svtrv2.py" in err
     assert not (tmp_path / "ran").exists()
     sent = hub[1][2]["sent"]

@@ -33,7 +33,8 @@ def build_tokenizer(charset: Sequence[str]) -> PreTrainedTokenizerFast:
     Raises:
         ValueError: the charset is empty, or an entry is repeated or not a single character.
     """
-    check_charset(charset)
+    if not _unique((f"entry {number} of the charset", entry) for number, entry in enumerate(charset)):
+        raise ValueError("The charset is empty.")
     vocabulary = {BLANK: 0, **{character: number for number, character in enumerate(charset, start=1)}}
     vocabulary[UNKNOWN] = len(vocabulary)
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
@@ -46,12 +47,6 @@ def build_tokenizer(charset: Sequence[str]) -> PreTrainedTokenizerFast:
         clean_up_tokenization_spaces=False,
         split_special_tokens=True,  # the label "<unk>" is five characters
     )
-
-
-def check_charset(charset: Sequence[str]) -> None:
-    """Raise ValueError if the charset is empty, or an entry is repeated or not a single character."""
-    if not _unique((f"entry {number} of the charset", entry) for number, entry in enumerate(charset)):
-        raise ValueError("The charset is empty.")
 
 
 def _unique(entries: Iterable[tuple[str, str]]) -> list[str]:

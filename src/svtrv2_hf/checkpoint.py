@@ -156,6 +156,3 @@ def _explain(subject: str) -> Iterator[None]:
         ) from error
     finally:
         logging.set_verbosity(verbosity)
-
-
-__all__ = ["checkpoint_folder", "default_checkpoint", "load_config", "load_model_and_processor", "load_processor"]

@@ -98,6 +98,3 @@ def lines_with_secrets(text: str) -> list[int]:
 def environment_without_secrets() -> dict[str, str]:
     """Return the environment variables of this process except those with secret names."""
     return {name: value for name, value in os.environ.items() if not is_secret_name(name)}
-
-
-__all__ = ["environment_without_secrets", "is_secret_name", "lines_with_secrets", "redact", "redact_values"]

@@ -10,13 +10,7 @@ from .space import export_space
 
 
 def run(model: Sequence[str], host: str | None = None, port: int | None = None, export: str | None = None) -> int:
-    """Serve the page until Ctrl-C, or export it to a folder.
-
-    Args:
-        model: one or two folders, names on the Hub, or "default".
-        host: address to listen on.
-        port: port to listen on; default: the first free one from 7860.
-        export: a folder to write instead.
+    """Serve the page until Ctrl-C, or write it to the folder `export`.
 
     Raises:
         ValueError: there are more than two models, or the folder to write is not empty.

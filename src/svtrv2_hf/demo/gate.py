@@ -97,7 +97,8 @@ class Gate:
         method, path = scope["method"], scope["path"]
         if method in ("GET", "HEAD"):
             if path.startswith(FILE):
-                _check_path(path.removeprefix(FILE))
+                file = path.removeprefix(FILE)
+                _uploaded({"path": file if os.path.isabs(file) else f"/{file}"}, 403)  # noqa: PTH117
             elif not GET.fullmatch(path):
                 raise HTTPException(404)
             await self.app(scope, receive, send)
@@ -162,18 +163,16 @@ class Gate:
             if type(value) is not int or not 0 <= value < expected:
                 raise HTTPException(422, "The example does not exist.")
         elif value is not None:
-            try:
-                value = {"path": str(uploaded_file(value)), "meta": {"_type": "gradio.FileData"}}
-            except UnreadableImageError as error:
-                raise HTTPException(422, str(error)) from None
+            value = {"path": _uploaded(value, 422), "meta": {"_type": "gradio.FileData"}}
         return {**checked, "data": [value]}
 
 
-def _check_path(path: str) -> None:
+def _uploaded(value: Any, status: int) -> str:
+    """Return the path of an uploaded file, or answer with the status."""
     try:
-        uploaded_file({"path": path if os.path.isabs(path) else f"/{path}"})  # noqa: PTH117
+        return str(uploaded_file(value))
     except UnreadableImageError as error:
-        raise HTTPException(403, str(error)) from None
+        raise HTTPException(status, str(error)) from None
 
 
 def _limited(receive: Receive, limit: int) -> Receive:
@@ -195,6 +194,3 @@ def _limited(receive: Receive, limit: int) -> Receive:
         return message
 
     return limited
-
-
-__all__ = ["Gate"]

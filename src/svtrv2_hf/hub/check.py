@@ -152,7 +152,7 @@ def _foreign_code(folder: Path) -> list[str]:
         except ValueError:
             problems.append(f"{path.name} is not valid JSON")
             continue
-        if path.name == "config.json" and not content.get("auto_map"):
+        if path.name == "config.json" and not (isinstance(content, dict) and content.get("auto_map")):
             problems.append("config.json has no auto_map, which loading needs: save the model with save_pretrained")
         for name in sorted(set(_code_references(content))):
             match = _OWN_CLASS.fullmatch(name)

@@ -28,20 +28,16 @@ def run(
     results: str | None = None,
     sample: str | None = None,
 ) -> int:
-    """Check a saved model, add a card, and upload it to the Hub.
+    """Check a saved model, add a card, and upload it to the Hub; returns 0 if the model was, or could be, published.
 
     Args:
         folder: folder of the model.
         repo: `OWNER/NAME` on the Hub, created if it does not exist.
         private: create a private repository.
         dry_run: check and write the card, but do not upload.
-        license: license of the weights, for a new card; an existing card is kept.
-        language: language of the texts, for a new card.
-        results: file written by `svtrv2 evaluate`, for a new card.
+        license, language, results: license of the weights, language of the text, and file of `svtrv2 evaluate`, for a new
+            card; an existing card is kept.
         sample: image for the comparison of predictions.
-
-    Returns:
-        0 if the model was published, or is ready to be published.
 
     Raises:
         ValueError: the folder is not ready (the message lists all problems), the results are of other weights, or the
@@ -67,12 +63,12 @@ def run(
         card.write_text(render_card(path, repo, license, language, evaluated), encoding="utf-8")
         _note(f"Wrote {card}: read it, and add what only you know.")
     elif unused := [option for option, value in options.items() if value]:
-        _note(f"Kept {card}, without the effect of {' and '.join(unused)}: edit it, or remove it to write a new one.")
+        _note(f"{' and '.join(unused)} had no effect, since {card} exists: edit it, or remove it to write a new one.")
     with tempfile.TemporaryDirectory() as temporary:
         staged = Path(temporary)
         foreign, others = stage(path, staged)
         if foreign:
-            _note(f"Publishing the code of this package instead of {', '.join(foreign)}, which differ.")
+            _note(f"Not the code of this package, which is published instead: {', '.join(foreign)}.")
         if problems := check_folder(staged, None if sample is None else Path(sample)):
             listed = "\n  ".join(problem.replace(temporary, folder) for problem in problems)
             raise ValueError(f"{folder} is not ready to be published:\n  {listed}")
@@ -108,7 +104,7 @@ _DATASET_RESULTS = {"protocol", "max_ratio", "samples", "correct", "word_accurac
 
 
 def _read_results(results: str, folder: Path) -> dict[str, Any]:
-    """Read a file of `svtrv2 evaluate`, and check that it belongs to the weights in the folder."""
+    """Read a file of `svtrv2 evaluate` about the weights in the folder."""
     try:
         content = json.loads(Path(results).read_text(encoding="utf-8"))
         complete = content.keys() >= _RESULTS and all(
