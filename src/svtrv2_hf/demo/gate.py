@@ -64,7 +64,7 @@ class Gate:
         self.uploads_of: weakref.WeakValueDictionary[str, asyncio.Semaphore] = weakref.WeakValueDictionary()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, by an error if it is not one of the page."""
+        """Pass a request of the page to the application, and answer others with an error."""
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
@@ -168,7 +168,7 @@ class Gate:
 
 
 def _uploaded(value: Any, status: int) -> str:
-    """Return the path of an uploaded file, or answer with the status."""
+    """Return the path of an uploaded file; if it does not exist, the answer is an error with the status."""
     try:
         return str(uploaded_file(value))
     except UnreadableImageError as error:
