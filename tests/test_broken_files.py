@@ -129,7 +129,7 @@ def commands(saved, tmp_path):
         "benchmark": ("benchmark", "--model", saved, "--rounds", 1),
         "audit": ("audit", data, "--model", saved),
         "train": ("train", "--model", saved, *common),
-        "publish": ("publish", saved, "--repo", "me/x", "--license", "apache-2.0", "--dry_run"),
+        "publish": ("publish", saved, "--repo", "me/x", "--license", "apache-2.0", "--dry-run"),
     }
 
 
@@ -229,17 +229,17 @@ def test_other_files_and_outputs(saved, commands, tmp_path, capsys):
         "list.yaml": ("audit", tmp_path / "list.yaml"),
         "charset.txt": ("audit", data, *charset),
         "charset.txt ": ("train", "--model", "nano", "--train_data", data, "--output_dir", tmp_path / "o", *charset),
-        "charset.txt  ": ("draw", tmp_path / "o.png", *charset),
+        "charset.txt  ": ("synthesize", tmp_path / "o.png", *charset),
         "charset.txt   ": ("atlas", tmp_path / "o.safetensors", *charset),
         "charset.txt    ": ("convert", tmp_path / "best.pth", "--output", tmp_path / "o", *charset),
-        "x.safetensors": ("draw", tmp_path / "o.png", "--atlas", tmp_path / "x.safetensors"),
-        "labels.json": ("publish", saved, "--repo", "me/x", "--results", tmp_path / "labels.json", "--dry_run"),
+        "x.safetensors": ("synthesize", tmp_path / "o.png", "--atlas", tmp_path / "x.safetensors"),
+        "labels.json": ("publish", saved, "--repo", "me/x", "--results", tmp_path / "labels.json", "--dry-run"),
         "file": ("audit", data, "--output", file),
         "file ": ("evaluate", "--data", tmp_path / "sets", "--model", saved, "--output", file / "x.json"),
         "file  ": ("evaluate", "--data", tmp_path / "sets", "--model", saved, "--errors", file),
         "file   ": ("evaluate", "--data", file, "--model", saved),
         "file    ": ("benchmark", "--model", saved, "--output", file / "x.json"),
-        "file     ": ("draw", file / "x.png", "--images", 1),
+        "file     ": ("synthesize", file / "x.png", "--images", 1),
         "file      ": (*commands["train"][:-1], file),
         "file       ": ("publish", file, "--repo", "me/x"),
         "file        ": ("convert", tmp_path / "good.pth", "--output", file),
@@ -254,7 +254,7 @@ def test_what_is_not_foreseen_is_one_line(saved, commands, capsys, monkeypatch):
     def fail(*words, **options):
         raise KeyError("added_tokens")
 
-    monkeypatch.setattr("svtrv2_hf.cli.load_model_and_processor", fail)
+    monkeypatch.setattr("svtrv2_hf.checkpoint.load_model_and_processor", fail)
     assert "KeyError: 'added_tokens' (SVTRV2_TRACEBACK=1" in fails(capsys, commands["read"])
     monkeypatch.setenv("SVTRV2_TRACEBACK", "1")
     with pytest.raises(KeyError):

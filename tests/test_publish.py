@@ -60,14 +60,14 @@ def with_card(saved, hub, monkeypatch):
     """The folder after a dry run, which has written its card."""
     with monkeypatch.context() as patch:
         read_nothing(patch)
-        assert run(saved, "--license", "mit", "--dry_run") == 0
+        assert run(saved, "--license", "mit", "--dry-run") == 0
     return saved
 
 
 def test_a_new_folder_gets_a_card_and_is_uploaded(saved, hub, tmp_path, capsys):
     results = tmp_path / "results.json"
     data = make_folder(tmp_path / "data", ["ab", "cd"])
-    assert main(["evaluate", "--model", str(saved), "--sets", f"mine={data}", "--output", str(results)]) == 0
+    assert main(["evaluate", "--model", str(saved), f"mine={data}", "--output", str(results)]) == 0
     (saved / "checkpoint-5").mkdir()
     (saved / "checkpoint-5" / "model.safetensors").write_bytes(b"older")
     (saved / "notes.txt").write_text("mine")
@@ -95,7 +95,7 @@ def test_a_dry_run_uploads_nothing(saved, hub, capsys, monkeypatch):
     """Here by relative paths, from where it looks for a folder in another process."""
     monkeypatch.chdir(saved.parent)
     draw("abc").save("sample.png")
-    assert run(saved.name, "--license", "mit", "--sample", "sample.png", "--dry_run") == 0
+    assert run(saved.name, "--license", "mit", "--sample", "sample.png", "--dry-run") == 0
     assert not hub
     assert "is ready to be published as me/reader" in capsys.readouterr().out
 
@@ -117,7 +117,7 @@ def evaluated(saved, folder, name="mine"):
     """A results file of the recogniser, of two images."""
     path = folder / "results.json"
     data = make_folder(folder / "data", ["ab", "cd"])
-    main(["evaluate", "--model", str(saved), "--sets", f"{name}={data}", "--output", str(path)])
+    main(["evaluate", "--model", str(saved), f"{name}={data}", "--output", str(path)])
     return path
 
 
@@ -126,7 +126,7 @@ def test_figures_of_other_weights_are_refused(saved, hub, tmp_path, capsys):
     path = evaluated(saved, tmp_path)
     content = json.loads(path.read_text())
     assert content["weights_sha256"] == hashlib.sha256((saved / "model.safetensors").read_bytes()).hexdigest()
-    words = ["--license", "mit", "--results", str(path), "--dry_run"]
+    words = ["--license", "mit", "--results", str(path), "--dry-run"]
     path.write_text(json.dumps({**content, "weights_sha256": "0" * 64}))
     assert run(saved, *words) == 1
     assert "are of other weights" in capsys.readouterr().err
@@ -150,7 +150,7 @@ def test_weights_in_parts_have_a_digest_and_those_that_are_not_here_have_none(mo
 @pytest.mark.usefixtures("reads_nothing")
 def test_a_part_of_a_benchmark_is_no_result_of_the_benchmark(saved, hub, tmp_path, capsys):
     path = evaluated(saved, tmp_path, "SVT")
-    assert run(saved, "--license", "mit", "--results", str(path), "--dry_run") == 0
+    assert run(saved, "--license", "mit", "--results", str(path), "--dry-run") == 0
     _, metadata, text = (saved / "README.md").read_text().split("---\n", 2)
     assert "model-index" not in yaml.safe_load(metadata)
     assert "SVT has 2 samples, but the benchmark has 647" in text
@@ -201,10 +201,10 @@ def test_what_it_is_called_with(saved, hub, tmp_path, capsys):
     assert "There is no folder" in capsys.readouterr().err
     assert main(["publish", str(saved), "--repo", "reader"]) == 1
     assert "must be OWNER/NAME" in capsys.readouterr().err
-    assert main(["publish", str(saved), "--repo", "me/x y", "--license", "mit", "--dry_run"]) == 1
+    assert main(["publish", str(saved), "--repo", "me/x y", "--license", "mit", "--dry-run"]) == 1
     assert "--repo 'me/x y' is no name on the Hub" in capsys.readouterr().err
     for license in ("Apache-2.0", "apache 2.0", " "):
-        assert run(saved, "--license", license, "--dry_run") == 1
+        assert run(saved, "--license", license, "--dry-run") == 1
         assert "lower case" in capsys.readouterr().err
         assert not (saved / "README.md").exists()
     assert run(saved) == 1
