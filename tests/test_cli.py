@@ -53,7 +53,7 @@ def test_help_imports_no_heavy_module():
     assert imported.isdisjoint({"torch", "transformers", "numpy", "PIL", "datasets", "tokenizers"})
 
 
-def test_import_of_the_package_registers_it():
+def test_import_of_the_package_registers_it(tmp_path):
     code = """
 import svtrv2_hf
 from transformers import AutoConfig
@@ -64,7 +64,9 @@ PIPELINE_REGISTRY.check_task("text-recognition")
 assert set(svtrv2_hf.__all__) <= set(dir(svtrv2_hf))
 assert all(hasattr(svtrv2_hf, name) for name in svtrv2_hf.__all__)
 """
-    subprocess.run([sys.executable, "-c", code], check=True)
+    script = tmp_path / "svtrv2.py"  # a script, not the program
+    script.write_text(code)
+    subprocess.run([sys.executable, script], check=True)
 
 
 def test_unknown_attribute_of_the_package_raises():

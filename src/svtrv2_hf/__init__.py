@@ -61,8 +61,9 @@ def __dir__() -> list[str]:
 
 
 def _is_program() -> bool:
-    """Return whether this process is the `svtrv2` program, which registers only before it runs a command."""
-    return Path(getattr(sys.modules["__main__"], "__file__", None) or "").stem == "svtrv2"
+    """Return whether this process runs the `svtrv2` program, which registers the model only if a command needs it."""
+    path = Path(getattr(sys.modules.get("__main__"), "__file__", None) or "")
+    return path.name == "svtrv2" or path.parent.name == "svtrv2.exe"
 
 
 if not _is_program():

@@ -58,5 +58,14 @@ def audit(
     with extra("eval", "Auditing"):
         from ..training.audit import run
     return run(
-        sources, model, charset, max_label_length, max_ratio, unknown_characters, normalize, workers, limit, output
+        sources,
+        model=model,
+        charset=charset,
+        max_label_length=max_label_length,
+        max_ratio=max_ratio,
+        unknown_characters=unknown_characters,
+        normalize=normalize,
+        workers=workers,
+        limit=limit,
+        output=output,
     )

@@ -53,4 +53,17 @@ def evaluate(
         check_device(device)
     if output is not None:
         check_output(output)
-    return run(model, data, sets, labels, protocol, max_ratio, batch_size, workers, device, output, errors, normalize)
+    return run(
+        model=model,
+        data=data,
+        sets=sets,
+        labels=labels,
+        protocol=protocol,
+        max_ratio=max_ratio,
+        batch_size=batch_size,
+        workers=workers,
+        device=device,
+        output=output,
+        errors=errors,
+        normalize=normalize,
+    )

@@ -21,8 +21,7 @@ MAX_RATIO = (
     "Maximum aspect ratio (width / height); wider images are downscaled to it. 'auto' gives each line the width that it "
     "needs, up to 100."
 )
-_NOT_IMAGES = {".bufr", ".grib", ".h5", ".hdf", ".mpg", ".mpeg"}
-_PHOTOGRAPHS = {".heic", ".heif", ".avif", ".jxl"}
+_OTHER_IMAGES = {".avif", ".eps", ".heic", ".heif", ".ico", ".jxl", ".pdf", ".psd", ".svg"}
 
 
 def _ratio(word: str) -> int | str:
@@ -48,7 +47,8 @@ def read(
     Prints the path, the text and the score of each image, separated by tabs. Folders include their subfolders. Files
     that cannot be read are reported on stderr, and the exit status is then 1.
     """
-    files, problems = _find_images(paths)
+    problems: list[str] = []
+    files = _find_images(paths, problems)
     for problem in problems:
         _warn(problem)
     if not files:
@@ -98,27 +98,24 @@ def _warn(message: str) -> None:
     print(f"svtrv2: {printable(redact(message))}", file=sys.stderr)
 
 
-def _find_images(paths: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return files and problems. Only files in folders are checked, by their extension."""
+def _find_images(paths: Sequence[str], problems: list[str]) -> list[str]:
+    """Return files and URLs, and append problems. Only files in folders are checked, by their extension."""
     files: list[str] = []
-    problems: list[str] = []
     for path in paths:
         if not path:
             problems.append("A path is empty: name an image, a folder, a pattern or a URL.")
         elif os.path.isdir(path):  # noqa: PTH112  Path.is_dir raises for a path that is too long
-            found, wrong = _images_below(path)
-            files += found
-            problems += wrong
+            files += _images_below(path, problems)
         elif os.path.lexists(path) or not glob.has_magic(path) or "://" in path:
             files.append(path)
         elif matches := sorted(glob.glob(path, recursive=True)):  # noqa: PTH207  Path.glob takes no absolute pattern
             files += matches
         else:
             problems.append(f"No file matches {path}.")
-    return files, problems
+    return files
 
 
-def _images_below(folder: str) -> tuple[list[str], list[str]]:
+def _images_below(folder: str, problems: list[str]) -> list[str]:
     from PIL import Image
 
     from ..image_loading_svtrv2 import FORMATS
@@ -128,20 +125,19 @@ def _images_below(folder: str) -> tuple[list[str], list[str]]:
     supported = {suffix for suffix, name in formats.items() if name in FORMATS and name in Image.OPEN}
     errors: list[OSError] = []
     below = sorted(Path(root, name) for root, _, names in os.walk(folder, onerror=errors.append) for name in names)
-    problems = [f"The folder {error.filename} cannot be listed: {error.strerror}." for error in errors]
-    files = []
-    for file in (path for path in below if path.suffix.lower() in supported):
-        if file.is_file():
-            files.append(str(file))
-        else:
-            problems.append(f"{file} is {'not a regular file' if file.exists() else 'a broken link'} and was skipped.")
-    images = {suffix for suffix, name in formats.items() if name in Image.OPEN} | _PHOTOGRAPHS
-    unsupported = [file for file in below if file.suffix.lower() in images - supported - _NOT_IMAGES]
-    if unsupported:
-        problems.append(
-            f"{len(unsupported)} images in {folder} have unsupported formats (first: {unsupported[0].name}): "
-            "convert them to PNG or JPEG."
+    images = [file for file in below if file.suffix.lower() in supported]
+    files = [str(file) for file in images if file.is_file()]
+    others = [file.name for file in below if file.suffix.lower() in _OTHER_IMAGES - supported]
+    messages = [f"The folder {error.filename} cannot be listed: {error.strerror}." for error in errors]
+    for file in images:
+        if not file.is_file():
+            reason = "not a regular file" if file.exists() else "a broken link"
+            messages.append(f"{file} is {reason} and was skipped.")
+    if others:
+        messages.append(
+            f"{len(others)} images in {folder} have unsupported formats (first: {others[0]}): convert them to PNG or JPEG."
         )
-    elif not files and not problems:
-        problems.append(f"No images in the folder {folder}.")
-    return files, problems
+    elif not files and not messages:
+        messages.append(f"No images in the folder {folder}.")
+    problems += messages
+    return files
