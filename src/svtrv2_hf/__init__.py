@@ -67,4 +67,4 @@ def _is_program() -> bool:
 
 
 if not _is_program():
-    import_module(".registration", __name__)
+    import_module(".registration", __name__).register()

@@ -11,7 +11,6 @@ from typing import Annotated, Any
 
 import typer
 
-from . import __version__
 from .commands import atlas, audit, benchmark, convert, demo, evaluate, publish, read, synthesize, train
 from .console import printable
 from .redaction import redact
@@ -39,13 +38,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _print_version(requested: bool) -> None:
     if requested:
-        print(f"svtrv2-hf {__version__}")
+        from importlib.metadata import version
+
+        print(f"svtrv2-hf {version('svtrv2-hf')}")
         raise typer.Exit
 
 
 @app.callback()
 def _program(
-    version: Annotated[
+    show_version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
@@ -58,8 +59,9 @@ def _guarded(command: Callable[..., int]) -> Callable[..., None]:
     @functools.wraps(command)
     def run(**options: Any) -> None:
         try:
-            from . import registration  # noqa: F401
+            from .registration import register
 
+            register()
             status = command(**options)
         except (typer.Exit, typer.BadParameter):
             raise

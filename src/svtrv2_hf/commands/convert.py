@@ -31,11 +31,12 @@ def convert(
 
     The size, the guidance branch and the number of classes are inferred from the tensors.
     """
-    from .. import conversion
     from ..charsets import read_charset
+    from ..conversion import convert as convert_checkpoint
+    from ..conversion import local_file
 
-    characters = None if charset is None else read_charset(conversion.local_file(charset))
-    model, processor = conversion.convert(checkpoint, output, characters, max_ratio)
+    characters = None if charset is None else read_charset(local_file(charset))
+    model, processor = convert_checkpoint(checkpoint, output, characters, max_ratio)
     config = model.config
     print(
         f"{output}: {model.num_parameters() / 1e6:.6f} M parameters, hidden sizes {config.hidden_sizes}, depths "
