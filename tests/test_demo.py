@@ -413,7 +413,7 @@ def test_two_models_answer_side_by_side(saved):
 
 def test_three_models_are_refused(capsys):
     pytest.importorskip("gradio")
-    assert main(["demo", "--model", "a", "b", "c"]) == 1
+    assert main(["demo", "--model", "a", "--model", "b", "--model", "c"]) == 1
     assert "two models at most" in capsys.readouterr().err
 
 
@@ -451,7 +451,7 @@ def test_an_exported_space_runs_by_itself(saved, tmp_path):
     twin.parent.mkdir()
     saved.rename(twin)
     space = tmp_path / "space"
-    assert main(["demo", "--model", "default", str(twin), "--export", str(space)]) == 0
+    assert main(["demo", "--model", "default", "--model", str(twin), "--export", str(space)]) == 0
     card = yaml.safe_load((space / "README.md").read_text(encoding="utf-8").split("---\n")[1])
     assert (card["sdk"], card["sdk_version"], card["app_file"]) == ("gradio", gradio.__version__, "app.py")
     assert (space / "LICENSE").read_text() == (ROOT / "LICENSE").read_text()
