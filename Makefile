@@ -1,4 +1,4 @@
-# Every target makes the environment it needs.
+# Each target creates the environment that it needs.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -7,14 +7,14 @@ DEMO := .venv-demo
 DOCS := .venv-docs
 PACKAGE := .venv-package
 
-# The tests write bytecode of the modules that they use; that of all others would take as long as the rest of installing.
+# The tests compile the modules that they use. Compiling all modules would double the time of the installation.
 INSTALL := pip install --quiet --disable-pip-version-check --no-compile
 
-# Most of the tests' time goes into starting programs, so they run beside each other, and each has one thread.
+# Most of the time is spent starting programs, so tests run in parallel with one thread each.
 TESTED := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 PYTHONDONTWRITEBYTECODE=
 PARALLEL := --numprocesses logical --maxprocesses 4 --dist worksteal
 
-# Tests that say nothing of a version of transformers that the others would not.
+# Tests that do not depend on the version of transformers.
 INDEPENDENT := atlas audit augmentation benchmarks card charsets cli damaged_data demo docs errors fuzz_data fuzz_images image_loading metrics \
 	publish readme redaction renderer reporting results sources speed synthetic words \
 	synthetic_texts tables
@@ -41,10 +41,10 @@ $(OLDEST)/.installed: pyproject.toml constraints.txt
 	$(OLDEST)/bin/$(INSTALL) -c $(OLDEST)/constraints.txt 'transformers==5.18.0' -e '.[dev]'
 	touch $@
 
-test-oldest: $(OLDEST)/.installed  ## run the tests of what needs transformers with its oldest supported version
+test-oldest: $(OLDEST)/.installed  ## run the tests that depend on transformers with its oldest supported version
 	$(TESTED) $(OLDEST)/bin/python -m pytest $(PARALLEL) $(INDEPENDENT:%=--ignore=tests/test_%.py)
 
-# Gradio takes no newer ones of two packages.
+# Gradio needs older versions of two packages.
 $(DEMO)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(DEMO)
 	grep -vE '^(pillow|tomlkit)==' constraints.txt > $(DEMO)/constraints.txt
@@ -55,9 +55,9 @@ test-demo: $(DEMO)/.installed  ## run the tests of svtrv2 demo and of pages in C
 	$(TESTED) $(DEMO)/bin/python -m pytest -m 'browser or not browser' tests/test_demo.py tests/test_demo_browser.py \
 		tests/test_error_page_browser.py
 
-environments: $(VENV)/.installed $(OLDEST)/.installed $(DEMO)/.installed  ## make the environments of the tests
+environments: $(VENV)/.installed $(OLDEST)/.installed $(DEMO)/.installed  ## create the environments of the tests
 
-check: $(VENV)/.installed  ## lint, formatting, words and types
+check: $(VENV)/.installed  ## check lint, formatting, words and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python scripts/check_words.py
@@ -67,12 +67,12 @@ format: $(VENV)/.installed  ## format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-demo: $(VENV)/.installed  ## read a handful of images with the recogniser that comes with the package
+demo: $(VENV)/.installed  ## recognize text in the example images with the bundled checkpoint
 	HF_HUB_OFFLINE=1 $(BIN)/python scripts/demo.py
 
 $(DOCS)/.installed $(PACKAGE)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(@D)
-	$(@D)/bin/$(INSTALL) 'pip>=25.1'  # older ones know no groups
+	$(@D)/bin/$(INSTALL) 'pip>=25.1'  # older versions do not support groups
 	$(@D)/bin/$(INSTALL) -c constraints.txt --group $(patsubst .venv-%,%,$(@D))
 	touch $@
 
@@ -83,11 +83,11 @@ docs: $(DOCS)/.installed  ## build the documentation site in site/
 	rm -r build/pages/model_cards/templates
 	$(DOCS)/bin/zensical build --clean --strict
 
-package: $(PACKAGE)/.installed  ## build sdist and wheel in dist/, check them, and try them where they are installed
+package: $(PACKAGE)/.installed  ## build sdist and wheel in dist/, and test them in a fresh environment
 	rm -rf dist
 	$(PACKAGE)/bin/python -m build --sdist --wheel
 	$(PACKAGE)/bin/twine check --strict dist/*
 	$(PACKAGE)/bin/python scripts/check_package.py dist
 
-clean:  ## remove the environments and what tools left behind
+clean:  ## remove the environments and the output of tools
 	rm -rf $(VENV) $(OLDEST) $(DEMO) $(DOCS) $(PACKAGE) site .cache dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,12 +1,12 @@
 #!/usr/bin/env python
 # SPDX-License-Identifier: Apache-2.0
-"""Checks a built package: what is in it, and that it works where it is installed.
+"""Check the contents of a built package, and that it works in a fresh environment.
 
     python scripts/check_package.py dist
 
-The folder holds one sdist and one wheel. The wheel must hold the files of `src/svtrv2_hf` and nothing else, and a wheel made of
-the sdist the same. The wheel is installed in a fresh environment outside the checkout, with the versions of `constraints.txt`,
-and reads an image there. The exit status is 1 if anything is not as it should be.
+The folder contains one sdist and one wheel. The wheel must contain exactly the files of `src/svtrv2_hf`, and so must a wheel
+built from the sdist. The script installs the wheel outside the checkout, with the versions of `constraints.txt`, and reads an
+image. It exits with status 1 if a check fails.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from pathlib import Path
 
 
 ROOT = Path(__file__).parents[1]
-# What the wheel cannot do without; all files of the package are compared, too.
+# Files that the wheel must contain even if they are missing in the checkout.
 NEEDED = (
     "svtrv2_hf/py.typed",
     "svtrv2_hf/default_checkpoint/model.safetensors",
@@ -31,13 +31,13 @@ NEEDED = (
     "svtrv2_hf/synthetic/data/font_licenses.tsv",
     "svtrv2_hf/synthetic/data/SCOWL-COPYRIGHT.txt",
 )
-LICENCES = ("LICENSE", "NOTICE")
-IN_SDIST = ("PKG-INFO", "pyproject.toml", "README.md", "src", "tests", "scripts", "docs", *LICENCES)
-# Where weights may lie: the checkpoint's, and the golden values that the tests compare with.
+LICENSES = ("LICENSE", "NOTICE")
+IN_SDIST = ("PKG-INFO", "pyproject.toml", "README.md", "src", "tests", "scripts", "docs", *LICENSES)
+# Folders that may contain weights: the bundled checkpoint, and the golden values of the tests.
 WEIGHTS = ("src/svtrv2_hf/default_checkpoint/", "svtrv2_hf/default_checkpoint/", "tests/golden/")
-LARGEST = 10 * 2**20  # bytes of either file
+LARGEST = 10 * 2**20  # bytes of each file
 
-# Run where the wheel is installed. The word is drawn here, so that the reading to expect is plain.
+# Runs in the fresh environment.
 READ = """
 from PIL import Image, ImageDraw, ImageFont
 import svtrv2_hf
@@ -53,9 +53,9 @@ print(pipeline("text-recognition", svtrv2_hf.default_checkpoint())("word.png")[0
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="where sdist and wheel lie")
+    parser.add_argument("folder", type=Path, help="folder of sdist and wheel")
     folder = parser.parse_args().folder.resolve()
-    sdist, wheel = one(folder, "*.tar.gz"), one(folder, "*.whl")
+    sdist, wheel = only_file(folder, "*.tar.gz"), only_file(folder, "*.whl")
     faults = [*content_faults(sdist, wheel)]
     with tempfile.TemporaryDirectory() as elsewhere:
         faults += sdist_faults(sdist, wheel, Path(elsewhere))
@@ -67,16 +67,16 @@ def main() -> int:
     return 1 if faults else 0
 
 
-def one(folder: Path, pattern: str) -> Path:
-    """The only file of a kind in the folder."""
-    found = sorted(folder.glob(pattern))
-    if len(found) != 1:
-        raise SystemExit(f"{folder} must hold one {pattern}, and holds {len(found)}: build anew into an empty folder.")
-    return found[0]
+def only_file(folder: Path, pattern: str) -> Path:
+    """Return the only file in a folder that matches a pattern."""
+    files = sorted(folder.glob(pattern))
+    if len(files) != 1:
+        raise SystemExit(f"{folder} has {len(files)} files {pattern} instead of one: build into an empty folder.")
+    return files[0]
 
 
 def names(file: Path) -> list[str]:
-    """The files in a wheel, or in an sdist, there without the folder that holds them all."""
+    """Return the files in a wheel, or in the root folder of an sdist."""
     if file.suffix == ".whl":
         with zipfile.ZipFile(file) as archive:
             return sorted(name for name in archive.namelist() if not name.endswith("/"))
@@ -85,17 +85,17 @@ def names(file: Path) -> list[str]:
 
 
 def content_faults(sdist: Path, wheel: Path) -> list[str]:
-    """What is missing in the two, and what should not be in them."""
+    """Return missing and unexpected files of sdist and wheel."""
     listed = run(["git", "ls-files", "--cached", "--others", "--exclude-standard"], ROOT).stdout.splitlines()
-    ours = {name for name in listed if (ROOT / name).is_file()}
-    package = {name.removeprefix("src/") for name in ours if name.startswith("src/svtrv2_hf/")}
+    tracked = {name for name in listed if (ROOT / name).is_file()}
+    package = {name.removeprefix("src/") for name in tracked if name.startswith("src/svtrv2_hf/")}
     in_wheel, in_sdist = set(names(wheel)), set(names(sdist))
     about = {name for name in in_wheel if name.split("/")[0].endswith(".dist-info")}
     faults = [f"{wheel.name} lacks {name}" for name in sorted((package | set(NEEDED)) - in_wheel)]
-    faults += [f"{wheel.name} holds {name}" for name in sorted(in_wheel - about - package)]
+    faults += [f"{wheel.name} contains {name}" for name in sorted(in_wheel - about - package)]
     faults += [
         f"{wheel.name} lacks {name}"
-        for name in LICENCES
+        for name in LICENSES
         if not any(each.endswith(f"licenses/{name}") for each in about)
     ]
     faults += [
@@ -103,27 +103,29 @@ def content_faults(sdist: Path, wheel: Path) -> list[str]:
         for name in IN_SDIST
         if name not in in_sdist and not any(each.startswith(f"{name}/") for each in in_sdist)
     ]
-    faults += [f"{sdist.name} holds {name}" for name in sorted(in_sdist - ours - {"PKG-INFO"})]
-    for file, held in ((wheel, in_wheel), (sdist, in_sdist)):
-        weights = [name for name in sorted(held) if name.endswith(".safetensors") and not name.startswith(WEIGHTS)]
-        faults += [f"{file.name} holds the weights {name}" for name in weights]
+    faults += [f"{sdist.name} contains {name}" for name in sorted(in_sdist - tracked - {"PKG-INFO"})]
+    for file, content in ((wheel, in_wheel), (sdist, in_sdist)):
+        weights = [name for name in sorted(content) if name.endswith(".safetensors") and not name.startswith(WEIGHTS)]
+        faults += [f"{file.name} contains the weights {name}" for name in weights]
         if file.stat().st_size > LARGEST:
-            faults.append(f"{file.name} has {file.stat().st_size} bytes; {LARGEST} at most are expected")
+            faults.append(f"{file.name} has {file.stat().st_size} bytes, more than {LARGEST}")
     return faults
 
 
 def sdist_faults(sdist: Path, wheel: Path, elsewhere: Path) -> list[str]:
-    """How a wheel made of the sdist differs from the wheel."""
+    """Return the differences between the wheel and a wheel built from the sdist."""
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
     made = run([*pip, "wheel", "--quiet", "--no-deps", "--wheel-dir", str(elsewhere), str(sdist)], elsewhere)
     if made.returncode:
-        return [f"{sdist.name} makes no wheel: {made.stderr.strip()}"]
-    differing = set(names(one(elsewhere, "*.whl"))) ^ set(names(wheel))
-    return [f"{name} is in one of {wheel.name} and the wheel made of {sdist.name} only" for name in sorted(differing)]
+        return [f"{sdist.name} cannot be built: {made.stderr.strip()}"]
+    differing = set(names(only_file(elsewhere, "*.whl"))) ^ set(names(wheel))
+    return [
+        f"{name} is only in one of {wheel.name} and the wheel built from {sdist.name}" for name in sorted(differing)
+    ]
 
 
 def installed_faults(wheel: Path, elsewhere: Path) -> list[str]:
-    """What fails where the wheel is installed and the checkout is not at hand."""
+    """Return the commands that fail in an environment with the installed wheel, outside the checkout."""
     environment = elsewhere / "environment"
     venv.create(environment, with_pip=True)
     scripts = environment / ("Scripts" if os.name == "nt" else "bin")
@@ -149,7 +151,7 @@ def installed_faults(wheel: Path, elsewhere: Path) -> list[str]:
 
 
 def run(command: Sequence[str], folder: Path) -> subprocess.CompletedProcess[str]:
-    """Runs a command without a network's models and without the checkout's source."""
+    """Run a command without access to the Hub and to the source of the checkout."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     return subprocess.run(
         command, cwd=folder, env={**environment, "HF_HUB_OFFLINE": "1"}, capture_output=True, text=True, check=False

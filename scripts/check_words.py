@@ -22,7 +22,7 @@ def read_words(style: str) -> list[str]:
 
 
 def find_words(text: str, words: list[str]) -> list[tuple[int, str]]:
-    """Return line number and word of each occurrence, also within identifiers such as `left_out`."""
+    """Return line number and word of each occurrence, including those in identifiers."""
     choices = "|".join(word.replace(" ", "[ _]") for word in words)
     pattern = re.compile(rf"(?<![A-Za-z])(?:{choices})(?![A-Za-z])", re.IGNORECASE)
     return [

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Gets docstrings ready for the documentation site; an extension of Griffe, which reads them for it."""
+"""A Griffe extension that prepares docstrings for the documentation site."""
 
 import ast
 import re
@@ -10,16 +10,16 @@ from typing import Any
 import griffe
 
 
-# [`name`] that is not a link already.
+# [`name`], unless it is a link.
 REFERENCE = re.compile(r"\[`([\w.]+)`\](?![(\[])")
-# An argument with its type, the description of which may be missing: "    name (`int`, *optional*): what it is".
+# An argument with its type, with or without a description: "    name (`int`, *optional*): description".
 ARGUMENT = re.compile(r"^    (\S[^(:]*?) \((.*?)\)(?::|$)")
 
 MARKUP = re.compile(r"\[(?=`)|(?<=`)\]|[`*]")
 
 
 class SiteDocstrings(griffe.Extension):
-    """Links references, shows examples as code, and gives fields of dataclasses what their help says."""
+    """Links references, shows examples as code, and documents dataclass fields with their help."""
 
     def on_package(self, *, pkg: griffe.Module, **kwargs: Any) -> None:  # noqa: ARG002
         everything = list(walk(pkg))
@@ -28,24 +28,24 @@ class SiteDocstrings(griffe.Extension):
             if item.parent is not None and item.parent.is_module and not item.is_module:
                 paths[item.name].append(item.path)
         for item in everything:
-            item.labels -= {"class-attribute", "instance-attribute"}  # all fields are both
+            item.labels -= {"class-attribute", "instance-attribute"}  # all fields have both
             if item.is_attribute and item.docstring is None:
-                tell_help(item)
+                use_help(item)
             if item.docstring is not None:
                 text = with_fences(with_plain_types(item.docstring.value))
                 item.docstring.value = REFERENCE.sub(lambda found, item=item: link(item, found[1], paths), text)
 
 
 def walk(item: griffe.Object) -> Iterator[griffe.Object]:
-    """An object and everything that is defined in it."""
+    """Yield an object and all objects defined in it."""
     yield item
     for member in item.members.values():
         if not member.is_alias:
             yield from walk(member)
 
 
-def tell_help(attribute: griffe.Attribute) -> None:
-    """The help of a dataclass's field becomes its docstring, and its default what it is set to."""
+def use_help(attribute: griffe.Attribute) -> None:
+    """Use the help of a dataclass field as its docstring, and the default of the field as its value."""
     call = ast.parse(str(attribute.value), mode="eval").body
     if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "field"):
         return
@@ -56,7 +56,7 @@ def tell_help(attribute: griffe.Attribute) -> None:
 
 
 def with_plain_types(text: str) -> str:
-    """Types of arguments lose their Markdown, since the site shows them as code."""
+    """Remove Markdown from the types of arguments, which the site shows as code."""
     lines, in_arguments = [], False
     for line in text.split("\n"):
         if line.strip() and not line.startswith(" "):
@@ -68,7 +68,7 @@ def with_plain_types(text: str) -> str:
 
 
 def with_fences(text: str) -> str:
-    """Doctests outside code blocks get fences; Markdown takes `>>>` for a quotation of a quotation of a quotation."""
+    """Add fences around doctests outside code blocks, where Markdown reads `>>>` as nested quotations."""
     lines: list[str] = []
     fenced = in_doctest = False
     for line in [*text.split("\n"), ""]:
@@ -85,9 +85,9 @@ def with_fences(text: str) -> str:
 
 
 def link(item: griffe.Object, name: str, paths: Mapping[str, list[str]]) -> str:
-    """A cross reference with the full path as its target; only code where the name is another package's.
+    """Return a cross reference to the full path of a name, or plain code for a name of another package.
 
-    What is found nowhere stays a reference to nothing, which fails a strict build.
+    An unknown name becomes a broken reference, which fails a strict build.
     """
     first, *rest = name.split(".")
     if first in item.module.members:

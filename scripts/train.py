@@ -1,6 +1,6 @@
 #!/usr/bin/env python
 # SPDX-License-Identifier: Apache-2.0
-"""Trains a recogniser: `python scripts/train.py [RECIPE.yaml] [--name value ...]`; `--help` lists the names."""
+"""`svtrv2 train` as a script, for `accelerate launch`: `python scripts/train.py [RECIPE.yaml] [--name value]...`."""
 
 import sys
 

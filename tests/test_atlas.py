@@ -454,7 +454,7 @@ def test_atlas_command_is_reproducible(tmp_path, capsys):
     printed = []
     for name in ("one", "two"):
         arguments = ["atlas", str(tmp_path / f"{name}.safetensors"), "--fonts", str(tmp_path / "fonts")]
-        arguments += ["--charset", str(charset), "--leave_out", "dejavu serif", "DejaVu Sans Mono Bold"]
+        arguments += ["--charset", str(charset), "--exclude", "dejavu serif", "--exclude", "DejaVu Sans Mono Bold"]
         assert command(arguments) == 0
         printed.append(capsys.readouterr().out)
     assert printed[0].startswith(f"{tmp_path}/one.safetensors: 6 of 10 fonts.\n")
@@ -494,7 +494,7 @@ def test_atlas_command_includes_unknown_licenses_on_request(tmp_path, capsys):
         (["there.safetensors"], "there.safetensors already exists"),
         (["listed.safetensors"], "listed.tsv already exists"),
         (
-            ["a.safetensors", "--fonts", "fonts", "--leave_out", "Ubuntu"],
+            ["a.safetensors", "--fonts", "fonts", "--exclude", "Ubuntu"],
             "Cannot exclude 'Ubuntu': not among the 9 fonts found",
         ),
         (["a.safetensors", "--fonts", "absent"], "Font folder absent not found"),

@@ -431,7 +431,7 @@ def test_audit_and_training_count_the_same():
 
 
 def test_a_model_to_go_on_from_has_its_rules_without_a_recipe(good, tmp_path, capsys):
-    words = ("--model", "default", "--unknown_characters", "drop_sample", "--output", tmp_path / "out")
+    words = ("--model", "default", "--unknown-characters", "drop_sample", "--output", tmp_path / "out")
     _, out, _ = run(capsys, good, *words)
     assert "a charset of 95 characters" in out and "up to 20 times" in out
     assert json.loads((tmp_path / "out" / "audit.json").read_text())["unknown_characters"] == "drop_sample"
@@ -469,7 +469,7 @@ def test_an_empty_value_of_a_recipe_is_as_if_it_were_not_there(good, tmp_path, c
 
 def test_options(good, tmp_path, capsys):
     (tmp_path / "letters.txt").write_text("\n".join(ENGLISH_94[:60]) + "\n")
-    options = ["--max_label_length", "19", "--max_ratio", "1", "--workers", "1", "--output", tmp_path / "out"]
+    options = ["--max-label-length", "19", "--max-ratio", "1", "--workers", "1", "--output", tmp_path / "out"]
     status, _, _ = run(capsys, good, "--charset", tmp_path / "letters.txt", *options)
     assert status == 1
     total = json.loads((tmp_path / "out" / "audit.json").read_text())["total"]
@@ -493,7 +493,7 @@ def test_a_recipe_and_what_goes_before_it(good, bad, tmp_path, capsys):
     assert by_recipe["charset"] == ENGLISH_94[:60]
     assert (by_recipe["max_label_length"], by_recipe["max_ratio"]) == (10, 3)
     assert by_recipe["unknown_characters"] == "drop_character"
-    changed = content(bad, "--max_label_length", "12", "--max_ratio", "2")
+    changed = content(bad, "--max-label-length", "12", "--max-ratio", "2")
     assert [source["source"] for source in changed["sources"]] == ["good", "bad", "bad (eval)"]
     assert changed["charset"] == ENGLISH_94[:60]
     assert (changed["max_label_length"], changed["max_ratio"]) == (12, 2)
@@ -561,15 +561,13 @@ def test_no_such_place(tmp_path, capsys, place):
         ["data", "recipe.yaml"],
         ["data", "--workers", "-1"],
         ["data", "--limit", "0"],
-        ["data", "--max_ratio", "wide"],
+        ["data", "--max-ratio", "wide"],
         ["data", "--nothing"],
     ],
 )
 def test_misuse(words, capsys):
-    with pytest.raises(SystemExit) as error:
-        main(["audit", *words])
-    assert error.value.code == 2
-    assert "usage: svtrv2" in capsys.readouterr().err
+    assert main(["audit", *words]) == 2
+    assert "Usage: svtrv2" in capsys.readouterr().err
 
 
 def test_an_interrupted_audit_tells_what_it_has_read(monkeypatch, tmp_path, capsys):

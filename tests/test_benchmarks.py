@@ -92,7 +92,7 @@ def test_a_root_without_sets_raises(tmp_path):
 @pytest.mark.parametrize("names", [None, ["own"]])
 def test_the_error_for_a_root_that_is_a_dataset_says_how_to_evaluate_it(tmp_path, names):
     make_folder(tmp_path / "own", ["one"])
-    with pytest.raises(FileNotFoundError, match=r"own is itself a dataset; evaluate it with --sets NAME=\S*own\."):
+    with pytest.raises(FileNotFoundError, match=r"own is itself a dataset; evaluate it as NAME=\S*own\."):
         find_sets(tmp_path / "own", names)
 
 

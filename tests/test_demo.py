@@ -396,7 +396,7 @@ def test_two_models_answer_together(saved):
 
 def test_three_models_raise(capsys):
     pytest.importorskip("gradio")
-    assert main(["demo", "--model", "a", "b", "c"]) == 1
+    assert main(["demo", "--model", "a", "--model", "b", "--model", "c"]) == 1
     assert "two models at most" in capsys.readouterr().err
 
 
@@ -445,7 +445,7 @@ def test_exported_space_runs_without_the_checkout(saved, tmp_path):
     twin.parent.mkdir()
     saved.rename(twin)
     space = tmp_path / "space"
-    assert main(["demo", "--model", "default", str(twin), "--export", str(space)]) == 0
+    assert main(["demo", "--model", "default", "--model", str(twin), "--export", str(space)]) == 0
     card = yaml.safe_load((space / "README.md").read_text(encoding="utf-8").split("---\n")[1])
     assert (card["sdk"], card["sdk_version"], card["app_file"]) == ("gradio", gradio.__version__, "app.py")
     assert (space / "LICENSE").read_text() == (ROOT / "LICENSE").read_text()

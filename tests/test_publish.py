@@ -60,7 +60,7 @@ def with_card(saved, hub, monkeypatch):
     """The folder after a dry run, which has written its card."""
     with monkeypatch.context() as patch:
         patch.setattr(check, "check_use", lambda folder, sample: [])
-        assert run(saved, "--license", "mit", "--dry_run") == 0
+        assert run(saved, "--license", "mit", "--dry-run") == 0
     return saved
 
 
@@ -69,7 +69,7 @@ def results(saved, tmp_path):
     """A results file of the model for two images of a dataset named SVT."""
     path = tmp_path / "results.json"
     data = make_folder(tmp_path / "data", ["ab", "cd"])
-    main(["evaluate", "--model", str(saved), "--sets", f"SVT={data}", "--output", str(path)])
+    main(["evaluate", "--model", str(saved), f"SVT={data}", "--output", str(path)])
     return path
 
 
@@ -101,7 +101,7 @@ def test_model_without_a_card_gets_one_and_is_uploaded(saved, hub, results, caps
 def test_dry_run_with_relative_paths_uploads_nothing(saved, hub, capsys, monkeypatch):
     monkeypatch.chdir(saved.parent)
     draw("abc").save("sample.png")
-    assert run(saved.name, "--license", "mit", "--sample", "sample.png", "--dry_run") == 0
+    assert run(saved.name, "--license", "mit", "--sample", "sample.png", "--dry-run") == 0
     assert not hub
     assert "is ready to be published as me/reader" in capsys.readouterr().out
 
@@ -122,7 +122,7 @@ def test_existing_card_is_kept(with_card, hub, capsys):
 def test_results_of_other_weights_raise(saved, hub, results, capsys):
     content = json.loads(results.read_text())
     assert content["weights_sha256"] == hashlib.sha256((saved / "model.safetensors").read_bytes()).hexdigest()
-    words = ["--license", "mit", "--results", str(results), "--dry_run"]
+    words = ["--license", "mit", "--results", str(results), "--dry-run"]
     results.write_text(json.dumps({**content, "weights_sha256": "0" * 64}))
     assert run(saved, *words) == 1
     assert "is of other weights" in capsys.readouterr().err
@@ -145,7 +145,7 @@ def test_digest_covers_all_weight_files(model, tmp_path):
 
 @pytest.mark.usefixtures("same_process")
 def test_incomplete_benchmark_is_not_in_the_metadata(saved, hub, results):
-    assert run(saved, "--license", "mit", "--results", str(results), "--dry_run") == 0
+    assert run(saved, "--license", "mit", "--results", str(results), "--dry-run") == 0
     _, metadata, text = (saved / "README.md").read_text().split("---\n", 2)
     assert "model-index" not in yaml.safe_load(metadata)
     assert "SVT has 2 samples, but the benchmark has 647" in text

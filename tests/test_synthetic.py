@@ -147,7 +147,7 @@ def test_synthetic_source_yields_samples(atlas):
 
 @pytest.mark.parametrize("name", ["folder", "data.lmdb", "data.parquet"])
 def test_synthesized_dataset_matches_the_source(atlas, tmp_path, capsys, name):
-    arguments = ["draw", str(tmp_path / name), "--images", "12", "--seed", "3", "--atlas", str(atlas)]
+    arguments = ["synthesize", str(tmp_path / name), "--images", "12", "--seed", "3", "--atlas", str(atlas)]
     assert command(arguments) == 0
     assert "12 images in 2 fonts" in capsys.readouterr().out
     rendered = open_source(f"synthetic:{atlas}?samples=12").read(seed=3)
@@ -160,14 +160,14 @@ def test_synthesized_dataset_matches_the_source(atlas, tmp_path, capsys, name):
 
 @pytest.mark.parametrize("name", ["z.jpg", "data.tar", "sheet.PNG"])
 def test_unknown_extension_raises(atlas, tmp_path, capsys, name):
-    assert command(["draw", str(tmp_path / name), "--images", "2", "--atlas", str(atlas)]) == 1
+    assert command(["synthesize", str(tmp_path / name), "--images", "2", "--atlas", str(atlas)]) == 1
     assert f"Cannot write {tmp_path / name}: use the extension .png for a contact sheet" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("difficulty", ["nan", "inf", "-1"])
 def test_invalid_difficulty_raises(atlas, tmp_path, capsys, difficulty):
-    arguments = ["draw", str(tmp_path / "data"), "--difficulty", difficulty, "--atlas", str(atlas)]
+    arguments = ["synthesize", str(tmp_path / "data"), "--difficulty", difficulty, "--atlas", str(atlas)]
     assert command(arguments) == 1
     assert "must be a finite number of 0 or more" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
@@ -192,7 +192,7 @@ def test_parquet_is_written_incrementally(tmp_path):
 
 def test_contact_sheet(atlas, tmp_path):
     sheet = tmp_path / "sheet.png"
-    assert command(["draw", str(sheet), "--images", "30", "--words", "--atlas", str(atlas)]) == 0
+    assert command(["synthesize", str(sheet), "--images", "30", "--words", "--atlas", str(atlas)]) == 0
     with Image.open(sheet) as image:
         assert image.width == 1400 and image.height >= 68
 

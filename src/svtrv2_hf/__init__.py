@@ -1,51 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """SVTRv2 text recognition for Hugging Face transformers.
 
-Importing this package makes the Auto classes know SVTRv2, and `pipeline` the task "text-recognition".
+Importing this package registers SVTRv2 with the Auto classes, and the task "text-recognition" with `pipeline`.
 """
 
-from transformers import (
-    AutoConfig,
-    AutoImageProcessor,
-    AutoModel,
-    AutoModelForCTC,
-    AutoModelForTextRecognition,
-    AutoProcessor,
-)
-from transformers.pipelines import PIPELINE_REGISTRY
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from .charsets import ENGLISH_94, build_tokenizer, read_charset
-from .checkpoint import default_checkpoint
-from .configuration_svtrv2 import SVTRv2Config
-from .image_processing_svtrv2 import SVTRv2ImageProcessor, UnreadableImageError, load_rgb
-from .modeling_svtrv2 import SVTRv2CTCOutput, SVTRv2ForCTC, SVTRv2Model, SVTRv2PreTrainedModel
-from .pipeline_svtrv2 import SVTRv2TextRecognitionPipeline
-from .processing_svtrv2 import SVTRv2Processor
 
+if TYPE_CHECKING:
+    from .charsets import ENGLISH_94, build_tokenizer, read_charset
+    from .checkpoint import default_checkpoint
+    from .configuration_svtrv2 import SVTRv2Config
+    from .image_processing_svtrv2 import SVTRv2ImageProcessor, UnreadableImageError, load_rgb
+    from .modeling_svtrv2 import SVTRv2CTCOutput, SVTRv2ForCTC, SVTRv2Model, SVTRv2PreTrainedModel
+    from .pipeline_svtrv2 import SVTRv2TextRecognitionPipeline
+    from .processing_svtrv2 import SVTRv2Processor
 
 __version__ = "0.1.0.dev0"
-
-
-def _register() -> None:
-    # `register_for_auto_class` makes `save_pretrained` copy the code; without it a folder that was loaded with an
-    # auto_map would be saved with the auto_map but without the files it names.
-    SVTRv2Config.register_for_auto_class()
-    SVTRv2Model.register_for_auto_class("AutoModel")
-    SVTRv2ForCTC.register_for_auto_class("AutoModelForCTC")
-    SVTRv2ImageProcessor.register_for_auto_class()
-    SVTRv2Processor.register_for_auto_class()
-    AutoConfig.register("svtrv2", SVTRv2Config, exist_ok=True)
-    AutoModel.register(SVTRv2Config, SVTRv2Model, exist_ok=True)
-    AutoModelForCTC.register(SVTRv2Config, SVTRv2ForCTC, exist_ok=True)
-    AutoModelForTextRecognition.register(SVTRv2Config, SVTRv2ForCTC, exist_ok=True)
-    AutoImageProcessor.register(SVTRv2Config, image_processor_classes={"pil": SVTRv2ImageProcessor}, exist_ok=True)
-    AutoProcessor.register(SVTRv2Config, SVTRv2Processor, exist_ok=True)
-    PIPELINE_REGISTRY.register_pipeline(
-        "text-recognition", SVTRv2TextRecognitionPipeline, pt_model=(AutoModelForCTC,), type="image"
-    )
-
-
-_register()
 
 __all__ = [
     "ENGLISH_94",
@@ -63,3 +37,34 @@ __all__ = [
     "load_rgb",
     "read_charset",
 ]
+
+_MODULES = {
+    "charsets": ("ENGLISH_94", "build_tokenizer", "read_charset"),
+    "checkpoint": ("default_checkpoint",),
+    "configuration_svtrv2": ("SVTRv2Config",),
+    "image_processing_svtrv2": ("SVTRv2ImageProcessor", "UnreadableImageError", "load_rgb"),
+    "modeling_svtrv2": ("SVTRv2CTCOutput", "SVTRv2ForCTC", "SVTRv2Model", "SVTRv2PreTrainedModel"),
+    "pipeline_svtrv2": ("SVTRv2TextRecognitionPipeline",),
+    "processing_svtrv2": ("SVTRv2Processor",),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _MODULES.items():
+        if name in names:
+            return getattr(import_module(f".{module}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def _is_program() -> bool:
+    """Return whether this process runs the `svtrv2` program, which registers the model only if a command needs it."""
+    path = Path(getattr(sys.modules.get("__main__"), "__file__", None) or "")
+    return path.name == "svtrv2" or path.parent.name == "svtrv2.exe"
+
+
+if not _is_program():
+    import_module(".registration", __name__).register()

@@ -211,7 +211,7 @@ def find_sets(root: Path, names: Sequence[str] | None = None) -> dict[str, Path]
     for name, folders in found.items():
         if len(folders) > 1:
             raise ValueError(
-                f"{name} was found more than once: {', '.join(map(str, folders))}. Select other sets with --sets, or pass a folder "
+                f"{name} was found more than once: {', '.join(map(str, folders))}. Select other sets, or pass a folder "
                 "that contains each set once."
             )
     return {name: folders[0] for name, folders in found.items()}
@@ -219,7 +219,7 @@ def find_sets(root: Path, names: Sequence[str] | None = None) -> dict[str, Path]
 
 def _hint_if_dataset(root: Path) -> str:
     return (
-        f" {root} is itself a dataset; evaluate it with --sets NAME={root}."
+        f" {root} is itself a dataset; evaluate it as NAME={root}."
         if any(file.parent == root for file in _data_at(root))
         else ""
     )

@@ -174,7 +174,7 @@ def open_sets(
             can be opened.
     """
     if data is not None and data.startswith("hub:"):
-        raise ValueError(f"--data {data} is no folder of sets, but one set: --sets {data} reads it.")
+        raise ValueError(f"--data {data} is a dataset, not a folder of datasets: svtrv2 evaluate {data} reads it.")
     names, given = [], []
     for word in sets:
         if named := _NAMED.fullmatch(word):
@@ -186,11 +186,9 @@ def open_sets(
         else:
             names.append(word)
     if data is None and (names or not given):
-        raise ValueError("Name a folder that holds the sets (--data), or sets by --sets NAME=SOURCE.")
+        raise ValueError("Specify a folder of datasets (--data FOLDER), or datasets (NAME=SOURCE).")
     if data is not None and given and not names:
-        raise ValueError(
-            f"--sets names none of the sets in {data}, which would not be read: name some, or leave out --data."
-        )
+        raise ValueError(f"None of the datasets is in --data {data}: name some of its folders, or omit --data.")
     found = find_sets(Path(data), names or None) if data is not None else {}
     places = {name: str(folder) for name, folder in found.items()}
     for name, place in given:

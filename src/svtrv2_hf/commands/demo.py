@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`svtrv2 demo`."""
+
+from typing import Annotated
+
+from .options import extra, number, option
+
+
+def demo(
+    model: Annotated[
+        list[str], option("MODEL", "Folder or Hub id of a model; repeat to compare two.", "the bundled checkpoint")
+    ] = ["default"],  # noqa: B006
+    host: Annotated[
+        str | None,
+        option("ADDRESS", "Address to listen on; 0.0.0.0 allows other machines.", "this machine only"),
+    ] = None,
+    port: Annotated[int | None, number("Port to listen on.", "the first free one from 7860")] = None,
+    export: Annotated[
+        str | None, option("FOLDER", "Instead of serving it, write the page as a Space with models and code.")
+    ] = None,
+) -> int:
+    """Recognize text in the browser, or export the page as a Space.
+
+    Serves a page on which you drop the image of a word or a line, or take it with the camera. It shows the position
+    and the score of each character. Stop it with Ctrl-C.
+    """
+    with extra("demo", "The demo"):
+        from ..demo.command import run
+    return run(model, host, port, export)

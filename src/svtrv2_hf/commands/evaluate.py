@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`svtrv2 evaluate`."""
+
+from typing import Annotated
+
+import typer
+
+from .options import BatchSize, Model, Normalization, Protocol, Workers, check_device, extra, number, option
+
+
+SETS = (
+    "Datasets: names of folders in --data, sources as in --train_data of svtrv2 train, or NAME=SOURCE. If a dataset of "
+    "the Hub has several splits, its test split is used."
+)
+LABELS = "Name of another label file, such as labels_official.tsv, for the datasets that have it in their folder."
+PROTOCOL = "Compare only ASCII letters and digits (english), or everything except spaces (chinese); both ignore case."
+USUAL = "that of the benchmark; for other datasets, chinese if the charset has other letters or digits, else english"
+NORMALIZE = "Unicode normalization form in which predictions and labels are compared. Use the form of the training."
+OUTPUT = "Write the results to this file after each dataset, and tables next to it (.csv, .md)."
+ERRORS = "Write an error analysis (errors.html, errors.png) and all predictions (readings.jsonl) to this folder."
+
+
+def evaluate(
+    sets: Annotated[
+        list[str] | None, typer.Argument(metavar="SET", help=SETS, show_default="all folders in --data")
+    ] = None,
+    model: Model = "default",
+    data: Annotated[str | None, option("FOLDER", "Folder with one subfolder per dataset.")] = None,
+    labels: Annotated[str | None, option("FILE", LABELS, "labels.tsv")] = None,
+    protocol: Annotated[Protocol | None, option(None, PROTOCOL, USUAL)] = None,
+    max_ratio: Annotated[
+        int | None, number("Maximum aspect ratio (width / height).", "the model's; 20 for LTB")
+    ] = None,
+    normalize: Annotated[Normalization, option(None, NORMALIZE)] = "none",
+    output: Annotated[str | None, option("FILE.json", OUTPUT)] = None,
+    errors: Annotated[str | None, option("FOLDER", ERRORS)] = None,
+    batch_size: BatchSize = 32,
+    workers: Workers = 0,
+    device: Annotated[str | None, option("DEVICE", "cpu, cuda, cuda:1, ...", "a GPU if available")] = None,
+) -> int:
+    """Measure the accuracy of a model on labeled images.
+
+    Prints the results next to those published by the authors of SVTRv2. Benchmarks are recognized by the names of
+    their folders, and have known protocols and sizes.
+
+    The exit status is 1 if a dataset or an image cannot be read, a benchmark has an unexpected number of samples, or
+    the protocol ignores letters in most labels of a dataset.
+    """
+    with extra("eval", "Evaluation"):
+        from ..evaluation.evaluate import run
+        from ..evaluation.provenance import check_output
+    if device is not None:
+        check_device(device)
+    if output is not None:
+        check_output(output)
+    return run(
+        model=model,
+        data=data,
+        sets=sets,
+        labels=labels,
+        protocol=protocol,
+        max_ratio=max_ratio,
+        batch_size=batch_size,
+        workers=workers,
+        device=device,
+        output=output,
+        errors=errors,
+        normalize=normalize,
+    )
