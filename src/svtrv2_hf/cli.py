@@ -211,13 +211,13 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
 
 def _evaluate(arguments: argparse.Namespace) -> int:
     with _packages_for("Evaluating"):
-        from .evaluation.evaluate import run
         from .evaluation.provenance import check_output
+        from .evaluation.runner import evaluate_sets
     if arguments.device is not None:
         _check_device(arguments.device)
     if arguments.output is not None:
         check_output(arguments.output)
-    return run(**_options(arguments))
+    return evaluate_sets(**_options(arguments))
 
 
 def _check_device(name: str) -> None:
