@@ -19,7 +19,7 @@ from transformers.utils import logging
 
 from .charsets import ENGLISH_94, build_tokenizer
 from .configuration_svtrv2 import SVTRv2Config
-from .image_processing_svtrv2 import SVTRv2ImageProcessor
+from .image_processing_svtrv2 import SVTRv2ImageProcessor, SVTRv2ServerImageProcessor
 from .modeling_svtrv2 import WRAPPERS, SVTRv2ForCTC
 from .processing_svtrv2 import SVTRv2Processor
 from .weight_files import WeightFileError, check_values, read_weights
@@ -298,9 +298,8 @@ def convert(
         )
     if max_ratio is None:
         max_ratio = 40 if config.neck == "mixing" else 12 if config.use_guidance else 4
-    image_processor = SVTRv2ImageProcessor(
-        max_ratio, fixed_height=48 if config.neck == "mixing" else None, pixels_per_frame=config.pixels_per_frame
-    )
+    processor_class = SVTRv2ServerImageProcessor if config.neck == "mixing" else SVTRv2ImageProcessor
+    image_processor = processor_class(max_ratio, pixels_per_frame=config.pixels_per_frame)
     model = SVTRv2ForCTC(config)
     model.load_state_dict(convert_state_dict(state_dict, config))
     model.eval().save_pretrained(output)
