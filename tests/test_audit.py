@@ -14,7 +14,7 @@ from PIL import Image
 
 import svtrv2_hf.data.audit
 import svtrv2_hf.training.audit
-from svtrv2_hf import SVTRv2Config, SVTRv2ImageProcessor, SVTRv2Processor
+from svtrv2_hf import SVTRv2Config, SVTRv2ImageProcessor, SVTRv2Processor, SVTRv2ServerImageProcessor
 from svtrv2_hf.charsets import ENGLISH_94
 from svtrv2_hf.cli import main
 from svtrv2_hf.data.audit import AuditReport, audit
@@ -439,7 +439,7 @@ def test_a_model_to_go_on_from_has_its_rules_without_a_recipe(good, tmp_path, ca
 
 def test_widths_are_shared_as_in_training(processor, tmp_path):
     """Of a model with a fixed height; 230 x 30 pixels become 368 wide in reading and 384 in training."""
-    SVTRv2Processor(SVTRv2ImageProcessor(fixed_height=48), processor.tokenizer).save_pretrained(tmp_path)
+    SVTRv2Processor(SVTRv2ServerImageProcessor(), processor.tokenizer).save_pretrained(tmp_path)
     SVTRv2Config().save_pretrained(tmp_path)
     _, image_processor = svtrv2_hf.training.audit._rules({"model": str(tmp_path)})
     assert image_processor.target_size(230, 30) == (48, 384)

@@ -39,11 +39,11 @@ def make_sets(root, *folders):
 
 
 def test_all_sets_in_the_reference_layout_are_found_in_table_order(tmp_path):
-    found = find_sets(make_sets(tmp_path, *UPSTREAM))
-    assert list(found) == list(BENCHMARKS)
-    assert found["U14M-Multi-Oriented"] == tmp_path / "u14m/multi_oriented"
-    assert found["BCTR-Web"] == tmp_path / "benchmark_bctr/benchmark_bctr_test/web_test"
-    assert found["LTB"] == tmp_path / "ltb"
+    sets = find_sets(make_sets(tmp_path, *UPSTREAM))
+    assert list(sets) == list(BENCHMARKS)
+    assert sets["U14M-Multi-Oriented"] == tmp_path / "u14m/multi_oriented"
+    assert sets["BCTR-Web"] == tmp_path / "benchmark_bctr/benchmark_bctr_test/web_test"
+    assert sets["LTB"] == tmp_path / "ltb"
 
 
 def test_set_names_ignore_case(tmp_path):
@@ -55,9 +55,9 @@ def test_other_folders_with_data_are_custom_sets_after_the_benchmarks(tmp_path):
     make_folder(tmp_path / "Apples", ["apple", "pear"])
     (tmp_path / "pictures").mkdir()
     (tmp_path / "CUTE80").mkdir()  # the name of a benchmark, but empty
-    found = find_sets(tmp_path)
-    assert list(found) == ["SVT", "Apples", "general", "zebra"]
-    assert open_source(str(found["Apples"])).num_samples == 2
+    sets = find_sets(tmp_path)
+    assert list(sets) == ["SVT", "Apples", "general", "zebra"]
+    assert open_source(str(sets["Apples"])).num_samples == 2
 
 
 def test_the_name_of_the_root_counts_as_a_parent_folder(tmp_path):
@@ -112,10 +112,10 @@ def test_every_benchmark_has_addresses_of_its_paper_and_data():
 
 def test_averages_are_complete_only_with_all_samples_of_all_sets():
     common = {name: (b.samples, b.samples // 2) for name, b in BENCHMARKS.items() if b.group == "Common"}
-    found = averages({**common, "OST-Weak": (2416, 604), "LTB": (3376, 1), "plates": (10, 10)})
-    assert list(found) == ["Common", "OST"]
-    assert found["Common"]["complete"] and found["Common"]["sets"] == list(common)
-    assert not found["OST"]["complete"] and found["OST"]["arithmetic"] == 0.25
+    groups = averages({**common, "OST-Weak": (2416, 604), "LTB": (3376, 1), "plates": (10, 10)})
+    assert list(groups) == ["Common", "OST"]
+    assert groups["Common"]["complete"] and groups["Common"]["sets"] == list(common)
+    assert not groups["OST"]["complete"] and groups["OST"]["arithmetic"] == 0.25
 
     ost = averages({"OST-Heavy": (100, 10), "OST-Weak": (300, 270)})["OST"]
     assert ost["sets"] == ["OST-Weak", "OST-Heavy"] and not ost["complete"], "fewer samples than the benchmark has"

@@ -1,4 +1,4 @@
-"""SVTRv2Config: presets, saving, refusals."""
+"""SVTRv2Config: presets, saving, validation."""
 
 import pytest
 
@@ -18,7 +18,7 @@ def test_round_trip(size, tmp_path):
 
 
 @pytest.mark.parametrize("size", PRESETS)
-def test_a_size_is_known_by_its_layers(size):
+def test_the_preset_is_recognized_from_the_layers(size):
     assert SVTRv2Config.preset(size, vocab_size=37, drop_path_rate=0.3).preset_name == size
     assert SVTRv2Config.preset(size, depths=[1, 1, 1], num_convolution_blocks=[1, 1, 0]).preset_name is None
 
@@ -49,12 +49,12 @@ def test_unknown_preset():
         ({"neck": "mixing", "neck_hidden_size": 100}, "multiple of 8"),
     ],
 )
-def test_what_cannot_work_is_refused(fields, message):
+def test_invalid_fields_raise(fields, message):
     with pytest.raises(Exception, match=message):
         SVTRv2Config(**fields)
 
 
-def test_a_misspelt_field_is_told(caplog, monkeypatch):
+def test_a_misspelled_field_logs_a_warning(caplog, monkeypatch):
     import svtrv2_hf.configuration_svtrv2 as module
 
     warnings = []

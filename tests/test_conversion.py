@@ -11,7 +11,7 @@ from conftest import draw, golden, golden_image, golden_state_dict
 from safetensors.torch import save_file
 from transformers import AutoModelForCTC, AutoProcessor, pipeline
 
-from svtrv2_hf import conversion, read_charset
+from svtrv2_hf import SVTRv2ServerImageProcessor, conversion, read_charset
 from svtrv2_hf.cli import main
 from svtrv2_hf.configuration_svtrv2 import PRESETS
 from svtrv2_hf.conversion import convert, convert_state_dict, infer_config, load_checkpoint
@@ -158,6 +158,7 @@ def test_server_model_matches_the_golden_values(server, tmp_path, capsys):
     assert main(["convert", str(source), "--output", str(folder), "--charset", str(charset)]) == 0
     model, processor = AutoModelForCTC.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
     assert (model.config.neck, model.config.kernel_size, model.config.convolutions_per_block) == ("mixing", 5, 1)
+    assert type(processor.image_processor) is SVTRv2ServerImageProcessor
     assert processor.image_processor.fixed_height == 48
     assert processor.image_processor.pixels_per_frame == model.config.pixels_per_frame == 8
     assert processor.encode([" "]) == [[94]], "the space is appended"

@@ -13,6 +13,7 @@ from svtrv2_hf.ctc_svtrv2 import (
     align,
     beam_search,
     best_path,
+    greedy_path,
     log_likelihoods,
     log_softmax,
     score,
@@ -113,6 +114,14 @@ def test_texts_longer_than_frames():
         align(log_probs, [1, 1, 1])
     assert align(log_probs, []) == []
     assert len(log_likelihoods(log_probs, [])) == 0
+
+
+@pytest.mark.parametrize("blank", [0, 3])
+def test_greedy_path_equals_the_best_path_of_the_probabilities(blank):
+    for seed in range(20):
+        logits = np.random.default_rng(seed).normal(size=(30, 7)).astype(np.float32) * 3
+        assert greedy_path(logits, blank) == best_path(log_softmax(logits), blank)
+    assert greedy_path(np.eye(7, dtype=np.float32)[[blank, blank]], blank) == []
 
 
 def test_likelihoods_do_not_underflow():

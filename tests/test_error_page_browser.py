@@ -6,7 +6,7 @@ from conftest import draw, encoded
 from svtrv2_hf.data.sample import Sample
 from svtrv2_hf.evaluation.error_page import write_page
 from svtrv2_hf.evaluation.errors import Errors
-from svtrv2_hf.evaluation.evaluator import Prediction
+from svtrv2_hf.evaluation.prediction import Prediction
 
 
 pytestmark = pytest.mark.browser

@@ -15,8 +15,8 @@ from svtrv2_hf.data.sample import Sample
 from svtrv2_hf.evaluation.error_figure import COLUMNS, SHOWN, write_figure
 from svtrv2_hf.evaluation.error_page import LARGEST_IMAGE, write_page
 from svtrv2_hf.evaluation.errors import UNREADABLE_NAMED, ErrorKind, Errors, align, kind_of, visible
-from svtrv2_hf.evaluation.evaluator import Prediction
 from svtrv2_hf.evaluation.metrics import normalize_text
+from svtrv2_hf.evaluation.prediction import Prediction
 
 
 IMAGE = encoded(draw("word"))
@@ -66,7 +66,7 @@ def test_an_error_is_of_the_first_kind_that_fits(label, text, protocol, kind):
     assert kind_of(prediction(label, text), protocol) is kind
 
 
-def test_an_unreadable_image_is_an_error_whatever_its_label():
+def test_an_unreadable_image_is_an_error_with_any_label():
     lost = Prediction(Sample(b"", "", "one.png"), "", error="empty file")
     assert kind_of(lost, "english") is ErrorKind.UNREADABLE
 
@@ -79,7 +79,7 @@ def test_counts_by_set_and_case():
     assert (summary["samples"], summary["errors"]) == (5, 2)
     assert {kind: n for kind, n in summary["kinds"]["words"].items() if n} == {"one_wrong": 1}
     assert {kind: n for kind, n in summary["kinds"]["others"].items() if n} == {"unreadable": 1}
-    assert summary["right_but_for_case"] == {"words": 1, "others": 1}
+    assert summary["right_but_for_case"] == {"words": 1, "others": 1}  # words: ok
     assert (errors.sets["words"].correct, errors.sets["words"].wrong) == (2, 1)
 
 

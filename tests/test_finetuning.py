@@ -6,7 +6,14 @@ from conftest import GOLDEN, make_folder
 from safetensors.torch import save_file
 from test_training import run
 
-from svtrv2_hf import SVTRv2Config, SVTRv2ForCTC, SVTRv2ImageProcessor, SVTRv2Processor, build_tokenizer
+from svtrv2_hf import (
+    SVTRv2Config,
+    SVTRv2ForCTC,
+    SVTRv2ImageProcessor,
+    SVTRv2Processor,
+    SVTRv2ServerImageProcessor,
+    build_tokenizer,
+)
 from svtrv2_hf.charsets import charset_of
 from svtrv2_hf.conversion import convert
 from svtrv2_hf.training.model import adapt_to_charset
@@ -116,8 +123,7 @@ def test_a_model_of_the_server_kind(tmp_path, config, known):
         setattr(config, name, value)
     model = SVTRv2ForCTC(config)
     model.save_pretrained(tmp_path / "server")
-    image_processor = SVTRv2ImageProcessor(max_ratio=40, fixed_height=48, pixels_per_frame=8)
-    SVTRv2Processor(image_processor, build_tokenizer(known)).save_pretrained(tmp_path / "server")
+    SVTRv2Processor(SVTRv2ServerImageProcessor(), build_tokenizer(known)).save_pretrained(tmp_path / "server")
     # The last is 12 characters in 48 x 320 pixels, the longest in 48 x 352 and more.
     folder = make_folder(tmp_path / "data", ["ab", "xa", "fx", "ef", "abcdefabcdef", "abcdefabcdef" * 4])
     charset = tmp_path / "charset.txt"

@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import GOLDEN, golden, golden_image, golden_model
 
-from svtrv2_hf import SVTRv2ImageProcessor, SVTRv2Processor, build_tokenizer
+from svtrv2_hf import SVTRv2ImageProcessor, SVTRv2Processor, SVTRv2ServerImageProcessor, build_tokenizer
 
 
 TOLERANCE = {"rtol": 0, "atol": 1e-4}
@@ -35,7 +35,7 @@ def test_every_stage_at_every_size(name):
 
 @torch.no_grad()
 def test_the_server_model():
-    """Other kernels, strides and neck; the reference's answers are probabilities."""
+    """Other kernels, strides and neck; the reference returns probabilities."""
     model, expected = golden_model("server_ch"), golden("server_ch")
     sizes = sorted({key.split("/")[0] for key in expected})
     assert sizes == ["48x160", "48x320", "48x480"]
@@ -78,16 +78,16 @@ def test_resizing_is_exact():
     for name in names:
         computed = SVTRv2ImageProcessor(max_ratio=12)(arrays[f"{name}/image"])["pixel_values"][0]
         assert computed.shape == arrays[f"{name}/pixel_values"].shape, name
-        # the same grey levels; the reference's float32 arithmetic rounds the last bit otherwise
+        # the same gray levels; the float32 arithmetic of the reference rounds the last bit differently
         np.testing.assert_allclose(computed, arrays[f"{name}/pixel_values"], rtol=0, atol=2e-7, err_msg=name)
 
 
 def test_resizing_for_the_server_model():
-    """Within one grey level of OpenCV, whose bilinear weights are fixed-point numbers."""
+    """Within one gray level of OpenCV, whose bilinear weights are fixed-point numbers."""
     arrays = golden("server_resize")
     names = [key.split("/")[0] for key in arrays if key.endswith("/image")]
     assert len(names) == 6
-    processor = SVTRv2ImageProcessor(max_ratio=40, fixed_height=48, pixels_per_frame=8)
+    processor = SVTRv2ServerImageProcessor()
     for name in names:
         computed = (processor(arrays[f"{name}/image"])["pixel_values"][0] + 1) * 127.5
         expected = arrays[f"{name}/pixel_values"].astype(float)

@@ -1,4 +1,4 @@
-"""What an image may cost, where it may come from, and which formats are read."""
+"""Limits of memory, time and size, sources, and formats of images."""
 
 import http.server
 import io
@@ -44,7 +44,7 @@ for source in sys.argv[1:]:
 
 @pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="the peak of memory cannot be measured")
 def test_memory_of_large_images_is_bounded(tmp_path):
-    """As docs/reading.md says: 8 bytes per pixel and the decoder's own memory, which is largest for WebP."""
+    """As in docs/reading.md: 8 bytes per pixel and the memory of the decoder, which is largest for WebP."""
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (4000, 4000)).save(tmp_path / "turned.png", exif=exif)
@@ -59,7 +59,7 @@ def test_memory_of_large_images_is_bounded(tmp_path):
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I", "F", "I;16", "YCbCr"])
 @pytest.mark.parametrize("orientation", [1, 5, 6])
-def test_blocks_make_no_difference(mode, orientation, monkeypatch):
+def test_results_do_not_depend_on_blocks(mode, orientation, monkeypatch):
     numbers = np.random.default_rng(0).integers(0, 256, (50, 70, 4), dtype=np.uint8)
     colors = Image.fromarray(numbers)
     if mode == "I;16":
@@ -77,12 +77,12 @@ def test_blocks_make_no_difference(mode, orientation, monkeypatch):
     in_blocks = load_rgb(image)
     np.testing.assert_array_equal(np.asarray(in_blocks), np.asarray(whole))
     assert whole.size == ((70, 50) if orientation == 1 else (50, 70))
-    assert load_rgb(whole).size == whole.size  # it is not turned again
-    assert image.size == (70, 50) and "exif" in image.info  # the caller's image stays as it is
+    assert load_rgb(whole).size == whole.size  # not rotated again
+    assert image.size == (70, 50) and "exif" in image.info  # the caller's image is unchanged
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32, np.int64, bool])
-def test_blocks_make_no_difference_to_arrays(dtype, monkeypatch):
+def test_results_do_not_depend_on_blocks_for_arrays(dtype, monkeypatch):
     array = np.random.default_rng(0).integers(0, 2, (50, 70, 3)).astype(dtype)
     sources = [array, np.moveaxis(array, -1, 0), torch.from_numpy(array)]
     whole = [np.asarray(load_rgb(source)) for source in sources]
@@ -143,7 +143,7 @@ def test_an_open_image_of_another_format_is_not_decoded():
     assert load_rgb(image).size == image.size
 
 
-# ---- what is not a file
+# ---- paths that are not regular files
 
 
 def test_pipes_sockets_and_devices_are_refused(tmp_path):
@@ -202,7 +202,7 @@ def server():
         server.shutdown()
 
 
-def test_a_download_has_one_limit_of_time(server):
+def test_downloads_have_a_total_time_limit(server):
     assert load_rgb(f"HTTP://{server}/good.png").size == draw("good").size
     for kind in ("drip", "headers"):
         started = time.monotonic()
@@ -211,7 +211,7 @@ def test_a_download_has_one_limit_of_time(server):
         assert time.monotonic() - started < 5
 
 
-def test_a_download_has_a_limit_of_size(server, monkeypatch):
+def test_downloads_have_a_size_limit(server, monkeypatch):
     monkeypatch.setattr(loading, "MAX_BYTES", 2**22)
     with pytest.raises(UnreadableImageError, match="more than 4194304 bytes"):
         load_rgb(f"http://{server}/endless.png")
@@ -220,7 +220,7 @@ def test_a_download_has_a_limit_of_size(server, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["file", "ftp", "loop"])
-def test_redirects_lead_to_http_only(server, kind):
+def test_redirects_are_limited_to_http(server, kind):
     with pytest.raises(UnreadableImageError, match=r"not allowed|ftp|infinite loop"):
         load_rgb(f"http://{server}/{kind}.png")
 
@@ -231,7 +231,7 @@ def test_other_urls_are_refused(url):
         load_rgb(url)
 
 
-# ---- small files that ask for much
+# ---- small files that need much memory or time
 
 
 def tiff(tags, data=b"", order="<", big=False):
@@ -355,7 +355,7 @@ def test_png_and_gif_files_in_thousands_of_pieces_are_refused():
     refuses_quickly(data[:start] + comment + data[start:], "more than 4096 blocks")
 
 
-def test_what_is_decoded_slowly_must_be_small():
+def test_formats_that_are_decoded_slowly_have_lower_limits():
     header = struct.pack("<LllHHLLLLLL", 40, 16_000_000, 1, 1, 8, 1, 0, 0, 0, 256, 0)
     bomb = b"BM" + struct.pack("<LHHL", 1082, 0, 0, 1078) + header + bytes(1024) + b"\0\2\0\xff"
     refuses_quickly(bomb, "run-length encoded BMP")

@@ -1,4 +1,4 @@
-"""Sizes, resizing, and every kind of image that users hold."""
+"""Sizes, resizing, and all kinds of images."""
 
 import base64
 import io
@@ -11,8 +11,15 @@ from conftest import draw
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from transformers import AutoImageProcessor, AutoProcessor
 
-from svtrv2_hf import SVTRv2ImageProcessor, UnreadableImageError, load_rgb
+from svtrv2_hf import (
+    SVTRv2ImageProcessor,
+    SVTRv2Processor,
+    SVTRv2ServerImageProcessor,
+    UnreadableImageError,
+    load_rgb,
+)
 from svtrv2_hf.image_processing_svtrv2 import open_image, resize, target_size, upright_size
 
 
@@ -22,7 +29,7 @@ from svtrv2_hf.image_processing_svtrv2 import open_image, resize, target_size, u
         (10, 100, (64, 64)),
         (100, 100, (64, 64)),
         (149, 100, (64, 64)),
-        (150, 100, (48, 96)),  # halves go to the even neighbour: 1.5 -> 2
+        (150, 100, (48, 96)),  # halves go to the even neighbor: 1.5 -> 2
         (250, 100, (48, 96)),  # 2.5 -> 2
         (251, 100, (40, 112)),
         (350, 100, (32, 128)),  # 3.5 -> 4
@@ -55,7 +62,7 @@ def test_max_ratio():
 
 
 @pytest.mark.parametrize("max_ratio", [0, -3])
-def test_a_max_ratio_without_meaning_is_refused(max_ratio):
+def test_an_invalid_max_ratio_raises(max_ratio):
     with pytest.raises(ValueError, match=f"max_ratio={max_ratio} must be"):
         SVTRv2ImageProcessor()(draw("a"), max_ratio=max_ratio)
 
@@ -70,7 +77,7 @@ def test_pixels_are_those_of_pillow_scaled_to_minus_one_to_one():
     assert output["image_sizes"].tolist() == [[height, width]]
 
 
-def test_a_mixed_batch_is_padded_and_each_image_is_as_alone():
+def test_padding_a_batch_does_not_change_images():
     images = [draw("a"), draw("somewhat longer"), draw("word")]
     processor = SVTRv2ImageProcessor()
     batch = processor(images)
@@ -89,20 +96,57 @@ def test_round_trip(tmp_path):
 @pytest.mark.parametrize(
     "arguments", [{"max_ratio": 0}, {"max_ratio": 2.5}, {"bucket_sizes": []}, {"bucket_sizes": [[32]]}]
 )
-def test_impossible_settings(arguments):
+def test_invalid_settings_raise(arguments):
     with pytest.raises(ValueError, match="must be"):
         SVTRv2ImageProcessor(**arguments)
 
 
-def test_unknown_arguments_are_refused():
+def test_server_processors_keep_the_aspect_ratio_and_pad_on_the_right():
+    processor = SVTRv2ServerImageProcessor()
+    image = Image.new("RGB", (300, 60), (250, 0, 30))
+    pixels = np.rint((processor(image)["pixel_values"][0] + 1) * 127.5)
+    assert pixels.shape == (3, 48, 320)
+    assert (pixels[:, :, :240] == np.array([30, 0, 250])[:, None, None]).all()
+    assert (pixels[:, :, 240:] == 128).all()
+    assert processor.target_size(400, 60) == (48, 320)
+    assert processor.target_size(402, 60) == (48, 321)
+    assert SVTRv2ServerImageProcessor(width_multiple=32).target_size(402, 60) == (48, 352)
+    assert processor.target_size(10_000, 60) == (48, 40 * 48)
+    assert processor.target_size(10_000, 60, max_ratio=10) == (48, 480)
+
+
+def test_saved_server_processors_load_with_auto_classes(processor, tmp_path):
+    saved = SVTRv2ServerImageProcessor(max_ratio=30, fixed_height=32, min_width=160, width_multiple=8)
+    saved.save_pretrained(tmp_path / "alone")
+    SVTRv2Processor(saved, processor.tokenizer).save_pretrained(tmp_path / "both")
+    for loaded in (
+        SVTRv2ServerImageProcessor.from_pretrained(tmp_path / "alone"),
+        AutoImageProcessor.from_pretrained(tmp_path / "alone"),
+        AutoImageProcessor.from_pretrained(tmp_path / "both"),
+        AutoProcessor.from_pretrained(tmp_path / "both").image_processor,
+    ):
+        assert type(loaded) is SVTRv2ServerImageProcessor
+        assert [getattr(loaded, name) for name in saved.size_attributes] == [30, 32, 160, 8]
+    processor.save_pretrained(tmp_path / "other")
+    assert type(AutoImageProcessor.from_pretrained(tmp_path / "other")) is SVTRv2ImageProcessor
+
+
+def test_unused_settings_of_older_folders_are_tolerated_but_a_fixed_height_raises():
+    older = {"max_ratio": 20, "fixed_height": None, "min_width": 320, "width_multiple": 1}
+    assert SVTRv2ImageProcessor(**older).target_size(500, 50) == (32, 320)
+    with pytest.raises(ValueError, match="use SVTRv2ServerImageProcessor"):
+        SVTRv2ImageProcessor(fixed_height=48)
+
+
+def test_unknown_arguments_raise():
     with pytest.raises(TypeError, match="'do_resize'"):
         SVTRv2ImageProcessor()(draw("a"), do_resize=False)
 
 
 # ---- kinds of images
 
-GREY = np.arange(0, 240, dtype=np.uint8).reshape(10, 24)
-COLOUR = np.stack([GREY, GREY[::-1], 255 - GREY], axis=-1)
+GRAY = np.arange(0, 240, dtype=np.uint8).reshape(10, 24)
+COLOR = np.stack([GRAY, GRAY[::-1], 255 - GRAY], axis=-1)
 
 
 def rgb(array):
@@ -115,52 +159,52 @@ def file_bytes(image, kind, **options):
     return buffer.getvalue()
 
 
-def grey_as_rgb(grey):
-    return np.repeat(grey[..., None], 3, axis=-1)
+def gray_as_rgb(gray):
+    return np.repeat(gray[..., None], 3, axis=-1)
 
 
 @pytest.mark.parametrize(
     ("source", "expected"),
     [
-        (Image.fromarray(COLOUR), COLOUR),
-        (Image.fromarray(GREY), grey_as_rgb(GREY)),
-        (Image.fromarray(GREY > 100), grey_as_rgb((GREY > 100).astype(np.uint8) * 255)),
-        (COLOUR, COLOUR),
-        (GREY, grey_as_rgb(GREY)),
-        (GREY[..., None], grey_as_rgb(GREY)),
-        (np.moveaxis(COLOUR, -1, 0), COLOUR),
-        (COLOUR.astype(np.int64), COLOUR),
-        (COLOUR.astype(np.uint16) * 257, COLOUR),
-        ((COLOUR / 255.0).astype(np.float32), COLOUR),
-        (COLOUR / 255.0, COLOUR),
-        (torch.from_numpy(COLOUR), COLOUR),
-        (torch.from_numpy(COLOUR).permute(2, 0, 1), COLOUR),
-        (torch.from_numpy(GREY), grey_as_rgb(GREY)),
-        ((torch.from_numpy(COLOUR) / 255).permute(2, 0, 1).requires_grad_(), COLOUR),
-        (file_bytes(Image.fromarray(COLOUR), "PNG"), COLOUR),
-        (file_bytes(Image.fromarray(COLOUR), "WEBP", lossless=True), COLOUR),
-        (io.BytesIO(file_bytes(Image.fromarray(COLOUR), "BMP")), COLOUR),
-        ("data:image/png;base64," + base64.b64encode(file_bytes(Image.fromarray(COLOUR), "PNG")).decode(), COLOUR),
-        (Image.fromarray(GREY.astype(np.uint16) * 257), grey_as_rgb(GREY)),
-        (Image.fromarray(GREY.astype(np.int32) * 257), grey_as_rgb(GREY)),
-        (Image.fromarray(GREY.astype(np.float32)), grey_as_rgb(GREY)),
-        (file_bytes(Image.fromarray(GREY.astype(np.uint16) * 257), "PNG"), grey_as_rgb(GREY)),
+        (Image.fromarray(COLOR), COLOR),
+        (Image.fromarray(GRAY), gray_as_rgb(GRAY)),
+        (Image.fromarray(GRAY > 100), gray_as_rgb((GRAY > 100).astype(np.uint8) * 255)),
+        (COLOR, COLOR),
+        (GRAY, gray_as_rgb(GRAY)),
+        (GRAY[..., None], gray_as_rgb(GRAY)),
+        (np.moveaxis(COLOR, -1, 0), COLOR),
+        (COLOR.astype(np.int64), COLOR),
+        (COLOR.astype(np.uint16) * 257, COLOR),
+        ((COLOR / 255.0).astype(np.float32), COLOR),
+        (COLOR / 255.0, COLOR),
+        (torch.from_numpy(COLOR), COLOR),
+        (torch.from_numpy(COLOR).permute(2, 0, 1), COLOR),
+        (torch.from_numpy(GRAY), gray_as_rgb(GRAY)),
+        ((torch.from_numpy(COLOR) / 255).permute(2, 0, 1).requires_grad_(), COLOR),
+        (file_bytes(Image.fromarray(COLOR), "PNG"), COLOR),
+        (file_bytes(Image.fromarray(COLOR), "WEBP", lossless=True), COLOR),
+        (io.BytesIO(file_bytes(Image.fromarray(COLOR), "BMP")), COLOR),
+        ("data:image/png;base64," + base64.b64encode(file_bytes(Image.fromarray(COLOR), "PNG")).decode(), COLOR),
+        (Image.fromarray(GRAY.astype(np.uint16) * 257), gray_as_rgb(GRAY)),
+        (Image.fromarray(GRAY.astype(np.int32) * 257), gray_as_rgb(GRAY)),
+        (Image.fromarray(GRAY.astype(np.float32)), gray_as_rgb(GRAY)),
+        (file_bytes(Image.fromarray(GRAY.astype(np.uint16) * 257), "PNG"), gray_as_rgb(GRAY)),
     ],
     ids=lambda value: "" if isinstance(value, np.ndarray) and value.ndim == 3 else None,
 )
-def test_usual_kinds(source, expected):
+def test_kinds_of_images(source, expected):
     np.testing.assert_array_equal(rgb(source), expected)
 
 
-def test_a_tensor_is_taken_channels_first_and_an_array_channels_last_where_both_are_possible():
+def test_ambiguous_tensors_are_channels_first_and_arrays_channels_last():
     assert load_rgb(np.zeros((3, 50, 3), np.uint8)).size == (50, 3)
     assert load_rgb(torch.zeros(3, 3, 50, dtype=torch.uint8)).size == (50, 3)
     assert load_rgb(torch.zeros(3, 50, 3, dtype=torch.uint8)).size == (3, 50)
 
 
 def test_half_precision_tensors():
-    tensor = (torch.from_numpy(COLOUR).permute(2, 0, 1) / 255).to(torch.bfloat16)
-    assert abs(rgb(tensor).astype(int) - COLOUR).max() <= 1
+    tensor = (torch.from_numpy(COLOR).permute(2, 0, 1) / 255).to(torch.bfloat16)
+    assert abs(rgb(tensor).astype(int) - COLOR).max() <= 1
 
 
 def test_palette_cmyk_and_other_modes():
@@ -198,7 +242,7 @@ def test_exif_rotation_is_applied():
     assert Image.open(io.BytesIO(data)).size == sideways.size
     assert upright_size(open_image(data)) == image.size
     assert upright_size(open_image(file_bytes(sideways, "PNG"))) == sideways.size
-    # a PIL image keeps its rotation to be applied by us, once
+    # the rotation of a PIL image is applied once
     with Image.open(io.BytesIO(data)) as opened:
         np.testing.assert_array_equal(rgb(opened), np.asarray(image))
 
@@ -209,7 +253,7 @@ def test_odd_sizes_are_images(size):
     assert output["pixel_values"].shape[-2:] == target_size(*size)
 
 
-# ---- what is no image
+# ---- unreadable images
 
 
 PNG = file_bytes(draw("Hello"), "PNG")
@@ -225,11 +269,11 @@ JPEG = file_bytes(draw("Hello"), "JPEG")
         (b"", "it is empty"),
         (b"GIF89a", "no image format|not identify|truncated|GIF|index"),
         (b"just some text", "no image format"),
-        (np.full((4, 4, 3), 128.0), r"floats lie in 128..128; pass floats in 0..1"),
-        (np.full((4, 4), np.nan), "floats lie in"),
-        (np.full((4, 4), -1), r"integers lie in -1..-1"),
-        (np.full((4, 4), 300), r"integers lie in 300..300"),
-        (np.zeros((4, 4), complex), "no colors"),
+        (np.full((4, 4, 3), 128.0), r"floats are in 128..128; pass floats in 0..1"),
+        (np.full((4, 4), np.nan), "floats are in"),
+        (np.full((4, 4), -1), r"integers are in -1..-1"),
+        (np.full((4, 4), 300), r"integers are in 300..300"),
+        (np.zeros((4, 4), complex), "not colors"),
         (np.zeros(7, np.uint8), "two or three dimensions, not 1"),
         (np.zeros((5, 6, 7), np.uint8), "channels"),
         (np.zeros((0, 5, 3), np.uint8), "no pixels"),
@@ -237,14 +281,14 @@ JPEG = file_bytes(draw("Hello"), "JPEG")
         (None, "an image is a PIL image, a path"),
         (3.5, "an object of type float"),
         ({"bytes": PNG}, "an object of type dict"),
-        ("no/such/file.png", "'no/such/file.png': there is no such file"),
+        ("no/such/file.png", "'no/such/file.png': no such file"),
         ("iVBORw0KGgo" * 1000, r"^.{,300}name too long\.$"),
         (".", "it is a folder"),
         ("data:image/png;base64,AAAA", "no image format"),
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )
-def test_what_cannot_be_read_is_named_with_the_reason(source, message):
+def test_unreadable_images_are_named_with_the_reason(source, message):
     with pytest.raises(UnreadableImageError, match=message):
         load_rgb(source)
 
@@ -255,7 +299,7 @@ def test_what_cannot_be_read_is_named_with_the_reason(source, message):
 )
 @settings(max_examples=300, deadline=None)
 def test_damaged_files_are_read_or_named(kind, seed):
-    """Whatever a decoder stumbles over, no other error comes out."""
+    """Errors of decoders are converted."""
     rng = np.random.default_rng(seed)
     data = bytearray(file_bytes(draw("Hello"), kind))
     for _ in range(rng.integers(1, 6)):
@@ -271,10 +315,10 @@ def test_damaged_files_are_read_or_named(kind, seed):
 
 
 def test_sixteen_bits_of_either_byte_order():
-    dark = np.full((6, 9), 130, dtype=np.uint16)  # of 65535: almost black, though it would be grey in 8 bits
+    dark = np.full((6, 9), 130, dtype=np.uint16)  # of 65535: almost black, but gray in 8 bits
     for order in ("<u2", ">u2"):
         assert rgb(dark.astype(order)).max() == 0
-        np.testing.assert_array_equal(rgb((GREY.astype(np.uint16) * 257).astype(order)), grey_as_rgb(GREY))
+        np.testing.assert_array_equal(rgb((GRAY.astype(np.uint16) * 257).astype(order)), gray_as_rgb(GRAY))
 
 
 def test_files_are_named(tmp_path):
@@ -302,21 +346,21 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(monkeypatch):
     assert load_rgb(small, max_pixels=1600).size == (40, 40)
 
 
-def test_a_large_photograph_is_no_bomb():
+def test_a_large_photograph_is_not_refused():
     assert load_rgb(file_bytes(Image.new("L", (9000, 5000), 100), "PNG")).size == (9000, 5000)
 
 
-def test_the_bad_image_of_a_batch_is_told():
+def test_the_unreadable_image_of_a_batch_is_named():
     with pytest.raises(UnreadableImageError, match=r"image 1 of 3, an array of shape \(4,\)"):
         SVTRv2ImageProcessor()([draw("a"), np.zeros(4), draw("b")])
 
 
 @pytest.mark.parametrize("nothing", [[], (), np.zeros((0, 3, 4, 4))])
-def test_an_empty_list_is_refused(nothing):
+def test_an_empty_list_raises(nothing):
     with pytest.raises(ValueError, match="the list is empty"):
         SVTRv2ImageProcessor()(nothing)
 
 
-def test_resize_leaves_an_image_of_the_right_size_alone():
+def test_resize_does_not_change_images_of_the_right_size():
     image = draw("abc")
     np.testing.assert_array_equal(resize(image, (image.height, image.width)), np.asarray(image))

@@ -1,4 +1,4 @@
-"""The metric for the `evaluate` library, loaded as its users load it."""
+"""The metric for the `evaluate` library, loaded like by its users."""
 
 import sys
 from pathlib import Path
@@ -23,14 +23,14 @@ def metric(tmp_path_factory):
         yield evaluate.load(str(FOLDER), cache_dir=str(cache / "metrics"))
 
 
-READINGS = ["Hello!", "wor1d", "a b-c", ""]
+PREDICTIONS = ["Hello!", "wor1d", "a b-c", ""]
 LABELS = ["hello", "world", "abC", "x"]
 
 
 @pytest.mark.parametrize("protocol", ["english", "chinese"])
-def test_the_metric_is_that_of_the_package(metric, protocol):
-    expected = compare(READINGS, LABELS, protocol)
-    assert metric.compute(predictions=READINGS, references=LABELS, protocol=protocol) == {
+def test_the_metric_equals_compare(metric, protocol):
+    expected = compare(PREDICTIONS, LABELS, protocol)
+    assert metric.compute(predictions=PREDICTIONS, references=LABELS, protocol=protocol) == {
         "word_accuracy": expected.word_accuracy,
         "one_minus_ned": expected.one_minus_ned,
         "case_sensitive_accuracy": expected.case_sensitive_accuracy,
@@ -40,8 +40,8 @@ def test_the_metric_is_that_of_the_package(metric, protocol):
     }
 
 
-def test_by_hand(metric):
-    result = metric.compute(predictions=READINGS, references=LABELS)
+def test_known_values(metric):
+    result = metric.compute(predictions=PREDICTIONS, references=LABELS)
     assert result == {
         "word_accuracy": 2 / 4,
         "one_minus_ned": pytest.approx((1 + 4 / 5 + 1 + 0) / 4),
@@ -54,18 +54,18 @@ def test_by_hand(metric):
     assert (result["word_accuracy"], result["case_sensitive_accuracy"]) == (1, 0.5)
 
 
-def test_references_of_which_the_protocol_leaves_nothing_are_told(metric):
-    """They count as read if nothing was read, as the field's evaluators have it; the accuracy without them stands beside."""
+def test_references_without_compared_characters_are_reported(metric):
+    """As in other evaluators, an empty prediction is correct; the accuracy without them is also returned."""
     result = metric.compute(predictions=["", "x", "a", "b"], references=["\u4eac", "!", "a", "a"])
     assert (result["word_accuracy"], result["emptied"], result["word_accuracy_without_emptied"]) == (2 / 4, 2, 1 / 2)
 
 
 def test_batches_add_up(metric):
-    for reading, label in zip(READINGS, LABELS, strict=True):
-        metric.add_batch(predictions=[reading], references=[label])
-    assert metric.compute() == metric.compute(predictions=READINGS, references=LABELS)
+    for prediction, label in zip(PREDICTIONS, LABELS, strict=True):
+        metric.add_batch(predictions=[prediction], references=[label])
+    assert metric.compute() == metric.compute(predictions=PREDICTIONS, references=LABELS)
 
 
-def test_an_unknown_protocol_is_an_error(metric):
+def test_an_unknown_protocol_raises(metric):
     with pytest.raises(ValueError, match="Unknown protocol 'french'"):
         metric.compute(predictions=["a"], references=["a"], protocol="french")

@@ -1,4 +1,4 @@
-"""What users of transformers may expect of any model, and what SVTRv2 promises beyond."""
+"""Properties of all transformers models, and of SVTRv2."""
 
 import copy
 
@@ -55,10 +55,10 @@ def test_eager_and_sdpa_agree(model):
 
 
 @torch.no_grad()
-def test_a_batch_of_mixed_sizes_reads_as_single_images(model):
+def test_predictions_of_a_batch_of_mixed_sizes_equal_those_of_single_images(model):
     sizes = [(32, 128), (64, 64), (48, 96), (32, 128), (32, 256), (64, 64)]
     images = [torch.randn(3, height, width) for height, width in sizes]
-    batch = torch.full((len(images), 3, 64, 256), 7.0)  # padding that would show if it were looked at
+    batch = torch.full((len(images), 3, 64, 256), 7.0)  # padding that would change the results if it were used
     for row, image in zip(batch, images, strict=True):
         row[:, : image.shape[1], : image.shape[2]] = image
     output = model(batch, image_sizes=torch.tensor(sizes))
@@ -86,7 +86,7 @@ def test_image_sizes_that_do_not_fit(model, sizes):
 
 @pytest.mark.parametrize("asked_for", ["output_hidden_states", "output_attentions"])
 @pytest.mark.parametrize("by_configuration", [False, True])
-def test_hidden_states_of_mixed_sizes_are_refused(config, asked_for, by_configuration):
+def test_hidden_states_of_mixed_sizes_raise(config, asked_for, by_configuration):
     model = SVTRv2ForCTC._from_config(config, attn_implementation="eager")
     if by_configuration:
         setattr(model.config, asked_for, True)
@@ -106,7 +106,7 @@ def test_every_parameter_gets_a_gradient(config, use_guidance):
     ).loss.backward()
     without = [name for name, parameter in model.named_parameters() if parameter.grad is None]
     assert not without
-    # the bias of the keys shifts all scores of a column alike, so its gradient is zero but for rounding
+    # the bias of the keys shifts all scores of a column equally, so its gradient is zero up to rounding
     zero = [n for n, p in model.named_parameters() if not p.grad.abs().max() > 1e-9 and n != "rearrangement.key.bias"]
     assert not zero
 
@@ -114,7 +114,7 @@ def test_every_parameter_gets_a_gradient(config, use_guidance):
 @pytest.mark.parametrize("use_guidance", [False, True])
 def test_mixed_sizes_train_as_single_images_do(config, use_guidance):
     config.use_guidance = use_guidance
-    model = SVTRv2ForCTC(config).eval()  # batch norm and corruption of contexts would see the company
+    model = SVTRv2ForCTC(config).eval()  # batch norm and corruption of contexts depend on the batch
     sizes = [(32, 64), (48, 96), (32, 64)]
     labels = torch.tensor([[1, 2, 3], [4, -100, -100], [5, 5, -100]])
     batch = torch.zeros(3, 3, 48, 96)
@@ -151,7 +151,7 @@ def test_loading_in_half_precision(model, tmp_path):
     assert logits.dtype == torch.bfloat16
 
 
-def test_guidance_can_be_left_out_on_loading_and_dropped_for_sharing(config, tmp_path):
+def test_guidance_can_be_omitted_when_loading_and_dropped_for_sharing(config, tmp_path):
     config.use_guidance = True
     model = SVTRv2ForCTC(config).eval()
     model.save_pretrained(tmp_path / "training")
@@ -185,8 +185,8 @@ def test_initial_weights_follow_the_reference():
     assert model.svtrv2.embeddings.layers[0].norm.running_var.eq(1).all()
 
 
-def test_fresh_weights_keep_images_apart_and_mostly_answer_blank():
-    """What lets training leave the state in which every frame of every image gets the same answer."""
+def test_initial_weights_preserve_variance_and_predict_mostly_blanks():
+    """Otherwise, training may not leave the state in which all frames have the same prediction."""
     torch.manual_seed(0)
     model = SVTRv2ForCTC(SVTRv2Config.preset("nano"))
     state = {name: parameter.detach() for name, parameter in model.named_parameters()}
@@ -218,7 +218,7 @@ def test_drop_path_grows_with_depth_and_drops_whole_samples():
     assert per_sample.mean() == pytest.approx(1.0, abs=0.15)
 
 
-def test_gradient_checkpointing_changes_nothing(config):
+def test_gradients_do_not_depend_on_checkpointing(config):
     config.drop_path_rate = 0.0
     model = SVTRv2ForCTC(config).train()
     pixel_values, labels = torch.randn(2, 3, 32, 64), torch.tensor([[1, 2], [3, 4]])
@@ -248,7 +248,7 @@ def test_compiles_to_one_graph_for_each_width(model):
     for width in (128, 160, 256, 384):
         pixel_values = torch.randn(2, 3, 32, width)
         torch.testing.assert_close(compiled(pixel_values).logits, model(pixel_values).logits, rtol=0, atol=1e-4)
-    compiled(torch.randn(3, 3, 32, 160))  # of a width that is compiled, in another number
+    compiled(torch.randn(3, 3, 32, 160))  # of a compiled width, with another batch size
     assert len(compilations) == 4
 
 
@@ -262,7 +262,7 @@ def test_exports_with_dynamic_batch_and_width(model):
 
 
 @torch.no_grad()
-def test_a_configuration_may_ask_for_tuples(model, monkeypatch):
+def test_a_configuration_may_request_tuples(model, monkeypatch):
     images = torch.randn(1, 3, 32, 64)
     expected = model(images).logits
     monkeypatch.setattr(model.config, "return_dict", False)

@@ -1,4 +1,4 @@
-"""Both pipeline tasks, all kinds of input, and batches that read as single images do."""
+"""Both pipeline tasks, kinds of inputs, options, and independence of batches."""
 
 import io
 import os
@@ -51,7 +51,7 @@ def assert_same(some, others):
         assert one["score"] == pytest.approx(other["score"], abs=1e-5)
 
 
-def test_by_name(saved, images):
+def test_task_name(saved, images):
     read = pipeline("text-recognition", str(saved))
     assert isinstance(read, SVTRv2TextRecognitionPipeline)
     assert isinstance(read.model, SVTRv2ForCTC)
@@ -60,12 +60,12 @@ def test_by_name(saved, images):
     assert set(result) == {"generated_text", "score"}
     assert result["generated_text"]
     assert 0 < result["score"] <= 1
-    # by the Auto classes, step by step, the same comes out
+    # The same result step by step, with the Auto classes.
     processor, model = AutoProcessor.from_pretrained(saved), AutoModelForCTC.from_pretrained(saved)
     with torch.no_grad():
         outputs = model(**processor(images[1], return_tensors="pt"))
-    (reading,) = processor.post_process_text_recognition(outputs)
-    assert reading == {"text": result["generated_text"], "score": pytest.approx(result["score"], abs=1e-6)}
+    (result_by_steps,) = processor.post_process_text_recognition(outputs)
+    assert result_by_steps == {"text": result["generated_text"], "score": pytest.approx(result["score"], abs=1e-6)}
 
 
 def test_image_to_text_with_remote_code(saved, images):
@@ -73,7 +73,7 @@ def test_image_to_text_with_remote_code(saved, images):
     assert_same(read(images), pipeline("text-recognition", str(saved))(images))
 
 
-def test_image_to_text_without_trust_says_what_is_missing(saved):
+def test_image_to_text_without_trust_raises(saved):
     with pytest.raises(ValueError, match=r"trust_remote_code|execute the code"):
         pipeline("image-to-text", str(saved))
 
@@ -104,8 +104,8 @@ def test_kinds_of_input(read, images, paths):
     batch_size=st.integers(1, 8),
     seed=st.integers(0, 1000),
 )
-def test_a_batch_reads_as_single_images_do(read, sizes, batch_size, seed):
-    """The same texts, and the same scores within 1e-5, whatever the mixture of sizes."""
+def test_results_do_not_depend_on_the_batch(read, sizes, batch_size, seed):
+    """The same texts, and the same scores within 1e-5, for any mixture of sizes."""
     rng = np.random.default_rng(seed)
     images = [Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8)) for width, height in sizes]
     assert_same(read(images, batch_size=batch_size), [read(image) for image in images])
@@ -122,7 +122,7 @@ def test_characters_and_words(read, images):
     assert [word["text"] for word in result["words"]] == result["generated_text"].split()
 
 
-def test_options_reach_the_reading(read, images):
+def test_options_are_applied(read, images):
     lexicon = ["a0", "b-", "12345"]
     [result] = read(images[0], lexicon=lexicon, n_best=2)
     assert result["generated_text"] in lexicon
@@ -139,7 +139,7 @@ def test_options_reach_the_reading(read, images):
     assert_same([fixed(images[1])], [read(images[1], **options)])
 
 
-def test_unknown_options_are_refused(read, images):
+def test_unknown_options_raise(read, images):
     with pytest.raises(TypeError, match="no option 'return_offsets'"):
         read(images[0], return_offsets=True)
     with pytest.raises(ValueError, match="on_error='ignore'"):
@@ -147,7 +147,7 @@ def test_unknown_options_are_refused(read, images):
 
 
 class Upright(torch.nn.Module):
-    """Sees a bright bar at the left of an image that is the right way up, and reads "a" and "b" only then."""
+    """Predicts "ab", with confidence only for upright images, which have a bright bar at the left."""
 
     config = None
 
@@ -172,7 +172,7 @@ class Upright(torch.nn.Module):
 
 @pytest.mark.parametrize("rotation", [0, 90, 270])
 def test_vertical_crops(read, rotation, monkeypatch):
-    """The quarter turn that reads best is taken, and places are told in the crop as it was given."""
+    """The rotation with the best score is used; positions are pixels of the original crop."""
     image = Image.new("RGB", (200, 40))
     image.paste((255, 255, 255), (0, 0, 25, 40))
     crop = {
@@ -181,20 +181,20 @@ def test_vertical_crops(read, rotation, monkeypatch):
         270: image.transpose(Image.Transpose.ROTATE_90),
     }[rotation]
     monkeypatch.setattr(read, "model", Upright(len(CHARSET) + 1))
-    [result] = read(crop, rotate_vertical=True, return_characters=True)
+    [result] = read(crop, rotate_vertical=True, return_characters=True, return_words=True)
     assert result["rotation"] == rotation
     assert result["generated_text"] == "ab"
     assert result["score"] > 0.9
-    middles = [(character["start"] + character["end"]) / 2 for character in result["characters"]]
-    expected = [2.5 / 16 * 200, 12.5 / 16 * 200]
-    if rotation == 270:  # it runs upwards, so "a" is at the bottom
-        expected = [200 - middle for middle in expected]
-    assert all(character["start"] < character["end"] for character in result["characters"])
-    assert middles == pytest.approx(expected, abs=60)
+    # Frames 2 and 12 of 16: both characters extend by half of their distance, up to the border and the middle between them.
+    spans = {"a": (0, 7.5 / 16 * 200), "b": (7.5 / 16 * 200, 200)}
+    if rotation == 270:  # the line runs upward, so "a" is at the bottom
+        spans = {character: (200 - end, 200 - start) for character, (start, end) in spans.items()}
+    assert {one["text"]: (one["start"], one["end"]) for one in result["characters"]} == spans
+    assert [(word["start"], word["end"]) for word in result["words"]] == [(0, 200)]
     [plain] = read(crop)
     assert "rotation" not in plain
     assert (plain["score"] > 0.9) == (rotation == 0)
-    # a batch of upright and turned crops
+    # a batch of upright and rotated crops
     [first], [second] = read([crop, image], rotate_vertical=True, batch_size=2)
     assert (first["rotation"], second["rotation"]) == (rotation, 0)
 
@@ -204,7 +204,7 @@ def test_an_open_file_is_one_image(read, images):
     assert read(file) == read(images[0])
 
 
-def test_a_download_that_breaks_off_is_named(read):
+def test_an_incomplete_download_is_named(read):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
 
@@ -225,13 +225,21 @@ def test_a_download_that_breaks_off_is_named(read):
     assert "IncompleteRead" in broken["error"] and "port" in misspelt["error"]
 
 
-def test_a_bad_image_is_named(read, images, tmp_path):
+def test_timeout_limits_the_download(read):
+    """The server accepts the connection and never responds."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/word.png"
+        with pytest.raises(UnreadableImageError, match=r"longer than 0\.2 seconds"):
+            read(url, timeout=0.2)
+
+
+def test_an_unreadable_image_is_named(read, images, tmp_path):
     (tmp_path / "bad.png").write_bytes(b"not an image")
     with pytest.raises(UnreadableImageError, match=r"bad\.png"):
         read([images[0], str(tmp_path / "bad.png")], batch_size=2)
 
 
-def test_a_thousand_images_with_three_bad_ones(read, images, tmp_path):
+def test_a_thousand_images_with_three_unreadable_ones(read, images, tmp_path):
     bad = {3: b"", 500: b"not an image", 999: open_bytes(images[0])[:80]}
     files = []
     for number in range(1000):
@@ -269,10 +277,10 @@ def test_half_precision(read, images):
     assert 0 <= result["score"] <= 1
 
 
-def test_a_model_in_training_mode_reads_as_in_evaluation_mode(read, images):
+def test_predictions_do_not_depend_on_the_training_mode(read, images):
     expected = read(images)
     model = read.model.train()
-    next(iter(model.children())).eval()  # a part that is frozen
+    next(iter(model.children())).eval()  # a frozen part
     modes = [module.training for module in model.modules()]
     before = {name: value.clone() for name, value in model.state_dict().items()}
     for _ in range(2):
@@ -284,7 +292,7 @@ def test_a_model_in_training_mode_reads_as_in_evaluation_mode(read, images):
     assert [module.training for module in model.modules()] == modes
 
 
-def test_threads_that_read_with_a_model_in_training_mode_agree(read, images):
+def test_threads_agree_with_a_model_in_training_mode(read, images):
     expected = [read(image) for image in images]
     read.model.train()
     with ThreadPoolExecutor(6) as pool:
@@ -293,7 +301,7 @@ def test_threads_that_read_with_a_model_in_training_mode_agree(read, images):
     assert read.model.training
 
 
-def test_a_long_line_is_squeezed_and_says_so_or_gets_its_width(read):
+def test_long_lines_are_marked_as_squeezed_unless_max_ratio_is_auto(read):
     line = draw("a", width=1500, height=30)  # 50 times its height
     [squeezed] = read(line)
     assert squeezed["squeezed"] is True
@@ -306,7 +314,7 @@ def test_a_long_line_is_squeezed_and_says_so_or_gets_its_width(read):
     assert result["squeezed"] is True
 
 
-def test_an_image_beyond_max_pixels_is_refused(read, images):
+def test_images_with_more_than_max_pixels_are_unreadable(read, images):
     [result] = read(images[0], max_pixels=10, on_error="return")
     assert "exceed the limit of 10" in result["error"]
 
@@ -331,7 +339,7 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system cannot fork")
-def test_a_forked_child_reads():
+def test_a_forked_child_can_use_the_pipeline():
     place = svtrv2_hf.default_checkpoint()
     done = subprocess.run([sys.executable, "-c", FORKED, place], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr

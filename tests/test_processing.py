@@ -1,4 +1,4 @@
-"""SVTRv2Processor: labels, readings, confidence, and the options of reading."""
+"""SVTRv2Processor: labels, texts, scores, positions, and options."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from svtrv2_hf.ctc_svtrv2 import log_likelihoods, log_softmax
 
 
 def outputs(processor, *paths, certain=8.0):
-    """Logits of a model that saw these paths, "_" being the blank."""
+    """Return the logits for these paths; "_" is the blank."""
     vocabulary = "_" + CHARSET
     length = max(map(len, paths))
     logits = torch.zeros(len(paths), length, len(vocabulary))
@@ -30,13 +30,13 @@ def test_labels(processor):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({}, ValueError, "nothing to process"),
+        ({}, ValueError, "Nothing to process"),
         ({"text": ["ok", "caf\u00e9!"]}, ValueError, r"'café!' has characters that are not in the charset: '!é'"),
         ({"images": [draw("a")], "text": ["a", "b"]}, ValueError, "1 images, but 2 texts"),
         ({"images": draw("a"), "padding": True}, TypeError, "'padding'"),
     ],
 )
-def test_wrong_calls(processor, arguments, error, message):
+def test_invalid_arguments_raise(processor, arguments, error, message):
     with pytest.raises(error, match=message):
         processor(**arguments)
 
@@ -49,50 +49,61 @@ def test_round_trip(processor, tmp_path):
     assert loaded.encode(["a-b"]) == processor.encode(["a-b"])
 
 
-def test_reading(processor):
-    readings = processor.post_process_text_recognition(outputs(processor, "__HH_ee", "_______", "aa_aa__"))
-    assert [reading["text"] for reading in readings] == ["He", "", "aa"]
+def test_post_processing(processor):
+    results = processor.post_process_text_recognition(outputs(processor, "__HH_ee", "_______", "aa_aa__"))
+    assert [result["text"] for result in results] == ["He", "", "aa"]
     peak = float(torch.softmax(torch.tensor([8.0] + [0.0] * len(CHARSET)), -1)[0])
-    assert [reading["score"] for reading in readings] == pytest.approx([peak, 0.0, peak])
-    assert all(set(reading) == {"text", "score"} for reading in readings)
+    assert [result["score"] for result in results] == pytest.approx([peak, 0.0, peak])
+    assert all(set(result) == {"text", "score"} for result in results)
 
 
-def test_frames_beyond_the_length_are_not_read(processor):
+def test_frames_after_the_length_are_ignored(processor):
     output = outputs(processor, "a_b_", "a_b_cdef")
     output["logits"][0, 4:] = output["logits"][1, 4:]
     assert [r["text"] for r in processor.post_process_text_recognition(output)] == ["ab", "abcdef"]
 
 
-def test_characters_and_words_are_placed_in_the_original_image(processor):
+def test_positions_are_pixels_of_the_original_image(processor):
     path = "_1_2_____ _____a_b__"
-    (reading,) = processor.post_process_text_recognition(
+    (result,) = processor.post_process_text_recognition(
         outputs(processor, path), target_sizes=[(50, 400)], return_characters=True, return_words=True
     )
-    assert reading["text"] == "12 ab"
-    assert [character["text"] for character in reading["characters"]] == list("12 ab")
+    assert result["text"] == "12 ab"
+    assert [character["text"] for character in result["characters"]] == list("12 ab")
     frame = 400 / len(path)
-    for character, position in zip(reading["characters"], [1, 3, 9, 15, 17], strict=True):
+    for character, position in zip(result["characters"], [1, 3, 9, 15, 17], strict=True):
         assert character["start"] <= position * frame
         assert character["end"] >= (position + 1) * frame
-        assert character["score"] == pytest.approx(reading["score"], rel=1e-4)
-    first, second = reading["words"]
+        assert character["score"] == pytest.approx(result["score"], rel=1e-4)
+    first, second = result["words"]
     assert (first["text"], second["text"]) == ("12", "ab")
-    assert (first["start"], first["end"]) == (reading["characters"][0]["start"], reading["characters"][1]["end"])
-    assert first["end"] < reading["characters"][2]["start"] + 1e-6 < second["start"] + 1e-3
+    assert (first["start"], first["end"]) == (result["characters"][0]["start"], result["characters"][1]["end"])
+    assert first["end"] < result["characters"][2]["start"] + 1e-6 < second["start"] + 1e-3
     assert second["end"] <= 400
 
 
-def test_places_are_shares_of_the_width_without_target_sizes(processor):
-    (reading,) = processor.post_process_text_recognition(outputs(processor, "a_______"), return_characters=True)
-    assert reading["characters"] == [
-        {"text": "a", "score": pytest.approx(reading["score"]), "start": 0.0, "end": 0.5625}
+def test_positions_are_relative_without_target_sizes(processor):
+    (result,) = processor.post_process_text_recognition(outputs(processor, "a_______"), return_characters=True)
+    assert result["characters"] == [
+        {"text": "a", "score": pytest.approx(result["score"]), "start": 0.0, "end": 0.5625}
     ]
 
 
-def test_words_of_a_text_without_spaces_and_of_none(processor):
+def test_words_of_a_text_without_spaces_and_of_an_empty_text(processor):
     one, none = processor.post_process_text_recognition(outputs(processor, "a_b_", "____"), return_words=True)
     assert [word["text"] for word in one["words"]] == ["ab"]
     assert none["words"] == []
+
+
+def test_the_score_of_a_word_is_the_geometric_mean_of_its_characters(processor):
+    output = outputs(processor, "ab_ _c")
+    for frame, certain in ((0, 3.0), (1, 5.0), (5, 4.0)):
+        output["logits"][0, frame] *= certain / 8
+    (result,) = processor.post_process_text_recognition(output, return_characters=True, return_words=True)
+    scores = [character["score"] for character in result["characters"]]
+    assert len(set(scores)) == 4
+    assert [word["score"] for word in result["words"]] == pytest.approx([(scores[0] * scores[1]) ** 0.5, scores[3]])
+    assert result["score"] == pytest.approx(np.prod(scores) ** 0.25)
 
 
 def test_allowed_characters(processor):
@@ -100,30 +111,30 @@ def test_allowed_characters(processor):
     output["logits"][0, 0, 1 + CHARSET.index("1")] = 1.5
     output["logits"][0, 2, 1 + CHARSET.index("0")] = 1.9
     assert processor.post_process_text_recognition(outputs(processor, "I_H_"))[0]["text"] == "IH"
-    (reading,) = processor.post_process_text_recognition(
+    (result,) = processor.post_process_text_recognition(
         output, allowed_characters="0123456789", return_characters=True
     )
-    assert reading["text"] == "10"
+    assert result["text"] == "10"
     # conditioned on a digit or the blank: exp(1.5) against nine digits and a blank of exp(0)
-    assert reading["characters"][0]["score"] == pytest.approx(np.exp(1.5) / (np.exp(1.5) + 10), rel=1e-6)
+    assert result["characters"][0]["score"] == pytest.approx(np.exp(1.5) / (np.exp(1.5) + 10), rel=1e-6)
     with pytest.raises(ValueError, match="'!'"):
         processor.post_process_text_recognition(output, allowed_characters="01!")
 
 
-def test_lexicon_takes_the_largest_exact_likelihood(processor):
+def test_lexicon_predicts_the_entry_with_the_highest_exact_likelihood(processor):
     generator = torch.Generator().manual_seed(1)
     logits = torch.randn(1, 10, len(CHARSET) + 1, generator=generator)
     words = ["hello", "he", "a", "world", "dd", "0"]
-    (reading,) = processor.post_process_text_recognition({"logits": logits}, lexicon=words, n_best=6)
+    (result,) = processor.post_process_text_recognition({"logits": logits}, lexicon=words, n_best=6)
     likelihoods = log_likelihoods(log_softmax(logits[0].numpy()), processor.encode(words))
     ranked = sorted(zip(likelihoods, words, strict=True), reverse=True)
-    assert [alternative["text"] for alternative in reading["alternatives"]] == [word for _, word in ranked]
-    assert [a["log_likelihood"] for a in reading["alternatives"]] == pytest.approx([value for value, _ in ranked])
-    assert reading["text"] == ranked[0][1]
-    assert reading["score"] == reading["alternatives"][0]["score"]
+    assert [alternative["text"] for alternative in result["alternatives"]] == [word for _, word in ranked]
+    assert [a["log_likelihood"] for a in result["alternatives"]] == pytest.approx([value for value, _ in ranked])
+    assert result["text"] == ranked[0][1]
+    assert result["score"] == result["alternatives"][0]["score"]
 
 
-def test_lexicon_reads_the_doubled_letter(processor):
+def test_lexicon_distinguishes_doubled_letters(processor):
     output = outputs(processor, "h_a_p_p_y_", certain=5.0)
     words = ["hapy", "happy", "happpy"]
     assert processor.post_process_text_recognition(output, lexicon=words)[0]["text"] == "happy"
@@ -131,13 +142,13 @@ def test_lexicon_reads_the_doubled_letter(processor):
     assert processor.post_process_text_recognition(output, lexicon=prepared)[0]["text"] == "happy"
 
 
-def test_lexicon_none_of_which_fits(processor):
-    (reading,) = processor.post_process_text_recognition(outputs(processor, "ab"), lexicon=["abcdef"], n_best=3)
-    assert reading == {"text": "", "score": 0.0, "alternatives": []}
+def test_lexicon_without_an_entry_that_fits_predicts_an_empty_text(processor):
+    (result,) = processor.post_process_text_recognition(outputs(processor, "ab"), lexicon=["abcdef"], n_best=3)
+    assert result == {"text": "", "score": 0.0, "alternatives": []}
 
 
 @pytest.mark.parametrize(("lexicon", "message"), [([], "empty"), (["ok", "n\u00f6"], "'nö'.*'ö'")])
-def test_impossible_lexicon(processor, lexicon, message):
+def test_invalid_lexicons_raise(processor, lexicon, message):
     with pytest.raises(ValueError, match=message):
         processor.post_process_text_recognition(outputs(processor, "ab"), lexicon=lexicon)
 
@@ -145,22 +156,22 @@ def test_impossible_lexicon(processor, lexicon, message):
 def test_alternatives(processor):
     output = outputs(processor, "a_b_", certain=6.0)
     output["logits"][0, 2, 1 + CHARSET.index("8")] = 5.0
-    (reading,) = processor.post_process_text_recognition(output, n_best=2)
-    assert [alternative["text"] for alternative in reading["alternatives"]] == ["ab", "a8"]
-    assert reading["text"] == "ab"
-    scores = [alternative["score"] for alternative in reading["alternatives"]]
+    (result,) = processor.post_process_text_recognition(output, n_best=2)
+    assert [alternative["text"] for alternative in result["alternatives"]] == ["ab", "a8"]
+    assert result["text"] == "ab"
+    scores = [alternative["score"] for alternative in result["alternatives"]]
     assert scores[0] > scores[1]
     greedy = processor.post_process_text_recognition(output)[0]
-    assert greedy["score"] == pytest.approx(reading["score"])
+    assert greedy["score"] == pytest.approx(result["score"])
     with pytest.raises(ValueError, match="n_best=0"):
         processor.post_process_text_recognition(output, n_best=0)
 
 
-def test_outputs_of_another_model_are_refused(processor):
-    with pytest.raises(ValueError, match="scores 95 classes, but the tokenizer has 49"):
+def test_outputs_of_another_model_raise(processor):
+    with pytest.raises(ValueError, match="has 95 classes, but the tokenizer has 49"):
         processor.post_process_text_recognition({"logits": torch.zeros(1, 4, 95)})
 
 
-def test_target_sizes_of_another_number_are_refused(processor):
-    with pytest.raises(ValueError, match="1 readings, but 2 target_sizes"):
+def test_another_number_of_target_sizes_raises(processor):
+    with pytest.raises(ValueError, match="1 outputs, but 2 target_sizes"):
         processor.post_process_text_recognition(outputs(processor, "ab"), target_sizes=[(1, 1), (2, 2)])

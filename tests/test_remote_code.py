@@ -9,6 +9,8 @@ import pytest
 from conftest import draw
 from transformers import pipeline
 
+from svtrv2_hf import SVTRv2Processor, SVTRv2ServerImageProcessor
+
 
 SCRIPT = """
 import json, sys
@@ -76,6 +78,18 @@ def test_model_can_be_loaded_used_and_saved(saved, tmp_path, run_without_the_pac
     # and loads with the package
     [again] = pipeline("text-recognition", str(copy))(image)
     assert again["generated_text"] == expected["generated_text"]
+
+
+def test_server_image_processors_load_without_the_package(processor, tmp_path, run_without_the_package):
+    SVTRv2Processor(SVTRv2ServerImageProcessor(), processor.tokenizer).save_pretrained(tmp_path / "server")
+    script = """
+import sys
+sys.modules["svtrv2_hf"] = None
+from transformers import AutoProcessor
+image_processor = AutoProcessor.from_pretrained(sys.argv[1], trust_remote_code=True).image_processor
+print(type(image_processor).__name__, image_processor.target_size(100, 30))
+"""
+    assert run_without_the_package(script, tmp_path / "server") == "SVTRv2ServerImageProcessor (48, 320)\n"
 
 
 def test_package_may_be_installed_but_not_imported(saved, tmp_path, run_without_the_package):

@@ -20,7 +20,7 @@ from svtrv2_hf.data.buckets import BucketBatches, EvaluationBatches, Position, P
 from svtrv2_hf.data.labels import LabelEncoder
 from svtrv2_hf.data.sample import Sample
 from svtrv2_hf.data.sources import open_source
-from svtrv2_hf.evaluation.evaluator import evaluate
+from svtrv2_hf.evaluation.prediction import predict
 from svtrv2_hf.synthetic import source
 from svtrv2_hf.synthetic.atlas import Atlas, build_atlas, load_or_build
 from svtrv2_hf.synthetic.fonts import FoundFonts, find_fonts
@@ -426,7 +426,7 @@ def test_evaluation_renders_outside_of_autocast(atlas, config):
 
     for context in (nullcontext, autocast):
         batches = Batches(open_source(f"synthetic:{atlas}?samples=4"), processor.image_processor, 1)
-        evaluate(model, processor, batches, autocast=context)
+        list(predict(model, processor, batches, autocast=context))
     for exact, autocast_image in zip(images[:4], images[4:], strict=True):
         assert torch.equal(exact, autocast_image)
 

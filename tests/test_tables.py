@@ -4,7 +4,7 @@ import pytest
 
 from svtrv2_hf.data.sample import Sample
 from svtrv2_hf.evaluation.benchmarks import BENCHMARKS, averages, wilson_interval
-from svtrv2_hf.evaluation.evaluator import Prediction
+from svtrv2_hf.evaluation.prediction import Prediction
 from svtrv2_hf.evaluation.results import SetResult
 from svtrv2_hf.evaluation.tables import csv_rows, markdown
 
@@ -25,7 +25,7 @@ def counted(name, share, **more):
     samples = BENCHMARKS[name].samples
     correct = round(share * samples)
     figures = {"samples": samples, "correct": correct, "word_accuracy": correct / samples, "one_minus_ned": 0.5}
-    more = {"case_sensitive_accuracy": 0.25, "agreeing": {"but_for_case": 0}, "by_length": {}, **more}
+    more = {"case_sensitive_accuracy": 0.25, "agreeing": {"but_for_case": 0}, "by_length": {}, **more}  # words: ok
     return {"protocol": BENCHMARKS[name].protocol, "max_ratio": 12, **figures, **more}
 
 
@@ -43,10 +43,10 @@ def results(sets, **more):
     }
 
 
-def tables(found):
+def tables(evaluated):
     """The rows of the Markdown tables by name, as dictionaries by column title."""
     rows, header = {}, None
-    for line in markdown(found).splitlines():
+    for line in markdown(evaluated).splitlines():
         if not line.startswith("|"):
             header = None
             continue
@@ -58,9 +58,9 @@ def tables(found):
     return rows
 
 
-def csv_table(found):
+def csv_table(evaluated):
     """The rows of the CSV file, likewise."""
-    header, *rows = csv_rows(found)
+    header, *rows = csv_rows(evaluated)
     return {row[0] if row[0] not in ("arithmetic average", "weighted average") else f"{row[1]}: {row[0]}":
             dict(zip(header, row, strict=True)) for row in rows}  # fmt: skip
 
@@ -69,8 +69,8 @@ LTB = [("a" * 30, "a" * 30), ("a" * 26, "b"), ("a" * 35, "a" * 35), ("a" * 36, "
 
 
 def test_each_length_group_of_ltb_has_a_row_and_published_results_are_those_of_the_first():
-    found = results({"LTB": one_set(LTB)})
-    rows = tables(found)
+    evaluated = results({"LTB": one_set(LTB)})
+    rows = tables(evaluated)
     assert list(rows) == ["LTB", "LTB 26-35", "LTB 36-55", "LTB 56+"]
     assert [(row["samples"], row["word accuracy"]) for row in rows.values()] == [
         ("5", "60.00"),
@@ -85,9 +85,9 @@ def test_each_length_group_of_ltb_has_a_row_and_published_results_are_those_of_t
         "LTB 56+": "",
     }
     assert float(rows["LTB 26-35"]["1-NED"]) == pytest.approx(100 * 2 / 3, abs=0.01)
-    assert "[1] Published by the authors, trained on Union14M-L-Filter." in markdown(found)
+    assert "[1] Published by the authors, trained on Union14M-L-Filter." in markdown(evaluated)
 
-    lines = csv_table(found)
+    lines = csv_table(evaluated)
     assert list(lines) == list(rows)
     assert lines["LTB 26-35"]["SVTRv2-B (Union14M-L-Filter)"] == pytest.approx(0.5023)
     assert lines["LTB"]["SVTRv2-B (Union14M-L-Filter)"] == ""
@@ -96,8 +96,10 @@ def test_each_length_group_of_ltb_has_a_row_and_published_results_are_those_of_t
 
 def test_published_results_and_averages_of_the_six_common_sets():
     common = [name for name, benchmark in BENCHMARKS.items() if benchmark.group == "Common"]
-    found = results({name: counted(name, share) for name, share in zip(common, [1, 0.5, 0.5, 0, 0, 0], strict=True)})
-    rows = tables(found)
+    evaluated = results(
+        {name: counted(name, share) for name, share in zip(common, [1, 0.5, 0.5, 0, 0, 0], strict=True)}
+    )
+    rows = tables(evaluated)
     assert list(rows) == [*common, "arithmetic average", "weighted average"]
     # As in table 1 of the paper; the README of OpenOCR swaps the two columns.
     assert [rows[name]["SVTRv2-B [1]"] for name in ("IIIT5k", "SVT", "IC13_857")] == ["99.2", "98.0", "98.7"]
@@ -108,8 +110,8 @@ def test_published_results_and_averages_of_the_six_common_sets():
     assert rows["weighted average"]["SVTRv2-T [1]"] == ""
     low, high = wilson_interval(324, 647)
     assert rows["SVT"]["95 %"] == f"{100 * low:.1f} to {100 * high:.1f}"
-    assert "[2] Published by the authors, trained on MJ+ST." in markdown(found)
-    lines = csv_table(found)
+    assert "[2] Published by the authors, trained on MJ+ST." in markdown(evaluated)
+    lines = csv_table(evaluated)
     assert lines["Common: arithmetic average"]["SVTRv2-T (Union14M-L-Filter)"] == pytest.approx(0.9478)
     assert lines["SVT"]["low_95"] == pytest.approx(low, abs=1e-6)
 
@@ -150,28 +152,28 @@ def test_chinese_benchmarks_and_other_sets_have_separate_tables():
 
 def test_published_results_are_hidden_if_a_set_was_evaluated_differently():
     common = [name for name, benchmark in BENCHMARKS.items() if benchmark.group == "Common"]
-    found = results({name: counted(name, 0.5) for name in common})
-    found["sets"]["SVT"]["unlike_published"] = "read at a max ratio of 4, not 12"
-    found["sets"]["SVT"]["max_ratio"] = 4
-    rows = tables(found)
+    evaluated = results({name: counted(name, 0.5) for name in common})
+    evaluated["sets"]["SVT"]["unlike_published"] = "read at a max ratio of 4, not 12"
+    evaluated["sets"]["SVT"]["max_ratio"] = 4
+    rows = tables(evaluated)
     assert (rows["SVT"]["SVTRv2-T [1]"], rows["SVTP"]["SVTRv2-T [1]"]) == ("", "90.5")
     assert rows["arithmetic average"]["SVTRv2-T [1]"] == ""
-    text = markdown(found)
+    text = markdown(evaluated)
     assert "- SVT was read at a max ratio of 4, not 12, so published results are not shown." in text
     assert text.startswith(
         f"mine, 1.23 M parameters, max ratio 12 on {' and '.join(n for n in common if n != 'SVT')}, "
     )
     assert "max ratio 4 on SVT; today, commit unknown, a machine." in text
-    assert csv_table(found)["SVT"]["max_ratio"] == 4
+    assert csv_table(evaluated)["SVT"]["max_ratio"] == 4
 
-    alone = results({"SVT": found["sets"]["SVT"]})
+    alone = results({"SVT": evaluated["sets"]["SVT"]})
     assert not any("SVTRv2" in column for column in tables(alone)["SVT"])
     assert markdown(alone).startswith("mine, 1.23 M parameters, max ratio 4; today")
 
 
 def test_one_error_in_400000_is_not_rounded_away():
-    found = results({"U14M-General": counted("U14M-General", 399_999 / 400_000), "SVT": counted("SVT", 1)})
-    rows = tables(found)
+    evaluated = results({"U14M-General": counted("U14M-General", 399_999 / 400_000), "SVT": counted("SVT", 1)})
+    rows = tables(evaluated)
     assert (rows["U14M-General"]["word accuracy"], rows["SVT"]["word accuracy"]) == ("99.99", "100.00")
     assert (
         tables(results({"U14M-General": counted("U14M-General", 1 / 400_000)}))["U14M-General"]["word accuracy"]
@@ -183,9 +185,9 @@ def test_one_error_in_400000_is_not_rounded_away():
 
 
 def test_sets_that_were_not_evaluated_are_listed():
-    found = results({"words": one_set([("a", "a")])}, unfinished={"SVT": "OSError: no connection"})
-    assert "- SVT was not evaluated: OSError: no connection" in markdown(found)
-    line = csv_table(found)["SVT"]
+    evaluated = results({"words": one_set([("a", "a")])}, unfinished={"SVT": "OSError: no connection"})
+    assert "- SVT was not evaluated: OSError: no connection" in markdown(evaluated)
+    line = csv_table(evaluated)["SVT"]
     assert (line["word_accuracy"], line["notes"]) == ("", "SVT was not evaluated: OSError: no connection")
     nothing = results({}, unfinished={"SVT": "not reached"})
     assert markdown(nothing).splitlines() == [

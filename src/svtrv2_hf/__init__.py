@@ -14,7 +14,12 @@ if TYPE_CHECKING:
     from .charsets import ENGLISH_94, build_tokenizer, read_charset
     from .checkpoint import default_checkpoint
     from .configuration_svtrv2 import SVTRv2Config
-    from .image_processing_svtrv2 import SVTRv2ImageProcessor, UnreadableImageError, load_rgb
+    from .image_processing_svtrv2 import (
+        SVTRv2ImageProcessor,
+        SVTRv2ServerImageProcessor,
+        UnreadableImageError,
+        load_rgb,
+    )
     from .modeling_svtrv2 import SVTRv2CTCOutput, SVTRv2ForCTC, SVTRv2Model, SVTRv2PreTrainedModel
     from .pipeline_svtrv2 import SVTRv2TextRecognitionPipeline
     from .processing_svtrv2 import SVTRv2Processor
@@ -30,6 +35,7 @@ __all__ = [
     "SVTRv2Model",
     "SVTRv2PreTrainedModel",
     "SVTRv2Processor",
+    "SVTRv2ServerImageProcessor",
     "SVTRv2TextRecognitionPipeline",
     "UnreadableImageError",
     "build_tokenizer",
@@ -42,7 +48,12 @@ _MODULES = {
     "charsets": ("ENGLISH_94", "build_tokenizer", "read_charset"),
     "checkpoint": ("default_checkpoint",),
     "configuration_svtrv2": ("SVTRv2Config",),
-    "image_processing_svtrv2": ("SVTRv2ImageProcessor", "UnreadableImageError", "load_rgb"),
+    "image_processing_svtrv2": (
+        "SVTRv2ImageProcessor",
+        "SVTRv2ServerImageProcessor",
+        "UnreadableImageError",
+        "load_rgb",
+    ),
     "modeling_svtrv2": ("SVTRv2CTCOutput", "SVTRv2ForCTC", "SVTRv2Model", "SVTRv2PreTrainedModel"),
     "pipeline_svtrv2": ("SVTRv2TextRecognitionPipeline",),
     "processing_svtrv2": ("SVTRv2Processor",),

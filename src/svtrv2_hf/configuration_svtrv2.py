@@ -47,6 +47,14 @@ PRESETS: Mapping[str, Mapping[str, list[int] | float]] = MappingProxyType(
 )
 
 
+STAGE_FIELDS = {
+    "hidden_sizes": 1,
+    "depths": 1,
+    "num_attention_heads": 1,
+    "num_convolution_blocks": 0,
+}  # minimum values
+
+
 @strict
 class SVTRv2Config(PreTrainedConfig):
     r"""
@@ -145,7 +153,7 @@ class SVTRv2Config(PreTrainedConfig):
         return cls(**{**PRESETS[name], **kwargs})
 
     def __post_init__(self, **kwargs: Any):
-        for name in ("hidden_sizes", "depths", "num_attention_heads", "num_convolution_blocks", "height_strides"):
+        for name in (*STAGE_FIELDS, "height_strides"):
             setattr(self, name, list(getattr(self, name)))  # JSON has no tuples
         self._warn_about_misspelled(kwargs)
         super().__post_init__(**kwargs)
@@ -179,21 +187,16 @@ class SVTRv2Config(PreTrainedConfig):
 
     def validate_stages(self) -> None:
         """Check that all lists have one entry per stage and that channels are divisible by heads and groups."""
-        per_stage = {
-            name: getattr(self, name)
-            for name in ("hidden_sizes", "depths", "num_attention_heads", "num_convolution_blocks")
-        }
-        for name, values in per_stage.items():
+        for name, minimum in STAGE_FIELDS.items():
+            values = getattr(self, name)
             if len(values) != 3:
                 raise ValueError(f"{name}={values} must have three entries, one per stage.")
-            if any(value < (0 if name == "num_convolution_blocks" else 1) for value in values):
-                raise ValueError(f"{name}={values} has an entry below {0 if name == 'num_convolution_blocks' else 1}.")
-        for channels, heads in zip(self.hidden_sizes, self.num_attention_heads, strict=True):
-            if channels % heads:
-                raise ValueError(f"hidden_sizes={self.hidden_sizes} must be divisible by {self.num_attention_heads=}.")
-        for depth, convolutions in zip(self.depths, self.num_convolution_blocks, strict=True):
-            if convolutions > depth:
-                raise ValueError(f"num_convolution_blocks={self.num_convolution_blocks} exceeds depths={self.depths}.")
+            if min(values) < minimum:
+                raise ValueError(f"{name}={values} has an entry below {minimum}.")
+        if any(channels % heads for channels, heads in zip(self.hidden_sizes, self.num_attention_heads, strict=True)):
+            raise ValueError(f"hidden_sizes={self.hidden_sizes} must be divisible by {self.num_attention_heads=}.")
+        if any(number > depth for number, depth in zip(self.num_convolution_blocks, self.depths, strict=True)):
+            raise ValueError(f"num_convolution_blocks={self.num_convolution_blocks} exceeds depths={self.depths}.")
         if self.hidden_sizes[-1] % 32:
             raise ValueError(
                 f"hidden_sizes={self.hidden_sizes}: the last must be a multiple of 32 (rearrangement heads)."

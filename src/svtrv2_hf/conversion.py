@@ -19,7 +19,7 @@ from transformers.utils import logging
 
 from .charsets import ENGLISH_94, build_tokenizer
 from .configuration_svtrv2 import SVTRv2Config
-from .image_processing_svtrv2 import SVTRv2ImageProcessor
+from .image_processing_svtrv2 import SVTRv2ImageProcessor, SVTRv2ServerImageProcessor
 from .modeling_svtrv2 import WRAPPERS, SVTRv2ForCTC
 from .processing_svtrv2 import SVTRv2Processor
 from .weight_files import check_values, read_weights
@@ -270,9 +270,8 @@ def convert(
         )
     if max_ratio is None:
         max_ratio = 40 if is_server else 12 if config.use_guidance else 4
-    image_processor = SVTRv2ImageProcessor(
-        max_ratio, fixed_height=48 if is_server else None, pixels_per_frame=config.pixels_per_frame
-    )
+    processor_class = SVTRv2ServerImageProcessor if is_server else SVTRv2ImageProcessor
+    image_processor = processor_class(max_ratio, pixels_per_frame=config.pixels_per_frame)
     model = SVTRv2ForCTC(config)
     model.load_state_dict(convert_state_dict(state_dict, config))
     model.eval().save_pretrained(output)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Downloads a file within a time and a size, whatever the server does."""
+"""Download of a file with limits on time and size."""
 
 import io
 import time
@@ -9,26 +9,23 @@ from http.client import HTTPResponse, IncompleteRead
 from typing import Any
 
 
-_CHUNK = 2**20
-
-
 def download(url: str, timeout: float | None, max_bytes: int) -> bytes:
-    """The file behind an http, https or data URL. Redirects lead to http and https only.
+    """Download a file from an http, https or data URL, following redirects to http and https only.
 
     Args:
-        url: its address.
-        timeout: seconds for all of it, whatever the number of redirects; `None` for no limit.
-        max_bytes: of the largest file.
+        url: address of the file.
+        timeout: limit of the total time in seconds, redirects included; `None` for no limit.
+        max_bytes: limit of the size.
 
     Raises:
-        OSError: the server cannot be reached, answers with an error, or takes too long.
-        HTTPException: the answer is not HTTP, or breaks off.
+        OSError: the server is unreachable, returns an error, or takes too long.
+        HTTPException: the response is not HTTP or is incomplete.
         ValueError: the file is too large, or the URL is malformed.
     """
-    if len(url) > 2 * max_bytes:  # of a data URL, which holds the file in base64
+    if len(url) > 2 * max_bytes:  # a data URL, which contains the file in base64
         raise ValueError(f"it has more than {max_bytes} bytes")
     deadline = None if timeout is None else time.monotonic() + timeout
-    opener = urllib.request.OpenerDirector()  # not build_opener, which adds the handlers of file:// and ftp://
+    opener = urllib.request.OpenerDirector()  # build_opener would add handlers for file:// and ftp://
     for handler in (
         urllib.request.ProxyHandler(),
         urllib.request.UnknownHandler(),
@@ -43,7 +40,7 @@ def download(url: str, timeout: float | None, max_bytes: int) -> bytes:
     content = io.BytesIO()
     try:
         with opener.open(url, timeout=timeout) as response:
-            while chunk := response.read(_CHUNK):
+            while chunk := response.read(2**20):
                 content.write(chunk)
                 if content.tell() > max_bytes:
                     raise ValueError(f"it has more than {max_bytes} bytes")
@@ -65,12 +62,15 @@ def _remaining(deadline: float | None) -> float | None:
     return remaining
 
 
-class _Raw(io.RawIOBase):
-    """What a socket receives; each wait takes no longer than the time that is left."""
+class _TimedSocket(io.RawIOBase):
+    """The part of a socket that `HTTPResponse` uses; each read waits until the deadline at most."""
 
     def __init__(self, socket: Any, deadline: float | None):
         self.socket, self.deadline = socket, deadline
         self.file = socket.makefile("rb", buffering=0)
+
+    def makefile(self, *_: Any) -> io.BufferedReader:
+        return io.BufferedReader(self)
 
     def readable(self) -> bool:
         return True
@@ -84,41 +84,31 @@ class _Raw(io.RawIOBase):
         super().close()
 
 
-class _Timed:
-    """The only part of a socket that `HTTPResponse` uses."""
-
-    def __init__(self, socket: Any, deadline: float | None):
-        self.socket, self.deadline = socket, deadline
-
-    def makefile(self, *_: Any) -> io.BufferedReader:
-        return io.BufferedReader(_Raw(self.socket, self.deadline))
-
-
-class _WithDeadline(urllib.request.AbstractHTTPHandler):
-    """urllib's timeout is that of one wait for the network. A server that sends a byte a second would never exceed it."""
+class _DeadlineHandler(urllib.request.AbstractHTTPHandler):
+    """Handler with a total time limit. The timeout of urllib limits a single read, so slow servers never exceed it."""
 
     def __init__(self, deadline: float | None):
         super().__init__()
         self.deadline = deadline
 
     def do_open(self, http_class: Any, req: Any, **arguments: Any) -> Any:
-        def connection(host: str, **more: Any) -> Any:
-            connection = http_class(host, **{**more, "timeout": _remaining(self.deadline)})
+        def connection(host: str, **options: Any) -> Any:
+            connection = http_class(host, **{**options, "timeout": _remaining(self.deadline)})
             connection.response_class = response
             return connection
 
-        def response(socket: Any, *more: Any, **named: Any) -> HTTPResponse:
-            timed: Any = _Timed(socket, self.deadline)
-            return HTTPResponse(timed, *more, **named)
+        def response(socket: Any, *arguments: Any, **options: Any) -> HTTPResponse:
+            timed: Any = _TimedSocket(socket, self.deadline)
+            return HTTPResponse(timed, *arguments, **options)
 
         return super().do_open(connection, req, **arguments)
 
 
-class _HTTPHandler(_WithDeadline, urllib.request.HTTPHandler):
+class _HTTPHandler(_DeadlineHandler, urllib.request.HTTPHandler):
     pass
 
 
-class _HTTPSHandler(_WithDeadline, urllib.request.HTTPSHandler):
+class _HTTPSHandler(_DeadlineHandler, urllib.request.HTTPSHandler):
     pass
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks what an image file asks of Pillow before Pillow reads it.
+"""Checks of image files before Pillow reads them.
 
-A small file may claim tiles of gigabytes, point thousands of tags at the same bytes, or be cut into so many pieces that putting them
-together takes minutes. The checks read headers only and raise `ValueError`.
+A small file can declare tiles of gigabytes, point thousands of tags to the same bytes, or consist of so many pieces that
+joining them takes minutes. The checks read only headers and raise `ValueError`.
 """
 
 import io
@@ -14,38 +14,40 @@ from typing import IO
 from PIL import Image
 
 
-MAX_SEGMENTS = 2000  # of a JPEG file before its pixels; usual are 5 to 50
-MAX_EXIF_SEGMENTS = 64  # usual is one; Pillow joins them one by one, in a time that grows with the square
-MAX_SCANS = 100  # of a progressive JPEG file, each of which goes over all pixels; usual are 10
+MAX_SEGMENTS = 2000  # before the pixels of a JPEG file; 5 to 50 are common
+MAX_EXIF_SEGMENTS = 64  # one is common; Pillow joins them in quadratic time
+MAX_SCANS = 100  # of a progressive JPEG file, each of which updates all pixels; 10 are common
 MAX_CHUNKS = 50_000  # of a PNG file
-MAX_BLOCKS = 4096  # of a GIF file before its pixels, 255 bytes each; older Pillow joins comments one by one
-MAX_JUNK = 2**16  # bytes between the segments of a JPEG file, or of a PPM header: both are read byte by byte
+MAX_BLOCKS = (
+    4096  # of 255 bytes before the pixels of a GIF file; older versions of Pillow join comments in quadratic time
+)
+MAX_JUNK = 2**16  # bytes between the segments of a JPEG file, or in a PPM header, which are read one by one
 MAX_TAGS, MAX_DIRECTORIES = 4096, 16  # of TIFF and EXIF
-MAX_STRIPS = 2**16  # of a TIFF file, each of which Pillow lists
-MAX_BOXES, MAX_BOX_BYTES = 1000, 2**21  # of a JPEG 2000 file; of its header box, which holds others
-SLOW_PIXELS, SLOW_BYTES = 2**18, 2**21  # of an image that is decoded by Python code, about 1 microsecond a number
+MAX_STRIPS = 2**16  # of a TIFF file, which Pillow lists
+MAX_BOXES, MAX_BOX_BYTES = 1000, 2**21  # of a JPEG 2000 file; of its header box, which contains boxes
+SLOW_PIXELS, SLOW_BYTES = 2**18, 2**21  # of an image decoded by Python code, at about 1 microsecond per number
 
 _TIFF = re.compile(rb"II[\x2a\x2b]\0|MM\0[\x2a\x2b]")
-_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8}  # bytes, by type
+_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8}  # bytes by type
 _INTEGERS = {1: "B", 3: "H", 4: "L", 6: "b", 8: "h", 9: "l", 13: "L", 16: "Q", 17: "q"}
 _SUBDIRECTORIES = {34665, 34853, 40965}  # EXIF, GPS, Interoperability
 _TILE_WIDTH, _TILE_HEIGHT = 322, 323
 _STRIPS = {273, 279, 324, 325}  # offsets and sizes of strips and of tiles
-# Pillow skips the lengths of all markers but these, libjpeg those of the latter.
+# JPEG markers without a length, according to Pillow and to libjpeg.
 _PILLOW_BARE = frozenset((0x01, 0xC8, 0xCC, *range(0xD0, 0xDA), *range(0xF0, 0xFE)))
 _LIBJPEG_BARE = frozenset((0x01, *range(0xD0, 0xD9)))
 _START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
 
 
 def check_header(file: IO[bytes], check_size: Callable[[int, int], None]) -> None:
-    """Checks a file from its beginning.
+    """Check a file from its start.
 
     Args:
-        file: an open file that can seek; its position changes.
-        check_size: raises for an image of too many pixels, from its width and height.
+        file: an open, seekable file; its position changes.
+        check_size: raises if width and height make too many pixels.
 
     Raises:
-        ValueError: reading it would take more time or memory than an image of its size needs.
+        ValueError: reading the file would take more time or memory than the size of the image requires.
     """
     file.seek(0)
     prefix = file.read(16)
@@ -62,22 +64,22 @@ def check_header(file: IO[bytes], check_size: Callable[[int, int], None]) -> Non
         _check_ppm(file.read(MAX_JUNK))
     elif prefix[4:8] == b"jP  ":
         _check_jp2(file)
-    elif prefix[4:8] == b"ftyp":  # AVIF: Pillow reads its EXIF data, wherever they are, when it opens the file
+    elif prefix[4:8] == b"ftyp":  # AVIF: Pillow reads EXIF data, anywhere in the file, when it opens the file
         data = file.read()
-        for found in _TIFF.finditer(data):
-            check_tags(io.BytesIO(data), found.start())
+        for match in _TIFF.finditer(data):
+            check_tags(io.BytesIO(data), match.start())
 
 
 def check_tags(file: IO[bytes], start: int = 0, check_size: Callable[[int, int], None] | None = None) -> None:
-    """Checks the directories of a TIFF file, or of EXIF data, that Pillow reads.
+    """Check the directories of a TIFF file or of EXIF data that Pillow reads.
 
     Args:
-        file: an open file that can seek.
-        start: of the TIFF data in the file, in bytes.
-        check_size: raises for a tile of too many pixels.
+        file: an open, seekable file.
+        start: offset of the TIFF data in the file, in bytes.
+        check_size: raises if a tile has too many pixels.
 
     Raises:
-        ValueError: the tags have more data than the file.
+        ValueError: the tags have more data than the file, or a tile is too large.
     """
     length = file.seek(0, io.SEEK_END) - start
     total, tiles = 0, {_TILE_WIDTH: 0, _TILE_HEIGHT: 0}
@@ -91,11 +93,12 @@ def check_tags(file: IO[bytes], start: int = 0, check_size: Callable[[int, int],
     entry, count_format, inline = ("HHQ8s", "Q", 8) if big else ("HHL4s", "H", 4)
     pointer = "Q" if big else "L"
     header = head[8:16] if big else head[4:8]
-    todo, seen = [struct.unpack(order + pointer, header)] if len(header) == inline else [], 0
-    while todo:
-        (place,) = todo.pop()
-        seen += 1
-        if seen > MAX_DIRECTORIES:
+    pending = list(struct.unpack(order + pointer, header)) if len(header) == inline else []
+    visited = 0
+    while pending:
+        place = pending.pop()
+        visited += 1
+        if visited > MAX_DIRECTORIES:
             raise ValueError(f"it has more than {MAX_DIRECTORIES} EXIF directories: save it as PNG without metadata")
         width = struct.calcsize(order + count_format)
         if len(raw := read(place, width)) < width:
@@ -113,7 +116,7 @@ def check_tags(file: IO[bytes], start: int = 0, check_size: Callable[[int, int],
             (offset,) = struct.unpack(order + pointer, value)
             if tag in _STRIPS and number > MAX_STRIPS:
                 raise ValueError(f"it has {number} TIFF strips or tiles, more than {MAX_STRIPS}: save it as PNG")
-            if needed > inline and offset + needed <= length:  # Pillow keeps no value that is cut off
+            if needed > inline and offset + needed <= length:  # Pillow drops truncated values
                 total += needed
             if (tag in tiles or tag in _SUBDIRECTORIES) and kind in _INTEGERS and number >= 1:
                 form = order + _INTEGERS[kind]
@@ -121,11 +124,11 @@ def check_tags(file: IO[bytes], start: int = 0, check_size: Callable[[int, int],
                 if len(data) < struct.calcsize(form):
                     continue
                 (first,) = struct.unpack_from(form, data)
-                if tag in tiles:  # Pillow takes the last one of several, libtiff the first
+                if tag in tiles:  # of repeated tags, Pillow uses the last one, libtiff the first
                     tiles[tag] = max(tiles[tag], first)
                 elif first > 0:
-                    todo.append((first,))
-    if total > 2 * length + 2**16:  # where no two tags share data, at most the length
+                    pending.append(first)
+    if total > 2 * length + 2**16:  # at most the length, if no data are shared
         raise ValueError(f"its tags claim {total} bytes of a file of {length}: save it as PNG without metadata")
     if check_size is not None and any(tiles.values()):
         try:
@@ -135,10 +138,10 @@ def check_tags(file: IO[bytes], start: int = 0, check_size: Callable[[int, int],
 
 
 def check_exif(image: Image.Image) -> None:
-    """Checks the EXIF data that Pillow has found in an image.
+    """Check the EXIF data of an opened image.
 
     Raises:
-        ValueError: its tags have more data than there are.
+        ValueError: its tags claim more data than it has.
     """
     exif = image.info.get("exif")
     if exif is None and (profile := image.info.get("Raw profile type exif")):
@@ -151,13 +154,10 @@ def check_exif(image: Image.Image) -> None:
 
 
 def check_decoder(image: Image.Image) -> None:
-    """Checks an image that Pillow decodes with Python code, which is slow and may take memory without limit.
-
-    Args:
-        image: an opened image.
+    """Check the size of an opened image that Pillow decodes with Python code, which is slow and uses unlimited memory.
 
     Raises:
-        ValueError: it is too large for that.
+        ValueError: the image is too large.
     """
     decoders = {tile[0] for tile in getattr(image, "tile", ())[:1]}
     file = getattr(image, "fp", None)
@@ -171,7 +171,7 @@ def check_decoder(image: Image.Image) -> None:
             "run-length encoded BMP" if "bmp_rle" in decoders else "PPM with numbers as text or of other than 8 bits"
         )
         raise ValueError(
-            f"it is a {kind}, read up to {SLOW_PIXELS} pixels and {SLOW_BYTES} bytes only: save it as PNG"
+            f"it is a {kind}, which is limited to {SLOW_PIXELS} pixels and {SLOW_BYTES} bytes: save it as PNG"
         )
 
 
@@ -196,12 +196,12 @@ def _check_jpeg(data: bytes) -> None:
 
 
 def _jpeg_markers(data: bytes, bare: frozenset[int]) -> Iterator[tuple[int, int, int]]:
-    """Each marker, the place behind it, and how many bytes that belong to no segment came before it."""
+    """Yield each marker, the offset after it, and the number of bytes outside of segments before it."""
     place = 2
     marker = re.compile(rb"\xff[^\0\xff]")
-    while found := marker.search(data, place):
-        kind, skipped = data[found.end() - 1], found.start() - place
-        place = found.end()
+    while match := marker.search(data, place):
+        kind, skipped = data[match.end() - 1], match.start() - place
+        place = match.end()
         yield kind, place, skipped
         if kind not in bare and kind != _END_OF_IMAGE and place + 2 <= len(data):
             place += max(struct.unpack_from(">H", data, place)[0], 2)
@@ -226,11 +226,9 @@ def _check_gif(file: IO[bytes]) -> None:
         blocks += 1
         if byte == b"!":
             file.read(1)
-            while (size := file.read(1)) and size != b"\0":
+            while blocks <= MAX_BLOCKS and (size := file.read(1)) and size != b"\0":
                 blocks += 1
                 file.seek(size[0], io.SEEK_CUR)
-                if blocks > MAX_BLOCKS:
-                    break
         if blocks > MAX_BLOCKS:
             raise ValueError(f"it is a GIF image with more than {MAX_BLOCKS} blocks before its pixels: save it as PNG")
 

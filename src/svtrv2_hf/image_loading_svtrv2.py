@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Opens images of every kind as RGB. Training, evaluation and reading all load images with `load_rgb`.
+"""Loading of images as RGB, with [`load_rgb`], for training, evaluation and inference.
 
-Image files come from anywhere, so the formats, the pixels, the bytes and the time of a download are limited. Large images are
-converted block by block: a conversion takes no more memory than the decoded image and its RGB copy.
+Files may come from untrusted sources, so formats, pixels, bytes and the time of a download are limited. Large images are
+converted in blocks, so that a conversion needs no more memory than the decoded image and its RGB copy.
 """
 
 import io
@@ -24,15 +24,15 @@ from .download_svtrv2 import download
 from .image_headers_svtrv2 import check_decoder, check_exif, check_header
 
 
-# What Pillow decodes by itself, and HEIF and JPEG XL where the user has registered a plugin. Other formats start programs
-# (PostScript), hold other sizes than their header says (ICO), or have no decoder. TGA has no signature, so it comes last.
+# Formats that Pillow decodes itself, and HEIF and JPEG XL if a plugin is registered. Other formats start programs (PostScript),
+# have another size than in their header (ICO), or have no decoder. TGA is last, since it has no signature.
 FORMATS = (
     *("PNG", "JPEG", "MPO", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF"),
     *("HEIF", "JXL", "TGA"),
 )
-MAX_PIXELS = 64_000_000  # a photo of a phone has 12 to 50 million, the crop of a line 20,000
+MAX_PIXELS = 64_000_000  # photos of phones have 12 to 50 million, crops of lines 20,000
 MAX_BYTES = 2**28  # of a file: MAX_PIXELS uncompressed
-_BLOCK = 1024  # pixels of the side of the squares that large images are converted in
+_BLOCK = 1024  # width and height in pixels of the blocks in which large images are converted
 
 _TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -47,66 +47,60 @@ Box = tuple[int, int, int, int]  # left, top, right, bottom
 
 
 class UnreadableImageError(ValueError):
-    """An image that cannot be read; the message names it and says why."""
+    """An image is unreadable; the message contains its name and the reason."""
 
 
 def load_rgb(
     source: Any, name: str | None = None, timeout: float | None = 30.0, max_pixels: int | None = None
 ) -> Image.Image:
-    """Opens an image of any usual kind as RGB, upright, on white.
+    """Load an image as upright RGB.
+
+    Applies the EXIF rotation, composites transparent pixels onto white, and scales 16-bit gray to 8 bits. A 16-bit file is
+    scaled from 8, 10 or 12 bits if its largest value fits.
 
     Args:
         source: a PIL image; a path; an http, https or data URL; the bytes of a file; an open file; an array or tensor of shape
             (height, width), (height, width, channels) or (channels, height, width) with 1, 3 or 4 channels, of integers
             in 0..255, uint16 in 0..65535, bool, or floats in 0..1.
-        name (`str`, *optional*): what to call the image in errors; by default its path or a description.
-        timeout (`float`, *optional*, defaults to 30): seconds that a download may take in all; `None` for no limit.
-        max_pixels (`int`, *optional*, defaults to 64,000,000): pixels of the largest image to decode, at most
-            `PIL.Image.MAX_IMAGE_PIXELS`. Reading takes 8 to 25 bytes of memory per pixel.
-
-    The EXIF rotation is applied, transparency composed on white, 16-bit gray scaled to 8 bits. A 16-bit file whose largest value
-    fits into 8, 10 or 12 bits is scaled from these.
+        name (`str`, *optional*): name of the image in errors; defaults to its path or a description.
+        timeout (`float`, *optional*, defaults to 30): limit of the total time of a download in seconds; `None` for no limit.
+        max_pixels (`int`, *optional*, defaults to 64,000,000): number of pixels of the largest image to decode, at most
+            `PIL.Image.MAX_IMAGE_PIXELS`. Loading takes 8 to 25 bytes of memory per pixel.
 
     Raises:
-        UnreadableImageError: no image can be made of it.
+        UnreadableImageError: the source is not an image, or exceeds a limit.
     """
     with _named_errors(source, name):
         if isinstance(source, (np.ndarray, torch.Tensor)):
             return _array_to_rgb(source, max_pixels)
         if isinstance(source, Image.Image):
-            pending = isinstance(source, ImageFile.ImageFile) and (
-                source.tile or isinstance(source, ImageFile.StubImageFile)
-            )
-            if pending and source.format not in FORMATS:
-                raise ValueError(_unsupported(f"{source.format_description or 'unknown'} ({source.format})"))
-            if pending:
-                _check_pending(source, max_pixels)
+            _check_undecoded(source, max_pixels)
             rgb, orientation = _pil_to_rgb(source, max_pixels)
         else:
             with _open(source, timeout, max_pixels) as image:
                 rgb, orientation = _pil_to_rgb(image, max_pixels)
-            del image  # its pixels, before those of the transposition are added
+            del image  # frees its pixels before the transposition allocates more
         method = _TRANSPOSITIONS.get(orientation)
         return rgb if method is None else rgb.transpose(method)
 
 
 def open_image(source: Any, name: str | None = None, timeout: float | None = 30.0) -> Image.Image:
-    """Opens an image file and reads its header; `load_rgb` may take it from there.
+    """Open an image file and read its header; `load_rgb` accepts the result.
 
     Args:
         source: a path, a URL or the bytes of a file.
-        name (`str`, *optional*): what to call the image in errors.
-        timeout (`float`, *optional*, defaults to 30): seconds that a download may take in all.
+        name (`str`, *optional*): name of the image in errors.
+        timeout (`float`, *optional*, defaults to 30): limit of the total time of a download in seconds.
 
     Raises:
-        UnreadableImageError: it is not a file in a supported format.
+        UnreadableImageError: the source is not a file in a supported format.
     """
     with _named_errors(source, name):
         return _open(source, timeout, None)
 
 
 def upright_size(image: Image.Image, name: str | None = None) -> tuple[int, int]:
-    """Width and height in pixels that `load_rgb` gives an opened image, from its header.
+    """Return width and height in pixels of the result of `load_rgb` for an opened image, from its header.
 
     Raises:
         UnreadableImageError: the header is damaged, or the image has no pixels.
@@ -115,17 +109,17 @@ def upright_size(image: Image.Image, name: str | None = None) -> tuple[int, int]
         if 0 in image.size:
             raise ValueError(f"its size is {image.width}x{image.height} pixels")
         check_exif(image)
-        # not image.getexif(), which for PNG decodes all pixels in search of a chunk behind them
+        # image.getexif() would decode all pixels of a PNG file to search for a chunk after them.
         sideways = Image.Image.getexif(image).get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
         return (image.height, image.width) if sideways else image.size
 
 
 @contextmanager
 def _named_errors(source: Any, name: str | None) -> Iterator[None]:
-    """Raises whatever goes wrong in opening an image as an `UnreadableImageError` that names it."""
+    """Raise any error of loading an image as an `UnreadableImageError` with its name."""
     try:
         yield
-    # What Pillow's decoders raise on damaged files is this motley; found by damaging files of all formats at random.
+    # Errors that Pillow's decoders raise for damaged files, found by damaging files of all formats at random.
     except (
         ArithmeticError,
         EOFError,
@@ -143,29 +137,24 @@ def _named_errors(source: Any, name: str | None) -> Iterator[None]:
         if isinstance(error, UnidentifiedImageError):
             reason = "it is in no image format that Pillow knows"
         elif isinstance(error, FileNotFoundError):
-            reason = "there is no such file"
-        elif (
-            isinstance(error, OSError) and error.strerror
-        ):  # without the file's name, which may be any text of any length
-            reason = error.strerror
+            reason = "no such file"
+        elif isinstance(error, OSError) and error.strerror:
+            reason = error.strerror  # str(error) contains the file name, which may be any text of any length
         else:
             reason = str(error) or type(error).__name__
         raise UnreadableImageError(f"Cannot read {name or describe(source)}: {reason}.") from error
 
 
 def describe(source: Any) -> str:
-    """What errors call an image without a name."""
+    """Return the name of an image in errors if none is given."""
     if isinstance(source, str):
         return f"image {source[:200]!r}"
     if isinstance(source, Path):
         return f"image {str(source)!r}"
     if isinstance(source, Image.Image):
-        filename = getattr(source, "filename", "")
-        return (
-            f"image {filename!r}"
-            if filename
-            else f"a PIL image of {source.width}x{source.height} pixels, {source.mode}"
-        )
+        if filename := getattr(source, "filename", ""):
+            return f"image {filename!r}"
+        return f"a PIL image of {source.width}x{source.height} pixels, {source.mode}"
     if isinstance(source, (np.ndarray, torch.Tensor)):
         return f"an array of shape {tuple(source.shape)} and type {source.dtype}"
     if isinstance(source, (bytes, bytearray, memoryview)):
@@ -174,12 +163,10 @@ def describe(source: Any) -> str:
 
 
 def _open(source: Any, timeout: float | None, max_pixels: int | None) -> Image.Image:
-    if isinstance(source, str):
-        scheme = re.match(r"([a-z][a-z0-9+.-]+)://|data:image/", source, re.IGNORECASE)
-        if scheme:
-            if scheme[1] and scheme[1].lower() not in ("http", "https"):
-                raise ValueError(f"URLs with {scheme[1]}:// are not supported; pass http, https or data")
-            source = download(source, timeout, MAX_BYTES)
+    if isinstance(source, str) and (scheme := re.match(r"([a-z][a-z0-9+.-]+)://|data:image/", source, re.IGNORECASE)):
+        if scheme[1] and scheme[1].lower() not in ("http", "https"):
+            raise ValueError(f"URLs with {scheme[1]}:// are not supported; pass http, https or data")
+        source = download(source, timeout, MAX_BYTES)
     if isinstance(source, (bytes, bytearray, memoryview)):
         if not len(source):
             raise ValueError("it is empty")
@@ -189,44 +176,52 @@ def _open(source: Any, timeout: float | None, max_pixels: int | None) -> Image.I
         _check_file(source)
     elif not hasattr(source, "read"):
         raise TypeError("an image is a PIL image, a path, a URL, bytes, an open file, an array or a tensor")
-    elif not getattr(
-        source, "seekable", lambda: hasattr(source, "seek")
-    )():  # Pillow would read all of an endless stream
+    elif not _seekable(source):  # Pillow would read all of an endless stream
         source = io.BytesIO(source.read(MAX_BYTES))
     Image.init()
     formats = [name for name in FORMATS if name in Image.OPEN]
-
-    def check_size(width: int, height: int) -> None:
-        _check_size(width, height, max_pixels)
-
-    if isinstance(source, Path):
-        with source.open("rb") as file:
-            check_header(file, check_size)
-    else:
-        check_header(source, check_size)
+    with _opened(source) as file:
+        check_header(file, lambda width, height: _check_size(width, height, max_pixels))
     try:
-        with _silence():
+        with _without_warnings():
             return Image.open(source, formats=formats)
     except UnidentifiedImageError:
-        if found := _refused_format(source):
-            raise ValueError(_unsupported(found)) from None
+        if name := _unsupported_format(source):
+            raise ValueError(_unsupported(name)) from None
         raise
     except Image.DecompressionBombError:
         raise ValueError(f"it has more pixels than the limit of {_limit(max_pixels)}: crop it") from None
 
 
 @contextmanager
-def _silence() -> Iterator[None]:
-    """Without Pillow's warnings: what matters becomes an error, and a damaged file may cause thousands of the others."""
+def _opened(source: Path | IO[bytes]) -> Iterator[IO[bytes]]:
+    if isinstance(source, Path):
+        with source.open("rb") as file:
+            yield file
+    else:
+        yield source
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Hide Pillow's warnings: a damaged file can cause thousands, and the relevant ones become errors."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\.")
         yield
 
 
-def _check_pending(image: Image.Image, max_pixels: int | None) -> None:
-    """Checks an image that somebody else opened and that is not decoded yet."""
+def _seekable(file: Any) -> bool:
+    return getattr(file, "seekable", lambda: hasattr(file, "seek"))()
+
+
+def _check_undecoded(image: Image.Image, max_pixels: int | None) -> None:
+    """Check an image that the caller opened if it is not decoded yet."""
+    if not isinstance(image, ImageFile.ImageFile) or not (image.tile or isinstance(image, ImageFile.StubImageFile)):
+        return
+    if image.format not in FORMATS:
+        raise ValueError(_unsupported(f"{image.format_description or 'unknown'} ({image.format})"))
     file = getattr(image, "fp", None)
-    if file is not None and getattr(file, "seekable", lambda: hasattr(file, "seek"))():
+    if file is not None and _seekable(file):
         place = file.tell()
         try:
             check_header(file, lambda width, height: _check_size(width, height, max_pixels))
@@ -235,7 +230,7 @@ def _check_pending(image: Image.Image, max_pixels: int | None) -> None:
 
 
 def _check_file(path: Path) -> None:
-    """Raises for what is not a regular file of a usual size: opening a named pipe or a device may never return."""
+    """Check that a path is a regular file of a valid size: opening a named pipe or a device may block forever."""
     status = path.stat()
     if stat.S_ISDIR(status.st_mode):
         raise ValueError("it is a folder")
@@ -247,16 +242,13 @@ def _check_file(path: Path) -> None:
         raise ValueError(f"it has {status.st_size} bytes, more than the limit of {MAX_BYTES}")
 
 
-def _refused_format(source: Path | IO[bytes]) -> str | None:
-    """The format of a file outside `FORMATS`, where Pillow recognizes it by its first bytes."""
-    if isinstance(source, Path):
-        with source.open("rb") as file:
-            prefix = file.read(16)
-    else:
-        source.seek(0)
-        prefix = source.read(16)
+def _unsupported_format(source: Path | IO[bytes]) -> str | None:
+    """Return the format of a file outside `FORMATS` if Pillow recognizes its first bytes."""
+    with _opened(source) as file:
+        file.seek(0)
+        prefix = file.read(16).ljust(16, b"\0")
     for name, (factory, accept) in Image.OPEN.items():
-        if name not in FORMATS and accept and accept(prefix.ljust(16, b"\0")) is True:
+        if name not in FORMATS and accept and accept(prefix) is True:
             return f"{getattr(factory, 'format_description', name)} ({name})"
     return None
 
@@ -266,8 +258,8 @@ def _unsupported(name: str) -> str:
 
 
 def _limit(max_pixels: int | None) -> int:
-    own = MAX_PIXELS if max_pixels is None else max_pixels
-    return own if Image.MAX_IMAGE_PIXELS is None else min(own, Image.MAX_IMAGE_PIXELS)
+    limit = MAX_PIXELS if max_pixels is None else max_pixels
+    return limit if Image.MAX_IMAGE_PIXELS is None else min(limit, Image.MAX_IMAGE_PIXELS)
 
 
 def _check_size(width: int, height: int, max_pixels: int | None) -> None:
@@ -281,10 +273,10 @@ def _check_size(width: int, height: int, max_pixels: int | None) -> None:
 
 
 def _pil_to_rgb(image: Image.Image, max_pixels: int | None) -> tuple[Image.Image, int]:
-    """A new RGB image, and its orientation by EXIF, in which it still has to be transposed."""
+    """Convert to a new RGB image, and return also the EXIF orientation, which is not applied yet."""
     _check_size(*image.size, max_pixels)
     check_decoder(image)
-    with _silence():
+    with _without_warnings():
         image.load()
     if image.mode.startswith(("I", "F")):
         rgb = _numbers_to_rgb(lambda box: np.asarray(image.crop(box)), image.size, wide=True)
@@ -292,7 +284,7 @@ def _pil_to_rgb(image: Image.Image, max_pixels: int | None) -> tuple[Image.Image
         rgb = _by_blocks(image.size, lambda box: _on_white(image.crop(box)))
     rgb.info = {}  # EXIF and transparency are applied
     check_exif(image)
-    with _silence():
+    with _without_warnings():
         return rgb, image.getexif().get(ExifTags.Base.Orientation, 1)
 
 
@@ -352,7 +344,7 @@ def _array_to_rgb(array: np.ndarray | torch.Tensor, max_pixels: int | None) -> I
 
 
 def _numbers_to_rgb(block: Callable[[Box], np.ndarray], size: tuple[int, int], wide: bool = False) -> Image.Image:
-    """`wide`: of a PIL mode whose numbers may go beyond what they mean (I: 8 to 16 bits, F: 0..255)."""
+    """Convert numbers; `wide` for PIL modes with a larger range than their content (I: 8 to 16 bits, F: 0..255)."""
     low = high = 0
     if block((0, 0, 1, 1)).dtype not in (np.uint8, np.bool_):
         ends = [(part.min(), part.max()) for part in map(block, _boxes(size))]
@@ -365,7 +357,7 @@ def _numbers_to_rgb(block: Callable[[Box], np.ndarray], size: tuple[int, int], w
 
 
 def _to_uint8(array: np.ndarray, low: Any, high: Any, wide: bool) -> np.ndarray:
-    """`low`, `high`: of all numbers of the image, which `array` is a block of."""
+    """Convert a block of an image whose numbers are in `low`..`high`."""
     if array.dtype == np.uint8:
         return array
     if array.dtype == np.bool_:
@@ -375,16 +367,16 @@ def _to_uint8(array: np.ndarray, low: Any, high: Any, wide: bool) -> np.ndarray:
             return np.rint(array * 255).astype(np.uint8)
         if wide and low >= 0 and high <= 255:
             return np.rint(array).astype(np.uint8)
-        raise ValueError(f"its floats lie in {low:g}..{high:g}; pass floats in 0..1, or integers in 0..255")
+        raise ValueError(f"its floats are in {low:g}..{high:g}; pass floats in 0..1, or integers in 0..255")
     if np.issubdtype(array.dtype, np.integer):
-        if wide:  # cameras and scanners store their 10 or 12 bits in 16 as they are
+        if wide:  # cameras and scanners store 10 or 12 bits in 16 without scaling
             bits = next((bits for bits in (8, 10, 12) if high < 2**bits), 16)
         else:
-            bits = 16 if array.dtype.str[1:] == "u2" else 8  # of either byte order
+            bits = 16 if array.dtype.str[1:] == "u2" else 8  # in either byte order
         if low >= 0 and high < 2**bits:
             return (array.astype(np.uint32) * 255 // (2**bits - 1)).astype(np.uint8)
-        raise ValueError(f"its integers lie in {low}..{high}; pass 0..255, or uint16 in 0..65535")
-    raise ValueError(f"numbers of type {array.dtype} are no colors")
+        raise ValueError(f"its integers are in {low}..{high}; pass 0..255, or uint16 in 0..65535")
+    raise ValueError(f"numbers of type {array.dtype} are not colors")
 
 
 __all__ = [

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """SVTRv2: a convolution and attention backbone with a CTC head (Du et al., ICCV 2025, arXiv:2411.15858).
 
-An image becomes one frame for every four pixels of its width, each scored against the charset and the blank:
+The model predicts, for each four pixels of image width (a frame), the logits of the characters and the blank:
 
     pixel_values (B, 3, H, W)
       -> embeddings, stride 4                  (B, C0, H / 4, W / 4)
@@ -11,13 +11,13 @@ An image becomes one frame for every four pixels of its width, each scored again
       -> rearrangement                         (B, W / 4, C2)
       -> head                                  (B, W / 4, V)
 
-The models that upstream publishes for use differ in kernels, strides and in what turns feature maps into frames; the
-configuration tells (`neck_svtrv2.py`).
+The released OpenOCR 'server' models have other kernels and strides, and a neck instead of the rearrangement
+(`neck_svtrv2.py`).
 
-Sizes that four or eight do not divide are rounded up. Feature maps have the shape (B, C, H, W) but lie in memory channels
-last, so that convolutions take them as they are and `permute(0, 2, 3, 1)` gives norms, MLPs and attention a view.
+Sizes that are not multiples of four or eight are rounded up. Feature maps have the shape (B, C, H, W) in channels-last memory
+format, which convolutions use directly and of which `permute(0, 2, 3, 1)` is a contiguous view for norms, MLPs and attention.
 
-Agrees with Topdu/OpenOCR at ae934e5: `openrec/modeling/encoders/svtrv2_lnconv_two33.py` and
+Equivalent to Topdu/OpenOCR at ae934e5: `openrec/modeling/encoders/svtrv2_lnconv_two33.py` and
 `openrec/modeling/decoders/rctc_decoder.py`.
 """
 
@@ -46,14 +46,14 @@ from .configuration_svtrv2 import SVTRv2Config
 from .guidance_svtrv2 import SVTRv2Guidance
 from .layers_svtrv2 import SVTRv2Attention, SVTRv2ConvolutionNorm, SVTRv2Linear, SVTRv2MLP
 from .neck_svtrv2 import SVTRv2Neck
-from .pipeline_svtrv2 import SVTRv2TextRecognitionPipeline  # noqa: F401  so that a folder saved again keeps its pipeline
+from .pipeline_svtrv2 import SVTRv2TextRecognitionPipeline  # noqa: F401  copied to saved folders
 
 
 logger = logging.get_logger(__name__)
 
-WRAPPERS = r"^(?:(?:module|_orig_mod)\.)+"  # prefixes of names: of DistributedDataParallel, of torch.compile, or both
-BLANK_PRIOR = 0.9  # probability of the blank under fresh weights
-CERTAIN = 1e4  # logit margin of the blank in frames beyond the end of an image: its softmax is exactly one
+WRAPPERS = r"^(?:(?:module|_orig_mod)\.)+"  # prefixes of names by DistributedDataParallel and torch.compile
+BLANK_PRIOR = 0.9  # initial probability of the blank
+CERTAIN = 1e4  # logit margin of the blank in frames after the end of an image: its softmax is exactly one
 
 
 @dataclass
@@ -63,15 +63,15 @@ class SVTRv2CTCOutput(ModelOutput):
         loss (`torch.FloatTensor`, *optional*, returned with `labels`):
             `ctc_loss`, or with guidance the weighted sum of `ctc_loss` and `guidance_loss`.
         logits (`torch.FloatTensor` of shape `(batch_size, frames, vocab_size)`):
-            Scores before softmax. Frames beyond the end of an image are certain to be blank.
+            Scores before softmax. In frames after the end of an image, the probability of the blank is 1.
         logits_lengths (`torch.LongTensor` of shape `(batch_size,)`):
-            Frames of each image.
+            Number of frames of each image.
         ctc_loss (`torch.FloatTensor`, *optional*, returned with `labels`):
             See [`ctc_loss`].
         guidance_loss (`torch.FloatTensor`, *optional*, returned with `labels` by a model with guidance):
-            Cross-entropy of the guidance branch, mean over the characters it predicts.
+            Cross-entropy of the guidance branch, averaged over its predicted characters.
         num_unalignable (`torch.LongTensor`, *optional*, returned with `labels`):
-            Images with too few frames for their label, whose `ctc_loss` is zero.
+            Number of images with too few frames for their label, whose `ctc_loss` is zero.
         hidden_states (`tuple(torch.FloatTensor)`, *optional*): output of the embeddings and of each stage.
         attentions (`tuple(torch.FloatTensor)`, *optional*): weights of each attention block of the backbone.
     """
@@ -89,29 +89,29 @@ class SVTRv2CTCOutput(ModelOutput):
 def ctc_loss(
     logits: torch.Tensor, logits_lengths: torch.Tensor, labels: torch.Tensor, blank: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """CTC loss of each sample, summed over its frames; not divided by the label's length.
+    """Compute the CTC loss of each sample in float32: summed over frames, not divided by the length of the label.
 
-    The paper's learning rates belong to this loss, not to torch's `reduction="mean"`. In float32 whatever the autocast.
+    The learning rates of the paper are for this loss, not for `reduction="mean"` of torch.
 
     Args:
         logits (`torch.FloatTensor` of shape `(batch_size, frames, vocab_size)`)
-        logits_lengths (`torch.LongTensor` of shape `(batch_size,)`): frames of each sample.
+        logits_lengths (`torch.LongTensor` of shape `(batch_size,)`): number of frames of each sample.
         labels (`torch.LongTensor` of shape `(batch_size, length)`): character ids; negative ids and blanks are padding.
-        blank (`int`): the blank's id.
+        blank (`int`): id of the blank.
 
     Returns:
-        The losses, of shape `(batch_size,)`, and which samples cannot be aligned: a text of n characters, r of which
-        repeat the one before, needs n + r frames. Their loss is zero.
+        The losses and a mask of unalignable samples, whose loss is zero, both of shape `(batch_size,)`. A text of n characters,
+        r of which repeat the previous one, needs n + r frames.
 
     Raises:
-        ValueError: a label holds an id that the head does not score.
+        ValueError: a label has an id outside the vocabulary of the model.
     """
     padding = (labels < 0) | (labels == blank)
     if labels.device.type == "cpu" and labels.numel() and labels.max() >= logits.shape[-1]:
         raise ValueError(
-            f"labels hold the id {int(labels.max())}, but the head scores ids below {logits.shape[-1]} only."
+            f"labels contain the id {int(labels.max())}, but the model has only {logits.shape[-1]} classes."
         )
-    # Characters to the front of each row, in their order, for the padding may be anywhere.
+    # Moves characters to the start of each row, since padding may be anywhere.
     characters = labels.gather(-1, padding.long().argsort(dim=-1, stable=True))
     lengths = (~padding).sum(-1)
     position = torch.arange(labels.shape[-1], device=labels.device)
@@ -131,7 +131,7 @@ def ctc_loss(
 
 
 class SVTRv2DropPath(nn.Module):
-    """Stochastic depth: in training, leaves out a block's contribution for a share `rate` of the samples."""
+    """Stochastic depth: in training, drops the output of a block with probability `rate` for each sample."""
 
     def __init__(self, rate: float):
         super().__init__()
@@ -148,7 +148,7 @@ class SVTRv2DropPath(nn.Module):
 
 
 class SVTRv2ConvolutionBlock(GradientCheckpointingLayer):
-    """Grouped convolutions (in the paper two of 3x3) with nothing between, then an MLP; a norm AFTER each residual sum."""
+    """Grouped convolutions (in the paper, two of 3x3) and an MLP, both post-norm."""
 
     def __init__(self, config: SVTRv2Config, hidden_size: int, num_groups: int, drop_path_rate: float):
         super().__init__()
@@ -173,7 +173,7 @@ class SVTRv2ConvolutionBlock(GradientCheckpointingLayer):
 
 
 class SVTRv2AttentionBlock(GradientCheckpointingLayer):
-    """Attention over the whole feature map, then an MLP; a norm AFTER each residual sum."""
+    """Attention over the whole feature map and an MLP, both post-norm."""
 
     def __init__(self, config: SVTRv2Config, hidden_size: int, num_heads: int, drop_path_rate: float):
         super().__init__()
@@ -191,19 +191,19 @@ class SVTRv2AttentionBlock(GradientCheckpointingLayer):
 
 
 class SVTRv2Downsample(nn.Module):
-    """More channels, and less height where `stride` says so."""
+    """Convolution that increases the channels and reduces height and width by `stride`."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: tuple[int, int]):
         super().__init__()
         self.convolution = nn.Conv2d(in_channels, out_channels, kernel_size=3, stride=stride, padding=1)
-        self.norm = nn.LayerNorm(out_channels)  # eps 1e-5 here, not config.layer_norm_eps: the weights were trained so
+        self.norm = nn.LayerNorm(out_channels)  # eps 1e-5, not config.layer_norm_eps, as the published weights
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         return self.norm(self.convolution(hidden_states).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 class SVTRv2Stage(nn.Module):
-    """Convolution blocks, attention blocks and, but in the last stage, the way down to the next one."""
+    """Convolution blocks, attention blocks and, except in the last stage, downsampling."""
 
     def __init__(self, config: SVTRv2Config, stage: int, drop_path_rates: list[float]):
         super().__init__()
@@ -226,7 +226,7 @@ class SVTRv2Stage(nn.Module):
 
 
 class SVTRv2Embeddings(nn.Module):
-    """The stem: two convolutions that turn 4 x 4 pixels into one position. There is no position embedding."""
+    """Stem: two convolutions from 4 x 4 pixels to one position, without position embedding."""
 
     def __init__(self, config: SVTRv2Config):
         super().__init__()
@@ -242,18 +242,18 @@ class SVTRv2Embeddings(nn.Module):
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         if pixel_values.device.type == "cpu" and torch.compiler.is_dynamo_compiling():
-            # As dictionary keys, height and width become constants of the graph: one graph for each image size, whatever the
-            # batch size. Inductor cannot compile a single graph for all sizes on CPUs (as of torch 2.13).
+            # As dictionary keys, height and width become constants: one graph for each image size and all batch sizes. On
+            # CPUs, inductor cannot compile a single graph for all sizes (torch 2.13).
             dict.fromkeys(pixel_values.shape[-2:])
         dtype = next(self.parameters()).dtype
         return self.layers(pixel_values.to(dtype, memory_format=torch.channels_last))
 
 
 class SVTRv2FeatureRearrangement(nn.Module):
-    """FRM (paper, section 3.3): brings the features of each column into CTC's left-to-right order.
+    """Feature rearrangement module (paper, section 3.3): converts feature maps to frames from left to right.
 
-    First a pre-norm attention block along each row; then a learned token picks from each column a sum of its values,
-    weighted by the softmax over the rows of token x key (not scaled by the square root of the channels).
+    After a pre-norm attention block along each row, each frame is the sum of the values of a column, weighted by the
+    softmax over the rows of the product of a learned token and the keys (not scaled by the square root of the channels).
     """
 
     def __init__(self, config: SVTRv2Config):
@@ -264,17 +264,17 @@ class SVTRv2FeatureRearrangement(nn.Module):
         self.mlp_norm = nn.LayerNorm(hidden_size)
         self.mlp = SVTRv2MLP(hidden_size, int(config.mlp_ratio * hidden_size), config.hidden_act)
         self.token = nn.Parameter(torch.zeros(1, 1, hidden_size))
-        # Not nn.Linear: torch's dynamic quantization replaces that class by one whose weight is a method.
+        # Not nn.Linear, which dynamic quantization of torch replaces with a class whose weight is a method.
         self.key = SVTRv2Linear(hidden_size, hidden_size)
         self.value = SVTRv2Linear(hidden_size, hidden_size)
 
     def forward(self, hidden_states: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> torch.Tensor:
-        """`hidden_states` of shape (B, C, H, W) to frames of shape (B, W, C)."""
+        """Map `hidden_states` of shape (B, C, H, W) to frames of shape (B, W, C)."""
         hidden_states = hidden_states.permute(0, 2, 3, 1)  # (B, H, W, C)
         hidden_states = hidden_states + self.attention(self.attention_norm(hidden_states), **kwargs)[0]
         hidden_states = hidden_states + self.mlp(self.mlp_norm(hidden_states))
-        # token x (K h + k) = (token x K) h + token x k, and the weights of a column add up to one, so that both linear
-        # layers can change places with the sums: one product for all keys, and one value a column instead of a position.
+        # token x (K h + k) = (token x K) h + token x k, and the weights of a column sum to one, so the linear layers and the
+        # sums are swapped: one product for all keys, and one value per column instead of per position.
         query = (self.token @ self.key.weight).flatten()
         scores = hidden_states @ query + (self.token * self.key.bias).sum()  # (B, H, W)
         weights = scores.softmax(dim=1, dtype=torch.float32).to(hidden_states.dtype)
@@ -282,15 +282,15 @@ class SVTRv2FeatureRearrangement(nn.Module):
 
 
 class SVTRv2Head(nn.Linear):
-    """Scores each frame against the charset and the blank; a class of its own for the sake of its initial weights."""
+    """Linear layer from frames to logits; a separate class for its initialization."""
 
 
 class SVTRv2WeightsError(ValueError, RuntimeError):
-    """The tensors of a checkpoint are not those of the model. Also a `RuntimeError`, as transformers' own for shapes is."""
+    """The tensors of a checkpoint do not match the model. Also a `RuntimeError`, as transformers raises for shapes."""
 
 
 class SVTRv2PreTrainedModel(PreTrainedModel):
-    """What the backbone and the recogniser share: initial weights, and saving with code."""
+    """Base class with initialization, strict loading, and saving with code."""
 
     config_class = SVTRv2Config
     base_model_prefix = "svtrv2"
@@ -302,9 +302,8 @@ class SVTRv2PreTrainedModel(PreTrainedModel):
     _supports_attention_backend = True
     _no_split_modules = ["SVTRv2ConvolutionBlock", "SVTRv2AttentionBlock"]
     _can_record_outputs = {"hidden_states": SVTRv2Stage, "attentions": SVTRv2Attention}
-    # Parts of a checkpoint that this class leaves aside. Not _keys_to_ignore_on_load_unexpected, which a model inherits from
-    # its backbone.
-    _left_over: tuple[str, ...] = ()
+    # Prefixes of tensors that this class ignores; a model would inherit _keys_to_ignore_on_load_unexpected from its backbone.
+    _ignored: tuple[str, ...] = ()
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -317,10 +316,10 @@ class SVTRv2PreTrainedModel(PreTrainedModel):
         elif isinstance(module, nn.Embedding):
             init.normal_(module.weight, std=module.embedding_dim**-0.5)
         if isinstance(module, (SVTRv2Head, SVTRv2FeatureRearrangement, SVTRv2Neck)):
-            # Not the reference's values, but what gets small models and batches off the ground. At first, a CTC model only
-            # learns how frequent blank and characters are. With small weights behind the backbone, it does so by making
-            # the features the same everywhere, and under norms after each residual sum it rarely finds back from there.
-            # So these weights keep the variance of the features, and the head begins with mostly blank for an answer.
+            # Unlike the reference, so that small models and batches learn. At first, a CTC model only learns the frequencies
+            # of blank and characters. With small weights after the backbone, it does so by making all features equal, from
+            # which post-norm networks rarely recover. Therefore these weights preserve the variance of the features, and
+            # the head initially predicts mostly blanks.
             for linear in [submodule for submodule in module.modules() if isinstance(submodule, nn.Linear)]:
                 init.normal_(linear.weight, std=linear.in_features**-0.5)
         if isinstance(module, SVTRv2Head):
@@ -336,26 +335,26 @@ class SVTRv2PreTrainedModel(PreTrainedModel):
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *model_args, **kwargs):
         """
-        Loads a saved model as [`~transformers.PreTrainedModel.from_pretrained`] does, and raises an error where transformers
-        would continue with random weights.
+        Load a saved model like [`~transformers.PreTrainedModel.from_pretrained`], but raise an error instead of continuing
+        with random weights.
 
-        Every tensor of the model must be in the checkpoint, and every tensor of the checkpoint in the model, except for
+        The tensors of model and checkpoint must be the same, except for
 
-        - the guidance branch, which may be left out (`use_guidance=False`) or added (`use_guidance=True`);
-        - everything but the backbone, if `cls` is [`SVTRv2Model`];
+        - the guidance branch, which can be dropped (`use_guidance=False`) or added (`use_guidance=True`);
+        - everything outside the backbone, if `cls` is [`SVTRv2Model`];
         - tensors of other shapes, with `ignore_mismatched_sizes=True`.
 
         The prefixes `module.` (DistributedDataParallel) and `_orig_mod.` (torch.compile) are removed with a warning. With
-        `output_loading_info=True`, missing and unexpected tensors are returned in the report instead of raised.
+        `output_loading_info=True`, missing and unexpected tensors are part of the returned information and raise no error.
 
         Raises:
-            SVTRv2WeightsError: The tensors do not fit; the message names them.
+            SVTRv2WeightsError: the tensors do not match; the message lists them.
         """
         wants_info = kwargs.pop("output_loading_info", False)
         allows_shapes = kwargs.pop("ignore_mismatched_sizes", False)
 
         def load(**more):
-            # Other shapes are raised below, with names; transformers logs them only.
+            # Mismatched shapes raise an error below; transformers only logs them.
             return super(SVTRv2PreTrainedModel, cls).from_pretrained(
                 pretrained_model_name_or_path,
                 *model_args,
@@ -370,55 +369,50 @@ class SVTRv2PreTrainedModel(PreTrainedModel):
         ambiguous = len(unwrapped) < len(wrapped) or unwrapped & (model.state_dict().keys() - info["missing_keys"])
         if wrapped and not ambiguous and kwargs.get("key_mapping") is None:
             model, info = load(key_mapping={WRAPPERS: ""})
-            model._weight_conversions = None  # or saving the model would put a prefix back
+            model._weight_conversions = None  # saving the model would add the prefix again
             logger.warning(
-                f"The names of the weights in {pretrained_model_name_or_path} begin with the prefix of a wrapper (module. or "
-                "_orig_mod.), which is ignored. Save the unwrapped model to avoid it."
+                f"The names of the weights in {pretrained_model_name_or_path} have the prefix of a wrapper (module. or "
+                "_orig_mod.), which is removed. Save the unwrapped model to avoid this warning."
             )
-        problems = {"misshapen": [] if allows_shapes else [_shapes(*one) for one in info["mismatched_keys"]]}
+        mismatches = [f"{n}: {tuple(saved)} instead of {tuple(shape)}" for n, saved, shape in info["mismatched_keys"]]
+        problems = {"misshapen": [] if allows_shapes else mismatches}
         if pretrained_model_name_or_path is not None:
-            problems["stored as integers"] = _integers_in(pretrained_model_name_or_path, cls._hub_options(kwargs))
+            problems["stored as integers"] = _integers_in(pretrained_model_name_or_path, _hub_options(kwargs))
         if not wants_info and (pretrained_model_name_or_path is not None or kwargs.get("state_dict")):
             missing = info["missing_keys"]
             if any(name.startswith("guidance.") for name in missing) and cls._adds_guidance(
                 pretrained_model_name_or_path, kwargs
             ):
                 missing = [name for name in missing if not name.startswith("guidance.")]
-            unexpected = [name for name in info["unexpected_keys"] if not name.startswith(cls._left_over)]
+            unexpected = [name for name in info["unexpected_keys"] if not name.startswith(cls._ignored)]
             problems |= {"missing": missing, "unexpected": unexpected}
         if any(problems.values()):
             raise SVTRv2WeightsError(
-                f"The weights in {pretrained_model_name_or_path} do not fit {cls.__name__} as its config.json describes it: "
+                f"The weights in {pretrained_model_name_or_path} do not match {cls.__name__} with its config.json: "
                 f"{'; '.join(_first_of(kind, names) for kind, names in problems.items() if names)}. Save the whole model with "
-                "save_pretrained, or load the weights with the config.json that they were saved with."
+                "save_pretrained, or use the config.json with which the weights were saved."
             )
         return (model, info) if wants_info else model
 
-    @staticmethod
-    def _hub_options(kwargs) -> dict[str, Any]:
-        hub = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
-        return {key: kwargs[key] for key in hub if key in kwargs}
-
     @classmethod
     def _adds_guidance(cls, name, kwargs) -> bool:
-        """Whether the caller asks for a guidance branch that the configuration of the checkpoint does not have."""
+        """Return whether the saved configuration lacks the guidance branch, so that the caller adds it."""
         try:
-            saved, _ = cls.config_class.get_config_dict(name, **cls._hub_options(kwargs))
-        except (OSError, ValueError):  # a configuration of the caller's own, beside weights alone
+            saved, _ = cls.config_class.get_config_dict(name, **_hub_options(kwargs))
+        except (OSError, ValueError):  # the folder has only weights, and the caller passes a configuration
             return True
         return not saved.get("use_guidance", False)
 
     def save_pretrained(self, save_directory, **kwargs):
-        """Saves the model, and with it the code that loads it where this package is not installed."""
-        # `register_for_auto_class` remembers one name a class, so the entries are written here. A fresh dict each time:
-        # `pipeline` changes the one it finds.
+        """Save the model together with its code, so that it can be loaded without this package."""
+        # `register_for_auto_class` supports only one Auto class per class. `pipeline` modifies the dict, so create it again.
         self.config.auto_map = {
             "AutoConfig": "configuration_svtrv2.SVTRv2Config",
             "AutoModel": "modeling_svtrv2.SVTRv2Model",
             "AutoModelForCTC": "modeling_svtrv2.SVTRv2ForCTC",
             "AutoModelForTextRecognition": "modeling_svtrv2.SVTRv2ForCTC",
         }
-        # Exactly one task, or `pipeline(model=...)` could not tell which is meant.
+        # A single task, so that `pipeline(model=...)` is unambiguous.
         self.config.custom_pipelines = {
             "image-to-text": {
                 "impl": "pipeline_svtrv2.SVTRv2TextRecognitionPipeline",
@@ -429,18 +423,23 @@ class SVTRv2PreTrainedModel(PreTrainedModel):
         return super().save_pretrained(save_directory, **kwargs)
 
 
+def _hub_options(kwargs) -> dict[str, Any]:
+    hub = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
+    return {key: kwargs[key] for key in hub if key in kwargs}
+
+
 def _first_of(kind: str, names: Iterable[str]) -> str:
-    """The number of names and the first few of them, in their order."""
+    """Return the number of names and the first five."""
     names = sorted(names)
     return f"{len(names)} {kind} ({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})"
 
 
 def _integers_in(name: str | os.PathLike, hub: dict[str, Any]) -> list[str]:
-    """Weights that a checkpoint holds as integers, which transformers would cast: those of a quantized model, or damaged."""
+    """Return the weights that a checkpoint stores as integers, because it is quantized or damaged; transformers casts them."""
     file = cached_file(name, "model.safetensors", _raise_exceptions_for_missing_entries=False, **hub)
     if file is None:
         return []
-    with open(file, "rb") as stream:  # noqa: PTH123  the header alone: its length in 8 bytes, and JSON
+    with open(file, "rb") as stream:  # noqa: PTH123  the header is its length in 8 bytes, and JSON
         header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
     return [
         key
@@ -449,14 +448,10 @@ def _integers_in(name: str | os.PathLike, hub: dict[str, Any]) -> list[str]:
     ]
 
 
-def _shapes(name: str, saved: torch.Size, expected: torch.Size) -> str:
-    return f"{name}: {tuple(saved)} instead of {tuple(expected)}"
-
-
 class SVTRv2Model(SVTRv2PreTrainedModel):
-    """The backbone: images to feature maps."""
+    """Backbone, which converts images to feature maps."""
 
-    _left_over = ("rearrangement.", "neck.", "head.", "guidance.")
+    _ignored = ("rearrangement.", "neck.", "head.", "guidance.")
 
     def __init__(self, config: SVTRv2Config):
         super().__init__(config)
@@ -477,8 +472,8 @@ class SVTRv2Model(SVTRv2PreTrainedModel):
                 Images of one size, scaled to -1..1.
 
         Returns:
-            `last_hidden_state` of shape `(batch_size, hidden_sizes[-1], height / 8, width / 4)`, with other
-            `height_strides` of another height; on request `hidden_states` (the embeddings and each stage) and `attentions`.
+            `last_hidden_state` of shape `(batch_size, hidden_sizes[-1], height / 8, width / 4)` (with the default
+            `height_strides`); on request `hidden_states` (of the embeddings and each stage) and `attentions`.
         """
         hidden_states = self.embeddings(pixel_values)
         for stage in self.stages:
@@ -487,18 +482,18 @@ class SVTRv2Model(SVTRv2PreTrainedModel):
 
 
 class SVTRv2ForCTC(SVTRv2PreTrainedModel):
-    """The recogniser: backbone, feature rearrangement and CTC head, and for training the semantic guidance branch."""
+    """Text recognition model: backbone, feature rearrangement, CTC head, and for training the semantic guidance branch."""
 
-    # A model without guidance is a whole model: weights of the branch may be in the file and stay unused.
+    # A model without guidance is complete, even if the file has weights of the branch.
     _keys_to_ignore_on_load_unexpected = [r"^guidance\."]
-    # Trainer would otherwise take the `**kwargs` of `forward` for a promise to divide the loss by a count of *tokens*,
-    # and would leave gradients of accumulated batches undivided. A trainer that counts samples may set it.
+    # Because of the `**kwargs` of `forward`, Trainer would assume that the loss is divided by a number of *tokens*, and not
+    # divide gradients of accumulated batches. A trainer that counts samples can set it.
     accepts_loss_kwargs = False
 
     def __init__(self, config: SVTRv2Config):
         super().__init__(config)
         self.svtrv2 = SVTRv2Model(config)
-        # One of the two turns feature maps into frames.
+        # One of the two converts feature maps to frames.
         self.rearrangement = SVTRv2FeatureRearrangement(config) if config.neck == "rearrangement" else None
         self.neck = SVTRv2Neck(config) if config.neck == "mixing" else None
         self.head = SVTRv2Head(config.frame_size, config.vocab_size)
@@ -506,7 +501,7 @@ class SVTRv2ForCTC(SVTRv2PreTrainedModel):
         self.post_init()
 
     def drop_guidance(self) -> "SVTRv2ForCTC":
-        """Removes the guidance branch, which reading does not need, from the model and its configuration."""
+        """Remove the guidance branch, which is not used for inference, from the model and its configuration."""
         self.guidance = None
         self.config.use_guidance = False
         return self
@@ -523,18 +518,18 @@ class SVTRv2ForCTC(SVTRv2PreTrainedModel):
         r"""
         Args:
             pixel_values (`torch.FloatTensor` of shape `(batch_size, num_channels, height, width)`):
-                Images, scaled to -1..1, in the upper left corner where `image_sizes` tells that they are smaller.
+                Images, scaled to -1..1; images smaller than the batch are in the upper left corner.
             image_sizes (`torch.LongTensor` of shape `(batch_size, 2)`, *optional*):
-                Height and width of each image in pixels. Images are cropped to them and computed size by size, so that
-                neither padding nor company changes a reading. Without it, every image fills `pixel_values`.
+                Height and width of each image in pixels. Images are cropped to these sizes and processed in groups of one
+                size, so that predictions do not depend on padding or other images. By default, all images fill the batch.
             labels (`torch.LongTensor` of shape `(batch_size, length)`, *optional*):
                 Character ids, padded with -100.
             num_items_in_batch (`int`, *optional*):
-                Samples in the whole batch where this is a part of it (gradient accumulation, several devices): the loss
-                is divided by it instead of by `batch_size`.
+                Number of samples of the whole batch if this is a part of it (gradient accumulation, several devices), by which
+                the loss is divided instead of `batch_size`.
 
         Raises:
-            ValueError: hidden states or attentions are asked of images of several sizes.
+            ValueError: hidden states or attentions are requested for images of several sizes.
         """
         batch_size = pixel_values.shape[0]
         logits_of_size, guidance_logits, guidance_targets = [], [], []
@@ -542,10 +537,10 @@ class SVTRv2ForCTC(SVTRv2PreTrainedModel):
         to_frames = cast(nn.Module, self.rearrangement or self.neck)
         for index, images in groups:
             backbone = self.svtrv2(images, **{**kwargs, "return_dict": True})
-            # Asked of what came out, since the call and the configuration may both ask for them.
+            # The outputs are checked, since both the call and the configuration can request them.
             if len(groups) > 1 and (backbone.hidden_states is not None or backbone.attentions is not None):
                 raise ValueError(
-                    "Images of several sizes have no common hidden states or attentions: pass one size a time."
+                    "Hidden states and attentions are not available for images of several sizes: pass one size per call."
                 )
             features = backbone.last_hidden_state
             logits_of_size.append(self.head(to_frames(features)))
@@ -592,7 +587,7 @@ class SVTRv2ForCTC(SVTRv2PreTrainedModel):
     def _groups_of_one_size(
         pixel_values: torch.Tensor, image_sizes: torch.Tensor | None
     ) -> Iterator[tuple[torch.Tensor | None, torch.Tensor]]:
-        """Yields the images size by size, each with its rows in the batch; `None` stands for the whole batch."""
+        """Yield the images of each size with their rows in the batch; `None` for the whole batch."""
         full = tuple(pixel_values.shape[-2:])
         sizes = [] if image_sizes is None else [tuple(size) for size in image_sizes.tolist()]
         if sizes and (
@@ -610,7 +605,7 @@ class SVTRv2ForCTC(SVTRv2PreTrainedModel):
 
 
 if hasattr(os, "register_at_fork"):
-    # OpenMP's threads do not survive a fork: a forked child waits for them forever, unless it computes in one thread.
+    # OpenMP's threads do not survive a fork: a forked child would wait for them forever, unless it uses one thread.
     os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 __all__ = [

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pipeline that reads cropped words and lines: `text-recognition`, and `image-to-text` as remote code."""
+"""Pipeline for images of words and lines: `text-recognition`, and `image-to-text` as remote code."""
 
 import threading
 import types
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -17,31 +17,32 @@ from .image_loading_svtrv2 import UnreadableImageError, load_rgb
 from .image_processing_svtrv2 import pad_to_batch
 
 
-# A crop taller than this many times its width may be a line of text turned on its side.
-VERTICAL_RATIO = 1.5
+VERTICAL_RATIO = 1.5  # height / width above which a crop may be a rotated line
+PREPROCESSING = ("max_ratio", "rotate_vertical", "timeout", "max_pixels", "on_error")  # options of the pipeline
+POSTPROCESSING = ("return_characters", "return_words", "allowed_characters", "n_best", "lexicon")
 
-# Of each model that is reading just now: how many threads read with it, and what of it was in training mode before.
-_reading: "WeakKeyDictionary[nn.Module, tuple[int, list[nn.Module]]]" = WeakKeyDictionary()
+# For each model in use: the number of threads that use it, and its modules that were in training mode before.
+_in_use: "WeakKeyDictionary[nn.Module, tuple[int, list[nn.Module]]]" = WeakKeyDictionary()
 _lock = threading.Lock()
 
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Keeps a model in evaluation mode until the last of the threads that read with it is done, then restores its mode."""
+    """Keep a model in evaluation mode until the last thread that uses it is done, then restore its mode."""
     with _lock:
-        readers, training = _reading.get(model, (0, []))
-        if not readers:
+        users, training = _in_use.get(model, (0, []))
+        if not users:
             training = [module for module in model.modules() if module.training]
             for module in training:
                 module.training = False
-        _reading[model] = readers + 1, training
+        _in_use[model] = users + 1, training
     try:
         yield
     finally:
         with _lock:
-            readers, training = _reading.pop(model)
-            if readers > 1:
-                _reading[model] = readers - 1, training
+            users, training = _in_use.pop(model)
+            if users > 1:
+                _in_use[model] = users - 1, training
             else:
                 for module in training:
                     module.training = True
@@ -49,7 +50,7 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 
 class SVTRv2TextRecognitionPipeline(Pipeline):
     """
-    Reads images of single words or lines.
+    Recognizes the text of images of single words or lines.
 
     ```python
     >>> import svtrv2_hf
@@ -62,7 +63,7 @@ class SVTRv2TextRecognitionPipeline(Pipeline):
     """
 
     _load_processor = True
-    # All flags must be set: what is left open is looked for, and may ask about remote code on the terminal.
+    # For flags that are not set, the base class searches the folder, and may ask about remote code on the terminal.
     _load_image_processor = False
     _load_feature_extractor = False
     _load_tokenizer = False
@@ -70,90 +71,66 @@ class SVTRv2TextRecognitionPipeline(Pipeline):
 
     def __call__(self, inputs: Any, **kwargs: Any) -> Any:
         """
+        The model predicts in evaluation mode and has its previous mode afterwards. Several threads may use one model, but
+        it must not be trained at the same time.
+
         Args:
-            inputs: one image (a PIL image, path, http or data URL, bytes, open file, array or tensor), or a list, dataset or
-                generator of them.
-            batch_size (`int`, *optional*, defaults to 1): images computed together; it changes no reading.
-            num_workers (`int`, *optional*, defaults to 0): processes that open and resize images.
-            max_ratio (`int` or `"auto"`, *optional*): largest width in units of the height, instead of the processor's own. "auto"
-                gives every line the width that it needs, up to 100 times the height.
-            rotate_vertical (`bool`, *optional*, defaults to `False`): read a crop taller than 1.5 times its width also
-                turned by a quarter to either side, and keep the reading with the best score. Results then tell the
-                "rotation" that was applied, 0, 90 or 270 degrees counter-clockwise.
+            inputs: an image (a PIL image, path, http or data URL, bytes, open file, array or tensor), or a list, dataset or
+                generator of images.
+            batch_size (`int`, *optional*, defaults to 1): batch size, which does not influence the results.
+            num_workers (`int`, *optional*, defaults to 0): number of processes that load and resize images.
+            max_ratio (`int` or `"auto"`, *optional*): overrides the maximum aspect ratio of the processor; "auto" resizes
+                lines up to a ratio of 100 without distortion.
+            rotate_vertical (`bool`, *optional*, defaults to `False`): recognize a crop taller than 1.5 times its width also
+                rotated by 90 degrees in both directions, and return the result with the best score. Results have the key
+                "rotation", the applied rotation: 0, 90 or 270 degrees counterclockwise.
             return_characters (`bool`, *optional*, defaults to `False`): add "characters", a list of
-                {"text", "score", "start", "end"}: `start` and `end` are x in pixels of the upright original image. Where the
-                crop was rotated they are y, and where by 270 degrees, the first character is the lowest.
-            return_words (`bool`, *optional*, defaults to `False`): add "words", the same for the parts between spaces.
-            allowed_characters (`str`, *optional*): read these characters only.
-            n_best (`int`, *optional*): add "alternatives", the likeliest texts with score and log likelihood.
-            lexicon (`list[str]`, *optional*): read the likeliest of these texts.
-            on_error (`str`, *optional*, defaults to `"raise"`): "return" makes an image that cannot be read the result
-                {"generated_text": "", "score": 0.0, "error": message}, and the others are read.
-            timeout (`float`, *optional*, defaults to 30): seconds that a download may take in all.
-            max_pixels (`int`, *optional*, defaults to 64,000,000): pixels of the largest image to decode, at most
+                {"text", "score", "start", "end"}. `start` and `end` are x coordinates in pixels of the upright original
+                image. If the crop was rotated, they are y coordinates; after 270 degrees, the first character is the lowest.
+            return_words (`bool`, *optional*, defaults to `False`): add "words", likewise for the parts between spaces.
+            allowed_characters (`str`, *optional*): predict only these characters.
+            n_best (`int`, *optional*): add "alternatives", the most likely texts with score and log likelihood.
+            lexicon (`list[str]`, *optional*): predict the most likely of these texts.
+            on_error (`str`, *optional*, defaults to `"raise"`): with "return", the result of an unreadable image is
+                {"generated_text": "", "score": 0.0, "error": message}.
+            timeout (`float`, *optional*, defaults to 30): limit of the total time of a download in seconds.
+            max_pixels (`int`, *optional*, defaults to 64,000,000): number of pixels of the largest image to decode, at most
                 `PIL.Image.MAX_IMAGE_PIXELS`.
 
         Returns:
-            `[{"generated_text": str, "score": float}]` for one image, a list of these for a list, an iterator over them
-            for a dataset or generator. See [`SVTRv2Processor.post_process_text_recognition`] for the score. A line wider than
-            `max_ratio` allows is squeezed, which loses narrow letters: its result has the key "squeezed", `True`.
-
-        The model reads in evaluation mode, whatever mode it is in, and is in its former mode afterwards. Several threads may read
-        with one model; none may train it in the meantime.
+            `[{"generated_text": str, "score": float}]` for an image, a list of these for a list, an iterator over them
+            for a dataset or generator. See [`SVTRv2Processor.post_process_text_recognition`] for the score. If the aspect
+            ratio of an image exceeds `max_ratio`, its width is shrunk, narrow letters may be lost, and the result has the
+            key "squeezed" with the value `True`.
 
         Raises:
-            UnreadableImageError: an image cannot be read.
-            TypeError: there is no such option.
+            UnreadableImageError: an image is unreadable.
+            TypeError: an option is unknown.
         """
         if isinstance(inputs, Sequence) and not isinstance(inputs, (str, bytes, bytearray, memoryview, list)):
             inputs = list(inputs)
         if isinstance(inputs, list) and not inputs:
             return []
-        is_file = hasattr(inputs, "read")  # which would iterate over its lines
+        is_file = hasattr(inputs, "read")  # an iterator over lines
         if isinstance(inputs, Iterator) and not isinstance(inputs, types.GeneratorType) and not is_file:
-            inputs = (item for item in inputs)  # the base class streams nothing but generators
+            inputs = (item for item in inputs)  # the base class streams only generators
         return super().__call__(inputs, **kwargs)
 
-    def _sanitize_parameters(
-        self,
-        max_ratio: int | str | None = None,
-        rotate_vertical: bool | None = None,
-        timeout: float | None = None,
-        max_pixels: int | None = None,
-        on_error: str | None = None,
-        return_characters: bool | None = None,
-        return_words: bool | None = None,
-        allowed_characters: str | None = None,
-        n_best: int | None = None,
-        lexicon: Iterable[str] | None = None,
-        **kwargs: Any,
-    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        if kwargs:
-            raise TypeError(f"The text recognition pipeline has no option {', '.join(map(repr, kwargs))}.")
-        if on_error not in (None, "raise", "return"):
-            raise ValueError(f'on_error={on_error!r} must be "raise" or "return".')
-        preprocess = {
-            "max_ratio": max_ratio,
-            "rotate_vertical": rotate_vertical,
-            "timeout": timeout,
-            "max_pixels": max_pixels,
-            "on_error": on_error,
-        }
-        postprocess = {
-            "return_characters": return_characters,
-            "return_words": return_words,
-            "allowed_characters": allowed_characters,
-            "n_best": n_best,
-            "lexicon": None if lexicon is None else self.processor.encode_lexicon(lexicon),
-        }
+    def _sanitize_parameters(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        if unknown := [name for name in options if name not in PREPROCESSING + POSTPROCESSING]:
+            raise TypeError(f"The text recognition pipeline has no option {', '.join(map(repr, unknown))}.")
+        options = {name: value for name, value in options.items() if value is not None}
+        if options.get("on_error", "raise") not in ("raise", "return"):
+            raise ValueError(f'on_error={options["on_error"]!r} must be "raise" or "return".')
+        if "lexicon" in options:
+            options["lexicon"] = self.processor.encode_lexicon(options["lexicon"])
+        preprocessing, postprocessing = (
+            {name: options[name] for name in names if name in options} for names in (PREPROCESSING, POSTPROCESSING)
+        )
+        return preprocessing, {}, postprocessing
 
-        def given(options: dict[str, Any]) -> dict[str, Any]:
-            return {name: value for name, value in options.items() if value is not None}
-
-        return given(preprocess), {}, given(postprocess)
-
-    # A sample travels as one dict under one key: the base class neither pads it nor takes it apart, whatever the sizes.
-    # It holds the candidates to read: one, or several for a vertical crop, or none for an image that cannot be read.
+    # A sample is one dict under one key, so that the base class neither pads nor splits it. It contains the candidates for
+    # recognition: one, several for a vertical crop, or none for an unreadable image.
 
     def preprocess(
         self,
@@ -170,16 +147,16 @@ class SVTRv2TextRecognitionPipeline(Pipeline):
             if on_error == "raise":
                 raise
             return {"sample": {"error": str(error), "images": [], "rotations": []}}
-        turned = {0: image}
+        candidates = {0: image}
         if rotate_vertical and image.height > VERTICAL_RATIO * image.width:
-            turned[90] = image.transpose(Image.Transpose.ROTATE_90)
-            turned[270] = image.transpose(Image.Transpose.ROTATE_270)
-        image_processor = self.processor.image_processor
+            candidates[90] = image.transpose(Image.Transpose.ROTATE_90)
+            candidates[270] = image.transpose(Image.Transpose.ROTATE_270)
+        processor = self.processor.image_processor
         return {
             "sample": {
-                "images": [image_processor.prepare(candidate, max_ratio) for candidate in turned.values()],
-                "squeezed": [image_processor.squeezes(*candidate.size, max_ratio) for candidate in turned.values()],
-                "rotations": list(turned) if rotate_vertical else [],
+                "images": [processor.prepare(candidate, max_ratio) for candidate in candidates.values()],
+                "squeezed": [processor.exceeds_max_ratio(*one.size, max_ratio) for one in candidates.values()],
+                "rotations": list(candidates) if rotate_vertical else [],
                 "size": image.size,
             }
         }
@@ -190,18 +167,15 @@ class SVTRv2TextRecognitionPipeline(Pipeline):
         if not batched:
             samples = [samples]
         images = [image for sample in samples for image in sample["images"]]
-        readable: Iterator[Any] = iter(())
+        logits: Iterator[Any] = iter(())
         if images:
             pixel_values, image_sizes = (torch.from_numpy(array) for array in pad_to_batch(images))
             pixel_values = pixel_values.to(self.device, self.model.dtype)
             with evaluation_mode(self.model):
                 outputs = self.model(pixel_values=pixel_values, image_sizes=image_sizes)
-            lengths = outputs.logits_lengths.tolist()
-            logits = outputs.logits.float().cpu().numpy()
-            readable = iter([row[:length] for row, length in zip(logits, lengths, strict=True)])
-        samples = [
-            {**sample, "images": [], "logits": [next(readable) for _ in sample["images"]]} for sample in samples
-        ]
+            rows, lengths = outputs.logits.float().cpu().numpy(), outputs.logits_lengths.tolist()
+            logits = iter([row[:length] for row, length in zip(rows, lengths, strict=True)])
+        samples = [{**sample, "images": [], "logits": [next(logits) for _ in sample["images"]]} for sample in samples]
         return {"sample": samples if batched else samples[0]}
 
     def postprocess(self, model_outputs: dict[str, Any], **options: Any) -> list[dict[str, Any]]:
@@ -209,27 +183,27 @@ class SVTRv2TextRecognitionPipeline(Pipeline):
         if "error" in sample:
             return [{"generated_text": "", "score": 0.0, "error": sample["error"]}]
         width, height = sample["size"]
-        readings = []
+        results = []
         for number, logits in enumerate(sample["logits"]):
             rotation = sample["rotations"][number] if sample["rotations"] else 0
-            as_read = (height, width) if rotation == 0 else (width, height)
-            reading = self.processor.post_process_text_recognition(
-                {"logits": logits[None]}, target_sizes=[as_read], **options
+            rotated_size = (height, width) if rotation == 0 else (width, height)
+            result = self.processor.post_process_text_recognition(
+                {"logits": logits[None]}, target_sizes=[rotated_size], **options
             )[0]
-            if rotation == 270:  # the line runs from the bottom of the original upwards
-                for part in [*reading.get("characters", []), *reading.get("words", [])]:
+            if rotation == 270:  # the line runs upward in the original image
+                for part in [*result.get("characters", []), *result.get("words", [])]:
                     part["start"], part["end"] = height - part["end"], height - part["start"]
             if sample["rotations"]:
-                reading["rotation"] = rotation
+                result["rotation"] = rotation
             if sample["squeezed"][number]:
-                reading["squeezed"] = True
-            readings.append(reading)
-        best = max(readings, key=lambda reading: reading["score"])
+                result["squeezed"] = True
+            results.append(result)
+        best = max(results, key=lambda result: result["score"])
         return [{"generated_text": best.pop("text"), **best}]
 
     def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:
         super().save_pretrained(save_directory, **kwargs)
-        self.processor.save_pretrained(save_directory, **kwargs)  # which the base class leaves out
+        self.processor.save_pretrained(save_directory, **kwargs)  # the base class does not save it
 
 
 __all__ = ["SVTRv2TextRecognitionPipeline"]

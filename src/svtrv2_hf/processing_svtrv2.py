@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Everything around the model: images and texts to tensors, and logits to readings."""
+"""Processor: converts images and texts to tensors, and logits to texts."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -9,11 +9,11 @@ import torch
 from transformers.image_processing_utils import BatchFeature
 from transformers.processing_utils import ProcessorMixin
 
-from .ctc_svtrv2 import Token, align, beam_search, best_path, log_likelihoods, log_softmax, score, spans
+from .ctc_svtrv2 import Token, align, beam_search, best_path, greedy_path, log_likelihoods, log_softmax, score, spans
 
 
 class Lexicon(NamedTuple):
-    """Texts, and the ids of their characters, ready for any number of readings."""
+    """Texts and the ids of their characters, for use with any number of images."""
 
     texts: list[str]
     ids: list[list[int]]
@@ -21,12 +21,12 @@ class Lexicon(NamedTuple):
 
 class SVTRv2Processor(ProcessorMixin):
     r"""
-    An image processor and a tokenizer in one.
+    Combines an image processor and a tokenizer.
 
     Args:
-        image_processor ([`SVTRv2ImageProcessor`]): images to `pixel_values` and `image_sizes`.
-        tokenizer ([`PreTrainedTokenizerFast`]): the charset, as `svtrv2_hf.charsets.build_tokenizer` makes it: id 0 is the
-            blank, ids from 1 are the characters, and the unknown token comes last, outside the model's head.
+        image_processor ([`SVTRv2ImageProcessor`]): converts images to `pixel_values` and `image_sizes`.
+        tokenizer ([`PreTrainedTokenizerFast`]): contains the charset, see `svtrv2_hf.charsets.build_tokenizer`: id 0 is the
+            blank, characters follow from id 1, and the last id is the unknown token, which is not a class of the model.
     """
 
     def __init__(self, image_processor: Any = None, tokenizer: Any = None, **kwargs: Any):
@@ -42,33 +42,33 @@ class SVTRv2Processor(ProcessorMixin):
     ) -> BatchFeature:
         """
         Args:
-            images: one image or a list of them, as [`load_rgb`] takes them.
+            images: an image or a list of images, as for [`load_rgb`].
             text (`str` or `list[str]`, *optional*): the labels of the images.
-            max_ratio (`int` or `"auto"`, *optional*): overrides the image processor's own; "auto" gives every line the width
-                that it needs, up to 100 times the height.
+            max_ratio (`int` or `"auto"`, *optional*): overrides the maximum aspect ratio of the image processor; "auto"
+                resizes lines up to a ratio of 100 without distortion.
             return_tensors (`str`, *optional*): "pt" for tensors; numpy arrays by default.
 
         Returns:
-            `pixel_values` and `image_sizes` as of [`SVTRv2ImageProcessor`], and `labels` of shape
-            `(batch_size, longest label)`, padded with -100; what was asked for.
+            With images, `pixel_values` and `image_sizes`, see [`SVTRv2ImageProcessor`]; with texts, `labels` of shape
+            `(batch_size, longest label)`, padded with -100.
 
         Raises:
-            UnreadableImageError: an image cannot be read.
-            ValueError: there is neither image nor text, their numbers differ, or a text has characters that the charset
-                lacks.
-            TypeError: an argument has no meaning here.
+            UnreadableImageError: an image is unreadable.
+            ValueError: neither images nor texts are given, their numbers differ, or a text has characters outside the
+                charset.
+            TypeError: an argument is unknown.
         """
         if kwargs:
-            raise TypeError(f"SVTRv2Processor knows no {', '.join(map(repr, kwargs))}; it takes max_ratio.")
+            raise TypeError(f"SVTRv2Processor has no option {', '.join(map(repr, kwargs))}; use max_ratio.")
         if images is None and text is None:
-            raise ValueError("There is nothing to process: pass images, text or both.")
+            raise ValueError("Nothing to process: pass images, text or both.")
         data: dict[str, Any] = {}
         if images is not None:
             data.update(self.image_processor(images, max_ratio=max_ratio))
         if text is not None:
             labels = self.encode([text] if isinstance(text, str) else text)
             if images is not None and len(labels) != len(data["pixel_values"]):
-                raise ValueError(f"There are {len(data['pixel_values'])} images, but {len(labels)} texts.")
+                raise ValueError(f"Got {len(data['pixel_values'])} images, but {len(labels)} texts.")
             data["labels"] = pad_labels(labels)
         return BatchFeature(data, tensor_type=return_tensors)
 
@@ -77,10 +77,10 @@ class SVTRv2Processor(ProcessorMixin):
         return [*self.image_processor.model_input_names, "labels"]
 
     def encode(self, texts: Iterable[str], what: str = "The text") -> list[list[int]]:
-        """The ids of the characters of each text; errors call it `what`.
+        """Convert each text to the ids of its characters; `what` describes the texts in errors.
 
         Raises:
-            ValueError: a text has characters that the charset lacks; they are named.
+            ValueError: a text has characters outside the charset; the message lists them.
         """
         encoded = []
         for text in texts:
@@ -92,16 +92,16 @@ class SVTRv2Processor(ProcessorMixin):
         return encoded
 
     def encode_lexicon(self, lexicon: Iterable[str] | Lexicon) -> Lexicon:
-        """Prepares a list of texts for `post_process_text_recognition`, for when there are many images to read.
+        """Prepare a list of texts for `post_process_text_recognition`, to use it for many images.
 
         Raises:
-            ValueError: it is empty, or a text in it has characters that the charset lacks.
+            ValueError: the list is empty, or a text has characters outside the charset.
         """
         if isinstance(lexicon, Lexicon):
             return lexicon
         texts = list(dict.fromkeys([lexicon] if isinstance(lexicon, str) else lexicon))
         if not texts:
-            raise ValueError("The lexicon is empty: there is no text to choose from.")
+            raise ValueError("The lexicon is empty: add at least one text.")
         return Lexicon(texts, self.encode(texts, "The lexicon's entry"))
 
     def post_process_text_recognition(
@@ -114,27 +114,27 @@ class SVTRv2Processor(ProcessorMixin):
         n_best: int | None = None,
         lexicon: Sequence[str] | Lexicon | None = None,
     ) -> list[dict[str, Any]]:
-        """Reads the model's outputs.
+        """Convert outputs of the model to texts.
 
         Args:
-            outputs ([`SVTRv2CTCOutput`]): of the model; only `logits` and `logits_lengths` are needed.
-            target_sizes (`list[tuple[int, int]]`, array or tensor, *optional*): `(height, width)` in pixels of each original image. With it
-                characters and words are placed in pixels of that image, without it in shares of the width that the model was given.
-            return_characters (`bool`): also "characters": a list of {"text", "score", "start", "end"}, left to right.
-            return_words (`bool`): also "words": the same for the parts between spaces.
-            allowed_characters (`str`, *optional*): read these characters only; probabilities are conditioned on that.
-            n_best (`int`, *optional*): also "alternatives": the likeliest texts as a list of {"text", "score",
-                "log_likelihood"}, best first by log likelihood, which scores need not follow; by prefix beam search or from the
-                lexicon. The first is the reading.
-            lexicon (`list[str]` or [`Lexicon`], *optional*): read the entry with the largest exact CTC likelihood. If none
-                fits into the image's frames, the reading is empty.
+            outputs ([`SVTRv2CTCOutput`]): outputs of the model, of which `logits` and `logits_lengths` are used.
+            target_sizes (`list[tuple[int, int]]`, array or tensor, *optional*): `(height, width)` in pixels of each original
+                image. Positions are in pixels of this image, or without it relative to the width of the resized image.
+            return_characters (`bool`): add "characters", a list of {"text", "score", "start", "end"} from left to right.
+            return_words (`bool`): add "words", likewise for the parts between spaces.
+            allowed_characters (`str`, *optional*): predict only these characters; probabilities are conditioned on them.
+            n_best (`int`, *optional*): add "alternatives", the most likely texts as a list of {"text", "score",
+                "log_likelihood"}, by prefix beam search or from the lexicon, sorted by log likelihood (which may differ from
+                the order of scores). The first one is the predicted text.
+            lexicon (`list[str]` or [`Lexicon`], *optional*): predict the entry with the highest exact CTC likelihood. If all
+                entries need more frames than the image has, the text is empty.
 
         Returns:
-            One {"text", "score"} for each image. `score` in 0..1 is the geometric mean of the characters' probabilities,
-            each that of the best frame of the character; an empty reading has the score 0. Positions are approximate.
+            {"text", "score"} for each image. `score` in 0..1 is the geometric mean of the characters' probabilities, each
+            the maximum over the frames of the character; an empty text has the score 0. Positions are approximate.
 
         Raises:
-            ValueError: the outputs do not belong to this charset, or an option asks for characters outside it.
+            ValueError: the outputs do not match the charset, or an option contains characters outside it.
         """
         logits = outputs["logits"]
         lengths = outputs.get("logits_lengths")
@@ -142,55 +142,51 @@ class SVTRv2Processor(ProcessorMixin):
             logits = logits.detach().float().cpu().numpy()
         if logits.shape[-1] != self.tokenizer.unk_token_id:
             raise ValueError(
-                f"The model scores {logits.shape[-1]} classes, but the tokenizer has {self.tokenizer.unk_token_id}: the "
-                "blank and its characters. Model and processor are not of the same folder."
+                f"The model has {logits.shape[-1]} classes, but the tokenizer has {self.tokenizer.unk_token_id}, its "
+                "characters and the blank: use model and processor from the same folder."
             )
         if np.isnan(logits).any():
-            raise ValueError("The model computes NaN: its weights, its configuration or its input are damaged.")
+            raise ValueError("The logits contain NaN: the weights, the configuration or the inputs are damaged.")
         if n_best is not None and n_best < 1:
             raise ValueError(f"n_best={n_best} must be 1 or more.")
         if isinstance(target_sizes, (np.ndarray, torch.Tensor)):
             target_sizes = target_sizes.tolist()
         if target_sizes is not None and len(target_sizes) != len(logits):
-            raise ValueError(f"There are {len(logits)} readings, but {len(target_sizes)} target_sizes.")
+            raise ValueError(f"Got {len(logits)} outputs, but {len(target_sizes)} target_sizes.")
         blank = self.tokenizer.pad_token_id
         allowed = None
         if allowed_characters is not None:
             allowed = [blank, *self.encode([allowed_characters], "allowed_characters")[0]]
         entries = None if lexicon is None else self.encode_lexicon(lexicon)
 
-        readings = []
+        results = []
         for row in range(len(logits)):
             frames = logits[row] if lengths is None else logits[row, : int(lengths[row])]
-            log_probs = log_softmax(frames, allowed)
             alternatives: list[dict[str, Any]] = []
             if entries is None and n_best is None:
-                tokens = best_path(log_probs, blank)
+                tokens = (
+                    greedy_path(frames, blank) if allowed is None else best_path(log_softmax(frames, allowed), blank)
+                )
             else:
+                log_probs = log_softmax(frames, allowed)
                 ranked = self._rank(log_probs, blank, n_best or 1, entries)
                 aligned = [align(log_probs, ids, blank) for ids, _ in ranked]
                 alternatives = [
-                    {"text": self._text(ids), "score": _confidence(tokens), "log_likelihood": likelihood}
-                    for (ids, likelihood), tokens in zip(ranked, aligned, strict=True)
+                    {**self._result(tokens), "log_likelihood": likelihood}
+                    for (_, likelihood), tokens in zip(ranked, aligned, strict=True)
                 ]
                 tokens = aligned[0] if aligned else []
-            reading: dict[str, Any] = {
-                "text": self._text([token.id for token in tokens]),
-                "score": _confidence(tokens),
-            }
-            width = end_of_image = 1.0
-            if target_sizes is not None:
-                width, end_of_image = self._width_with_filling(*target_sizes[row]), float(target_sizes[row][1])
+            result = self._result(tokens)
             if return_characters or return_words:
-                characters = self._place(tokens, len(frames), width, end_of_image)
+                characters = self._characters(tokens, len(frames), target_sizes and target_sizes[row])
                 if return_characters:
-                    reading["characters"] = characters
+                    result["characters"] = characters
                 if return_words:
-                    reading["words"] = _words(characters)
+                    result["words"] = _words(characters)
             if n_best is not None:
-                reading["alternatives"] = alternatives
-            readings.append(reading)
-        return readings
+                result["alternatives"] = alternatives
+            results.append(result)
+        return results
 
     @staticmethod
     def _rank(
@@ -202,38 +198,34 @@ class SVTRv2Processor(ProcessorMixin):
         best = np.argsort(-likelihoods, kind="stable")[:n_best]
         return [(lexicon.ids[i], float(likelihoods[i])) for i in best if np.isfinite(likelihoods[i])]
 
-    def _text(self, ids: Sequence[int]) -> str:
-        return "".join(self.tokenizer.convert_ids_to_tokens(list(ids)))
+    def _result(self, tokens: Sequence[Token]) -> dict[str, Any]:
+        text = "".join(self.tokenizer.convert_ids_to_tokens([token.id for token in tokens]))
+        return {"text": text, "score": score([token.probability for token in tokens])}
 
-    def _width_with_filling(self, height: int, width: int) -> float:
-        """Width in pixels of an original image, were it filled up as what the model sees of it is."""
-        size = self.image_processor.target_size(width, height)
-        return width * size[1] / self.image_processor.filled_width(width, height, size)
-
-    def _place(
-        self, tokens: Sequence[Token], num_frames: int, width: float, end_of_image: float
-    ) -> list[dict[str, Any]]:
+    def _characters(self, tokens: Sequence[Token], num_frames: int, size: Any) -> list[dict[str, Any]]:
+        width = end_of_image = 1.0
+        if size:
+            height, end_of_image = size
+            resized = self.image_processor.target_size(end_of_image, height)
+            # Width of the original image if it were padded in proportion to the resized one.
+            width = end_of_image * resized[1] / self.image_processor.content_width(end_of_image, height, resized)
         return [
             {
-                "text": self._text([token.id]),
+                "text": self.tokenizer.convert_ids_to_tokens(token.id),
                 "score": token.probability,
-                "start": min(start * width, end_of_image),
-                "end": min(end * width, end_of_image),
+                "start": min(start * width, float(end_of_image)),
+                "end": min(end * width, float(end_of_image)),
             }
             for token, (start, end) in zip(tokens, spans(tokens, num_frames), strict=True)
         ]
 
 
 def pad_labels(labels: Sequence[Sequence[int]]) -> np.ndarray:
-    """Labels of any lengths to one array of shape (batch_size, longest label), padded with -100."""
+    """Combine labels of different lengths in one array of shape `(batch_size, longest label)`, padded with -100."""
     padded = np.full((len(labels), max(map(len, labels), default=0)), -100, dtype=np.int64)
     for row, label in zip(padded, labels, strict=True):
         row[: len(label)] = label
     return padded
-
-
-def _confidence(tokens: Sequence[Token]) -> float:
-    return score([token.probability for token in tokens])
 
 
 def _words(characters: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

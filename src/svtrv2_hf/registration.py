@@ -14,7 +14,7 @@ from transformers import (
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from .configuration_svtrv2 import SVTRv2Config
-from .image_processing_svtrv2 import SVTRv2ImageProcessor
+from .image_processing_svtrv2 import SVTRv2ImageProcessor, SVTRv2ServerImageProcessor
 from .modeling_svtrv2 import SVTRv2ForCTC, SVTRv2Model
 from .pipeline_svtrv2 import SVTRv2TextRecognitionPipeline
 from .processing_svtrv2 import SVTRv2Processor
@@ -29,12 +29,17 @@ def register() -> None:
     SVTRv2Model.register_for_auto_class("AutoModel")
     SVTRv2ForCTC.register_for_auto_class("AutoModelForCTC")
     SVTRv2ImageProcessor.register_for_auto_class()
+    SVTRv2ServerImageProcessor.register_for_auto_class()
     SVTRv2Processor.register_for_auto_class()
     AutoConfig.register("svtrv2", SVTRv2Config, exist_ok=True)
     AutoModel.register(SVTRv2Config, SVTRv2Model, exist_ok=True)
     AutoModelForCTC.register(SVTRv2Config, SVTRv2ForCTC, exist_ok=True)
     AutoModelForTextRecognition.register(SVTRv2Config, SVTRv2ForCTC, exist_ok=True)
     AutoImageProcessor.register(SVTRv2Config, image_processor_classes={"pil": SVTRv2ImageProcessor}, exist_ok=True)
+    # AutoImageProcessor finds classes by name, but supports only one PIL class for each key.
+    AutoImageProcessor.register(
+        SVTRv2ServerImageProcessor, image_processor_classes={"pil": SVTRv2ServerImageProcessor}, exist_ok=True
+    )
     AutoProcessor.register(SVTRv2Config, SVTRv2Processor, exist_ok=True)
     PIPELINE_REGISTRY.register_pipeline(
         "text-recognition", SVTRv2TextRecognitionPipeline, pt_model=(AutoModelForCTC,), type="image"

@@ -47,13 +47,13 @@ def evaluate(
     the protocol ignores letters in most labels of a dataset.
     """
     with extra("eval", "Evaluation"):
-        from ..evaluation.evaluate import run
         from ..evaluation.provenance import check_output
+        from ..evaluation.runner import evaluate_sets
     if device is not None:
         check_device(device)
     if output is not None:
         check_output(output)
-    return run(
+    return evaluate_sets(
         model=model,
         data=data,
         sets=sets,

@@ -31,7 +31,6 @@ from .sample import IndexedSource, Sample, Source
 
 
 Size = tuple[int, int]  # height and width in pixels
-SIZE_SETTINGS = ("max_ratio", "bucket_sizes", "fixed_height", "min_width", "width_multiple")  # of the image processor
 
 
 class Waiting(NamedTuple):
@@ -152,7 +151,7 @@ class TrainingBatches(IterableDataset, ABC):
             "charset": "".join(self.encoder.ids),
             "max_label_length": self.encoder.max_length,
             "unknown_characters": self.encoder.unknown_characters,
-            **{name: getattr(self.image_processor, name) for name in SIZE_SETTINGS},
+            **{name: getattr(self.image_processor, name) for name in self.image_processor.size_attributes},
         }
 
     def batch_size_of(self, size: Size) -> int:

@@ -8,7 +8,6 @@ Benchmark names are unambiguous: names such as `curve`, `general`, `weak` or `we
 import json
 import math
 import os
-import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from typing import Any, TypedDict
 
 from ..data.sources import recognise
 from ..paths import user_path
-from .metrics import Protocol
+from .metrics import EvaluationProtocol
 
 
 @dataclass(frozen=True)
@@ -43,6 +42,7 @@ class Benchmark:
         name: name in tables and results, and of the dataset's folder.
         group: group of sets that share a table. Averages are computed for the groups of `AVERAGED`.
         samples: number of labeled images.
+        samples_source: where this number is published.
         paper: URL of the paper that introduces the set.
         data: URL of the images and labels.
         protocol: how predictions are compared with labels.
@@ -56,97 +56,33 @@ class Benchmark:
     name: str
     group: str
     samples: int
+    samples_source: str
     paper: str
     data: str
-    protocol: Protocol = "english"
+    protocol: EvaluationProtocol = "english"
     max_ratio: int | None = None
     aliases: tuple[str, ...] = ()
     length_groups: tuple[LengthGroup, ...] = ()
     max_label_length: int | None = 25
 
 
-# As in OpenOCR, tools/eval_rec_all_long.py with openrec/metrics/rec_metric_long.py: with `is_filter`, which configs/rec/svtrv2/
-# svtrv2_smtr_gtc_rctc_infer.yml sets, this is the English protocol. Numbers: alphaXiv's page on the benchmark's paper, arXiv
-# 2407.12317, and for the first group also OpenOCR, docs/svtrv2.md, whose tables call that group "LTB".
-_LTB = (
-    LengthGroup("LTB 26-35", range(26, 36), 3376),
-    LengthGroup("LTB 36-55", range(36, 56), 1147),
-    LengthGroup("LTB 56+", range(56, 10**9), 266),
-)
+def _read(name: str) -> list[dict[str, Any]]:
+    return json.loads(Path(__file__).with_name(name).read_text(encoding="utf-8"))
 
 
-# Papers of the common sets as in open-mmlab/mmocr, dataset_zoo.
-_PAPERS = {
-    "IIIT5k": "https://hal.inria.fr/hal-00818183",
-    "SVT": "https://link.springer.com/content/pdf/10.1007/978-3-642-15549-9_43.pdf",
-    "IC13": "https://www.imlab.jp/publication_data/1352/icdar_competition_report.pdf",
-    "IC15": "https://rrc.cvc.uab.es/files/short_rrc_2015.pdf",
-    "SVTP": "https://openaccess.thecvf.com/content_iccv_2013/papers/Phan_Recognizing_Text_with_2013_ICCV_paper.pdf",
-    "CUTE80": "https://www.sciencedirect.com/science/article/abs/pii/S0957417414004060",
-    "U14M": "https://arxiv.org/abs/2307.08723",
-    "OST": "https://arxiv.org/abs/2108.09661",
-    "WordArt": "https://arxiv.org/abs/2208.00438",
-    "LTB": "https://arxiv.org/abs/2407.12317",
-    "BCTR": "https://arxiv.org/abs/2112.15093",
-}
-# All others are in OpenOCR's data (docs/svtrv2.md).
-_OPENOCR = "https://huggingface.co/datasets/topdu/OpenOCR-Data"
-_DATA = {
-    "WordArt": "https://github.com/xdxie/WordArt",
-    "BCTR": "https://github.com/FudanVI/benchmarking-chinese-text-recognition",
-}
-
-
-def _benchmark(name: str, group: str, samples: int, aliases: Sequence[str] = (), **more: Any) -> Benchmark:
-    source = re.split("[-_]", name)[0]  # several sets have the same source
-    return Benchmark(
-        name, group, samples, _PAPERS[source], _DATA.get(source, _OPENOCR), aliases=tuple(aliases), **more
+def _benchmark(entry: Mapping[str, Any]) -> Benchmark:
+    groups = tuple(
+        LengthGroup(group["name"], range(group["shortest"], 1 + (group["longest"] or 10**9)), group["samples"])
+        for group in entry.get("length_groups", ())
     )
+    return Benchmark(**{**entry, "aliases": tuple(entry.get("aliases", ())), "length_groups": groups})
 
 
-def _union14m(name: str, samples: int, folder: str) -> Benchmark:
-    # u14m as in OpenOCR's data, Union14M-Benchmarks as in the data of Union14M's authors.
-    aliases = (f"u14m/{folder}", f"Union14M-Benchmarks/{folder}")
-    return _benchmark(f"U14M-{name}", "Union14M-Benchmark", samples, aliases)
-
-
-# In the order of the paper's tables. Folders are those of Topdu/OpenOCR at ae934e5, tools/eval_rec_all_{en,ch,long}.py.
-BENCHMARKS: dict[str, Benchmark] = {
-    benchmark.name: benchmark
-    for benchmark in (
-        # Numbers: OpenOCR, docs/svtrv2.md.
-        _benchmark("IIIT5k", "Common", 3000),
-        _benchmark("SVT", "Common", 647),
-        _benchmark("IC13_857", "Common", 857),
-        _benchmark("IC15_1811", "Common", 1811),
-        _benchmark("SVTP", "Common", 645),
-        _benchmark("CUTE80", "Common", 288),
-        # Longer versions of two of these, not part of the averages. Numbers: baudm/parseq, README.md.
-        _benchmark("IC13_1015", "Common, longer versions", 1015),
-        _benchmark("IC15_2077", "Common, longer versions", 2077),
-        # Numbers: OpenOCR, docs/svtrv2.md.
-        _union14m("Curve", 2426, "curve"),
-        _union14m("Multi-Oriented", 1369, "multi_oriented"),
-        _union14m("Artistic", 900, "artistic"),
-        _union14m("Contextless", 779, "contextless"),
-        _union14m("Salient", 1585, "salient"),
-        _union14m("Multi-Words", 829, "multi_words"),
-        _union14m("General", 400_000, "general"),
-        # Number: wangyuxin87/VisionLAN, README.md: 4832 in total; its averages weight both sets equally.
-        _benchmark("OST-Weak", "OST", 2416, ["OST/weak"]),
-        _benchmark("OST-Heavy", "OST", 2416, ["OST/heavy"]),
-        # Number: xdxie/WordArt, README.md (1511 test images of 6316 images).
-        _benchmark("WordArt", "WordArt", 1511, ["wordart_test"]),
-        # Number: the sum of the groups. Ratio: OpenOCR, configs/rec/svtrv2/readme.md.
-        _benchmark("LTB", "LTB", 4789, ["ltb/long_lmdb"], max_ratio=20, length_groups=_LTB, max_label_length=None),
-        # Numbers: FudanVI/benchmarking-chinese-text-recognition, README.md, test splits. OpenOCR issue 197 has logs of
-        # evaluations of the first two with the same numbers.
-        _benchmark("BCTR-Scene", "Chinese", 63_646, ["scene_test"], protocol="chinese"),
-        _benchmark("BCTR-Web", "Chinese", 14_059, ["web_test"], protocol="chinese"),
-        _benchmark("BCTR-Document", "Chinese", 50_000, ["document_test"], protocol="chinese"),
-        _benchmark("BCTR-Handwriting", "Chinese", 23_389, ["handwriting_test"], protocol="chinese"),
-    )
-}
+# In the order of the paper's tables. Folders are those of Topdu/OpenOCR at ae934e5, tools/eval_rec_all_{en,ch,long}.py, and of the
+# authors of Union14M. Papers of the common sets as in open-mmlab/mmocr, dataset_zoo. The length groups of LTB use the English
+# protocol, as tools/eval_rec_all_long.py with openrec/metrics/rec_metric_long.py, since configs/rec/svtrv2/
+# svtrv2_smtr_gtc_rctc_infer.yml sets `is_filter`; the tables of OpenOCR call the first group "LTB".
+BENCHMARKS: dict[str, Benchmark] = {entry["name"]: _benchmark(entry) for entry in _read("benchmarks.json")}
 
 AVERAGED = ("Common", "Union14M-Benchmark", "OST", "Chinese")
 
@@ -160,13 +96,13 @@ _FOLDERS = {
 
 
 def benchmark_at(place: str | Path) -> str | None:
-    """The benchmark whose name or alias a folder has, ignoring case; `None` if there is no match. Only the path is checked."""
+    """Return the benchmark whose name or alias a folder has, ignoring case, or `None`; only the path is checked."""
     parts = tuple(part.casefold() for part in Path(place).parts)
     return _FOLDERS.get(parts[-2:]) or _FOLDERS.get(parts[-1:])
 
 
 def find_sets(root: Path, names: Sequence[str] | None = None) -> dict[str, Path]:
-    """Finds the test sets in a folder.
+    """Find the test sets in a folder.
 
     A benchmark's folder has its name or one of its aliases, ignoring case, and is in the root or up to two levels deeper.
     The name of the root counts as a parent folder: `general` is `U14M-General` in a root `u14m`, and a custom set elsewhere.
@@ -189,32 +125,32 @@ def find_sets(root: Path, names: Sequence[str] | None = None) -> dict[str, Path]
     places: defaultdict[str, list[Path]] = defaultdict(list)
     for name, folder in _benchmarks_below(root, Path(root.resolve().name), _DEPTH):
         places[name].append(folder)
-    found = {name: places[name] for name in BENCHMARKS if name in places}
+    sets = {name: places[name] for name in BENCHMARKS if name in places}
     for folder in _folders_in(root):
         has_benchmark = any(place.is_relative_to(folder) for several in places.values() for place in several)
         if not has_benchmark and any(file.parent == folder for file in _data_at(folder)):
-            found[folder.name] = [folder]
+            sets[folder.name] = [folder]
     if names is not None:
-        there = {name.casefold() for name in found}
-        if missing := [name for name in names if name.casefold() not in there]:
+        available = {name.casefold() for name in sets}
+        if missing := [name for name in names if name.casefold() not in available]:
             raise FileNotFoundError(
-                f"Test set {', '.join(missing)} not found in {root} (found: {', '.join(found) or 'none'}). Each set is a folder "
+                f"Test set {', '.join(missing)} not found in {root} (found: {', '.join(sets) or 'none'}). Each set is a folder "
                 f"with images and labels; benchmark folders are named {', '.join(BENCHMARKS)}.{_hint_if_dataset(root)}"
             )
-        wanted = {name.casefold() for name in names}
-        found = {name: folders for name, folders in found.items() if name.casefold() in wanted}
-    if not found:
+        selected = {name.casefold() for name in names}
+        sets = {name: folders for name, folders in sets.items() if name.casefold() in selected}
+    if not sets:
         raise FileNotFoundError(
             f"No test set found in {root}. Each set is a subfolder with data, such as a labels.tsv or an LMDB; benchmarks may be "
             f"up to two levels deeper.{_hint_if_dataset(root)}"
         )
-    for name, folders in found.items():
+    for name, folders in sets.items():
         if len(folders) > 1:
             raise ValueError(
                 f"{name} was found more than once: {', '.join(map(str, folders))}. Select other sets, or pass a folder "
                 "that contains each set once."
             )
-    return {name: folders[0] for name, folders in found.items()}
+    return {name: folders[0] for name, folders in sets.items()}
 
 
 def _hint_if_dataset(root: Path) -> str:
@@ -241,7 +177,7 @@ def _folders_in(folder: Path) -> list[Path]:
 
 
 def _data_at(folder: Path) -> list[Path]:
-    """The files in or below a folder that contain its labeled images; empty if no known format is found."""
+    """Return the files with labeled images in or below a folder; empty if no known format is found."""
     try:
         return [Path(file) for file in recognise(str(folder))[1]]
     except FileNotFoundError:
@@ -265,7 +201,7 @@ class Average(TypedDict):
 
 
 def averages(sets: Mapping[str, tuple[float, float]]) -> dict[str, Average]:
-    """Averages over the groups of `AVERAGED` that have at least one set.
+    """Compute averages over the groups of `AVERAGED` that have at least one set.
 
     Args:
         sets: numbers of samples and of correct predictions by set name. Sets outside these groups are ignored.
@@ -289,7 +225,7 @@ def averages(sets: Mapping[str, tuple[float, float]]) -> dict[str, Average]:
 
 
 def wilson_interval(correct: float, samples: float, z: float = 1.96) -> tuple[float, float]:
-    """Confidence interval of an accuracy, after Wilson (1927).
+    """Compute the confidence interval of an accuracy, after Wilson (1927).
 
     Unlike the normal approximation, it is valid for few samples and for accuracies near 0 and 1.
 
@@ -346,7 +282,4 @@ class PublishedResult:
 # SVT, IIIT5k in both, but the columns are IIIT5k, SVT, IC13: the same table has SVTR-B's 96.0, 91.5, 97.1, and its authors'
 # results (PaddleOCR 2.5, doc/doc_ch/algorithm_rec_svtr.md) are 96.03 on IIIT5k, 91.50 on SVT and 97.08 on IC13_857.
 # For OST, only the average of its two sets was published.
-PUBLISHED: tuple[PublishedResult, ...] = tuple(
-    PublishedResult(**entry)
-    for entry in json.loads(Path(__file__).with_name("published.json").read_text(encoding="utf-8"))
-)
+PUBLISHED: tuple[PublishedResult, ...] = tuple(PublishedResult(**entry) for entry in _read("published.json"))

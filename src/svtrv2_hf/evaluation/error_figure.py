@@ -18,7 +18,7 @@ LONGEST = 32  # characters of a text that are shown
 
 
 def write_figure(errors: Errors, path: str | Path, title: str) -> None:
-    """Writes the most confident errors of all sets in turn, with label, prediction and score, to an image file.
+    """Write the most confident errors of all sets in turn, with label, prediction and score, to an image file.
 
     Args:
         errors: collected errors.
@@ -43,7 +43,7 @@ def write_figure(errors: Errors, path: str | Path, title: str) -> None:
 
 
 def _shown(text: str, longest: int = LONGEST) -> str:
-    """A text in characters that the font has, with code points for the others, shortened to a number of characters."""
+    """Shorten a text, and replace characters that the font does not have by code points."""
     font = font_manager.get_font(font_manager.findfont(FONT))
     text = "".join(c if c.isprintable() and font.get_char_index(ord(c)) else code_point(c) for c in text)
     return text if len(text) <= longest else f"{text[: longest - 3]}..."

@@ -16,8 +16,8 @@ from PIL import Image
 from ..image_processing_svtrv2 import load_rgb
 from ..reporting import percent, plural
 from .benchmarks import wilson_interval
-from .errors import BINS, Bin, ErrorKind, Errors, SetErrors, visible
-from .metrics import Protocol
+from .errors import BINS, DESCRIPTIONS, Bin, ErrorKind, Errors, visible
+from .metrics import PROTOCOLS
 
 
 LARGEST_IMAGE = (480, 96)  # width and height in pixels of the images on the page
@@ -25,47 +25,30 @@ CONFUSED = 16  # characters in the confusion table
 LISTED = 8  # confusions in each list
 WIDE = 7  # aspect ratio of an image from which its card takes two columns
 SELDOM = 20  # occurrences of a character from which its share of errors is listed
-PROTOCOLS: dict[Protocol, str] = {
-    "english": "ASCII letters and digits are compared, case ignored",
-    "chinese": "everything except spaces is compared, case ignored",
-}
-KINDS = {
-    ErrorKind.UNREADABLE: "the image cannot be opened",
-    ErrorKind.NOTHING_READ: "no compared character was recognized",
-    ErrorKind.ONE_WRONG: "one character is replaced by another",
-    ErrorKind.ONE_MISSING: "one character is missing",
-    ErrorKind.ONE_TOO_MANY: "one extra character",
-    ErrorKind.ANOTHER_TEXT: "less than half of the text agrees",
-    ErrorKind.SEVERAL_WRONG: "two or more are wrong, at least half agree",
-}
 
 
 def write_page(errors: Errors, path: str | Path, title: str) -> None:
-    """Writes an HTML page with counts, confusions, calibration, and the kept mistakes with their images.
+    """Write an HTML page with counts, confusions, calibration, and the kept mistakes with their images.
 
     Args:
         errors: collected errors.
         path: HTML file to write; images are embedded in it.
         title: title of the page, plain text.
     """
-    total = _total(errors)
-    confusions = list(errors.ranked_confusions())
-    confused = _confused(errors)
+    total, confused = errors.total, _confused(errors)
     shown = Counter(mistake.kind for one in errors.sets.values() for mistake in one.shown)
-    protocols: dict[Protocol, list[str]] = {}
-    for name, one in sorted(errors.sets.items(), key=lambda item: item[1].protocol):
-        protocols.setdefault(one.protocol, []).append(name)
+    protocols = {p: [name for name, one in errors.sets.items() if one.protocol == p] for p in PROTOCOLS}
     page = _environment().get_template("errors.html.j2").render(
         title=title,
         errors=errors,
         total=total,
         calibration_error=errors.expected_calibration_error,
         kinds=[kind for kind in ErrorKind if total.kinds[kind]],
-        kind_notes=KINDS,
+        kind_notes=DESCRIPTIONS,
         protocols=protocols,
         protocol_notes=PROTOCOLS,
         scores=list(_score_rows(errors.bins))[::-1],
-        confusions=confusions,
+        confusions=errors.ranked_confusions(),
         confused=confused,
         most_confused=max((errors.confusions[pair] for pair in product(confused, confused)), default=0),
         hardest=_hardest(errors),
@@ -92,7 +75,7 @@ def _environment() -> Environment:
 
 
 def _printable(value: Any) -> Any:
-    """Makes the characters of a text visible that a file cannot hold or a reader cannot see; applies to every expression."""
+    """Replace unprintable characters of the value of any expression by visible ones."""
     if not isinstance(value, str) or isinstance(value, Markup) or value.isprintable():
         return value
     return "".join(c if c.isprintable() else visible(c) for c in value)
@@ -102,43 +85,32 @@ def _words(kind: ErrorKind) -> str:
     return kind.value.replace("_", " ")
 
 
-def _total(errors: Errors) -> SetErrors:
-    """The counts of all sets together."""
-    total = SetErrors("english")  # the protocol is not used
-    for one in errors.sets.values():
-        total.samples += one.samples
-        total.correct += one.correct
-        total.wrong_case += one.wrong_case
-        total.kinds.update(one.kinds)
-    return total
-
-
 def _score_rows(bins: Sequence[Bin]) -> Iterator[dict[str, Any]]:
-    """Figures of the bins that are not empty, from the lowest score to the highest."""
-    total = sum(one.samples for one in bins)
-    for number, one in enumerate(bins):
-        if not one.samples:
+    """Yield the figures of the bins with predictions, from the lowest score to the highest."""
+    total = sum(scores.samples for scores in bins)
+    for number, scores in enumerate(bins):
+        if not scores.samples:
             continue
         kept, correct = (sum(getattr(other, name) for other in bins[number:]) for name in ("samples", "correct"))
-        score = one.score / one.samples
-        low, high = wilson_interval(one.correct, one.samples)
+        score = scores.score / scores.samples
+        low, high = wilson_interval(scores.correct, scores.samples)
         yield {
             "number": number,
             "from": number / BINS,
             "to": (number + 1) / BINS,
-            "samples": one.samples,
-            "correct": one.correct,
+            "samples": scores.samples,
+            "correct": scores.correct,
             "score": score,
             "low": low,
             "high": high,
             "kept": percent(kept, total),
             "correct_of_kept": percent(correct, kept),
-            "summary": f"{plural(one.samples, 'prediction')}, mean score {score:.3f}, {one.correct:,} correct",
+            "summary": f"{plural(scores.samples, 'prediction')}, mean score {score:.3f}, {scores.correct:,} correct",
         }
 
 
 def _confused(errors: Errors) -> list[str | None]:
-    """The characters that are confused with each other most, and `None` for no character; empty if there are none."""
+    """Return the characters most confused with each other, and `None` for no character; empty without confusions."""
     involved: Counter[str] = Counter()
     for (true, predicted), count in errors.confusions.items():
         if true is not None and predicted is not None:
@@ -148,7 +120,7 @@ def _confused(errors: Errors) -> list[str | None]:
 
 
 def _hardest(errors: Errors) -> list[tuple[str, int, int]]:
-    """Characters with the highest share of errors, with the number of errors and of occurrences."""
+    """Return the characters with the highest share of errors, with the numbers of errors and of occurrences."""
     wrong: Counter[str] = Counter()
     for (true, _), count in errors.confusions.items():
         if true is not None:
@@ -159,9 +131,9 @@ def _hardest(errors: Errors) -> list[tuple[str, int, int]]:
 
 
 def _cards(errors: Errors) -> Iterator[dict[str, Any]]:
-    for number, one in enumerate(errors.sets.values()):
-        worst, typical = set(one.worst), set(one.typical)
-        for mistake in one.shown:
+    for number, of_set in enumerate(errors.sets.values()):
+        worst, typical = set(of_set.worst), set(of_set.typical)
+        for mistake in of_set.shown:
             sample = mistake.prediction.sample
             image = load_rgb(sample.image, sample.name)
             yield {

@@ -4,7 +4,6 @@
 import bisect
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import blake2b
@@ -14,8 +13,8 @@ from typing import Any
 from rapidfuzz.distance import Levenshtein
 
 from ..data.audit import code_point
-from .evaluator import Prediction
-from .metrics import Protocol, normalize_text
+from .metrics import EvaluationProtocol, normalize_text
+from .prediction import Prediction
 
 
 # Similarity (1 - edit distance / length of the longer text) from which a wrong prediction still counts as the same text.
@@ -26,26 +25,35 @@ UNREADABLE_NAMED = 100  # unreadable images of each set whose names and errors a
 
 
 class ErrorKind(StrEnum):
-    """Kinds of errors under a protocol; a prediction is of the first kind that fits. The values are keys of results files."""
+    """Kinds of errors, see `DESCRIPTIONS`; a prediction is of the first kind that fits. The values are keys of results files."""
 
     UNREADABLE = "unreadable"
-    """The image cannot be opened."""
     NOTHING_READ = "nothing_read"
-    """The prediction has no character that the protocol compares."""
     ONE_WRONG = "one_wrong"
-    """One character is replaced by another."""
     ONE_MISSING = "one_missing"
-    """One character is missing."""
     ONE_TOO_MANY = "one_too_many"
-    """There is one extra character."""
     ANOTHER_TEXT = "another_text"
-    """Less than half of the longer text agrees: an invented word, a wrong label, or a bad crop."""
     SEVERAL_WRONG = "several_wrong"
-    """Two or more characters are wrong, but at least half of the longer text agrees."""
 
 
-def kind_of(prediction: Prediction, protocol: Protocol) -> ErrorKind | None:
-    """The kind of error of a prediction; `None` if the prediction is correct."""
+DESCRIPTIONS = {
+    ErrorKind.UNREADABLE: "the image cannot be opened",
+    ErrorKind.NOTHING_READ: "no compared character was recognized",
+    ErrorKind.ONE_WRONG: "one character is replaced by another",
+    ErrorKind.ONE_MISSING: "one character is missing",
+    ErrorKind.ONE_TOO_MANY: "one extra character",
+    ErrorKind.ANOTHER_TEXT: "less than half of the text agrees",
+    ErrorKind.SEVERAL_WRONG: "two or more are wrong, at least half agree",
+}
+_SINGLE_EDITS = {
+    "replace": ErrorKind.ONE_WRONG,
+    "delete": ErrorKind.ONE_MISSING,
+    "insert": ErrorKind.ONE_TOO_MANY,
+}
+
+
+def kind_of(prediction: Prediction, protocol: EvaluationProtocol) -> ErrorKind | None:
+    """Return the kind of error of a prediction; `None` if the prediction is correct."""
     if prediction.error is not None:
         return ErrorKind.UNREADABLE
     true, predicted = (normalize_text(text, protocol) for text in (prediction.sample.text, prediction.text))
@@ -55,36 +63,24 @@ def kind_of(prediction: Prediction, protocol: Protocol) -> ErrorKind | None:
         return ErrorKind.NOTHING_READ
     edits = [edit.tag for edit in Levenshtein.editops(true, predicted)]
     if len(edits) == 1:
-        return {
-            "replace": ErrorKind.ONE_WRONG,
-            "delete": ErrorKind.ONE_MISSING,
-            "insert": ErrorKind.ONE_TOO_MANY,
-        }[edits[0]]
+        return _SINGLE_EDITS[edits[0]]
     close = Levenshtein.normalized_similarity(true, predicted) >= CLOSE
     return ErrorKind.SEVERAL_WRONG if close else ErrorKind.ANOTHER_TEXT
 
 
 @dataclass(frozen=True)
 class Column:
-    """One position of an aligned label and prediction.
+    """One position of an aligned label and prediction."""
 
-    Attributes:
-        true: character of the label; `None` if the prediction has an extra character here.
-        predicted: character of the prediction; `None` if it is missing.
-        compared: whether the protocol compares this position.
-        wrong: whether the two characters differ under the protocol.
-        score: confidence of the predicted character, 0 to 1; `None` if unknown.
-    """
-
-    true: str | None
-    predicted: str | None
-    compared: bool
-    wrong: bool
-    score: float | None
+    true: str | None  # character of the label; None if the prediction has an extra character
+    predicted: str | None  # character of the prediction; None if it is missing
+    compared: bool  # by the protocol
+    wrong: bool  # under the protocol
+    score: float | None  # confidence of the predicted character, 0 to 1
 
 
-def align(prediction: Prediction, protocol: Protocol) -> list[Column]:
-    """Aligns a prediction with its label with the fewest edits under the protocol; ignored characters are kept in place."""
+def align(prediction: Prediction, protocol: EvaluationProtocol) -> list[Column]:
+    """Align a prediction with its label with the fewest edits under the protocol; ignored characters are kept in place."""
     true, predicted = _keys(prediction.sample.text, protocol), _keys(prediction.text, protocol)
     scores = [character["score"] for character in prediction.characters for _ in character["text"]]
     columns: list[Column] = []
@@ -92,15 +88,9 @@ def align(prediction: Prediction, protocol: Protocol) -> list[Column]:
 
     def put(with_true: bool, with_predicted: bool, compared: bool = True, wrong: bool = False) -> None:
         nonlocal i, j
-        columns.append(
-            Column(
-                true[i][0] if with_true else None,
-                predicted[j][0] if with_predicted else None,
-                compared,
-                wrong,
-                scores[j] if with_predicted and j < len(scores) else None,
-            )
-        )
+        score = scores[j] if with_predicted and j < len(scores) else None
+        characters = true[i][0] if with_true else None, predicted[j][0] if with_predicted else None
+        columns.append(Column(*characters, compared, wrong, score))
         i, j = i + with_true, j + with_predicted
 
     def put_ignored() -> None:
@@ -121,8 +111,8 @@ def align(prediction: Prediction, protocol: Protocol) -> list[Column]:
     return columns
 
 
-def _keys(text: str, protocol: Protocol) -> list[tuple[str, str]]:
-    """Each character with its normalized form, which is empty if the protocol ignores the character."""
+def _keys(text: str, protocol: EvaluationProtocol) -> list[tuple[str, str]]:
+    """Return each character with its normalized form, which is empty if the protocol ignores the character."""
     normalized, keys, start = normalize_text(text, protocol), [], 0
     for character in text:
         end = start + len(normalize_text(character, protocol))  # some letters have two characters in lower case
@@ -132,7 +122,7 @@ def _keys(text: str, protocol: Protocol) -> list[tuple[str, str]]:
 
 
 def visible(character: str) -> str:
-    """A form of a character that is visible on its own: spaces, combining marks and unprintable characters are replaced."""
+    """Return a visible form of a character: spaces, combining marks and unprintable characters are replaced."""
     category = unicodedata.category(character)
     if category == "Zs":
         return "␣"
@@ -143,50 +133,33 @@ def visible(character: str) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Mistake:
-    """A wrong prediction that is kept to be shown.
-
-    Attributes:
-        set_name: name of its dataset.
-        protocol: protocol under which it is wrong.
-        kind: kind of error.
-        prediction: the prediction, with the image as it is stored.
-        chance: pseudorandom number that depends only on the seed and the sample.
-    """
+    """A wrong prediction that is kept to be shown."""
 
     set_name: str
-    protocol: Protocol
+    protocol: EvaluationProtocol
     kind: ErrorKind
     prediction: Prediction
-    chance: int
+    chance: int  # pseudorandom number that depends only on the seed and the sample
 
     def columns(self) -> list[Column]:
-        """The aligned label and prediction."""
+        """Return the aligned label and prediction."""
         return align(self.prediction, self.protocol)
 
 
 @dataclass
 class SetErrors:
-    """Errors of one dataset.
+    """Counts of one dataset, its most confident errors (`worst`), and a random sample of its errors (`typical`)."""
 
-    Attributes:
-        protocol: how predictions are compared with labels.
-        samples: number of predictions, unreadable images included.
-        correct: predictions that match their label under the protocol.
-        wrong_case: correct predictions whose letter case differs from the label's.
-        kinds: number of errors by kind.
-        worst: the most confident errors, the most confident one first.
-        typical: a random sample of the errors.
-        unreadable: name and error of images that cannot be opened; the first `UNREADABLE_NAMED` by name.
-    """
-
-    protocol: Protocol
-    samples: int = 0
+    protocol: EvaluationProtocol
+    samples: int = 0  # with unreadable images
     correct: int = 0
-    wrong_case: int = 0
+    wrong_case: int = 0  # correct predictions that differ from the label in case
     kinds: Counter[ErrorKind] = field(default_factory=Counter)
     worst: list[Mistake] = field(default_factory=list)
     typical: list[Mistake] = field(default_factory=list)
-    unreadable: list[tuple[str, str]] = field(default_factory=list)
+    unreadable: list[tuple[str, str]] = field(
+        default_factory=list
+    )  # name and error, the first UNREADABLE_NAMED by name
 
     @property
     def wrong(self) -> int:
@@ -201,18 +174,17 @@ class SetErrors:
 
 @dataclass
 class Bin:
-    """Predictions whose scores are in one interval: their number, the sum of their scores, and how many are correct."""
+    """Predictions with scores in an interval."""
 
     samples: int = 0
-    score: float = 0.0
+    score: float = 0.0  # sum
     correct: int = 0
 
 
 class Errors:
     """Collects the errors of predictions, which may come in any order.
 
-    Only counts and the mistakes to be shown are kept, so memory does not grow with the number of samples: at most
-    `2 * kept` images for each set, as they are stored.
+    Only counts and the mistakes to be shown are kept: at most `2 * kept` images for each set.
 
     Confusions are counted only if the alignment is meaningful: not for unreadable images, empty predictions, and
     predictions of another text.
@@ -237,46 +209,50 @@ class Errors:
         self.confusions: Counter[tuple[str | None, str | None]] = Counter()
         self.bins = [Bin() for _ in range(BINS)]
 
-    def add(self, set_name: str, prediction: Prediction, protocol: Protocol) -> None:
-        """Counts a prediction, and keeps it if it is among those to be shown.
+    def add(self, set_name: str, prediction: Prediction, protocol: EvaluationProtocol) -> None:
+        """Count a prediction, and keep it if it is among those to be shown.
 
         Raises:
             ValueError: the set already has predictions under another protocol, or the score is not in 0..1.
         """
-        one_set = self.sets.setdefault(set_name, SetErrors(protocol))
-        if one_set.protocol != protocol:
+        errors = self.sets.setdefault(set_name, SetErrors(protocol))
+        sample = prediction.sample
+        if errors.protocol != protocol:
             raise ValueError(
-                f"{set_name} already has predictions under the protocol {one_set.protocol!r}, not {protocol!r}. Use a "
+                f"{set_name} already has predictions under the protocol {errors.protocol!r}, not {protocol!r}. Use a "
                 "separate set name for each protocol."
             )
         if not 0 <= prediction.score <= 1:
             raise ValueError(
-                f"{set_name}, {prediction.sample.name}: the score {prediction.score} is not in 0..1. Check the weights of "
+                f"{set_name}, {sample.name}: the score {prediction.score} is not in 0..1. Check the weights of "
                 "the model for NaN."
             )
         kind = kind_of(prediction, protocol)
-        one_set.samples += 1
+        errors.samples += 1
         if kind is ErrorKind.UNREADABLE:
-            bisect.insort(one_set.unreadable, (prediction.sample.name, str(prediction.error)))
-            del one_set.unreadable[UNREADABLE_NAMED:]
-        else:
-            score_bin = self.bins[min(int(prediction.score * BINS), BINS - 1)]
-            score_bin.samples += 1
-            score_bin.score += prediction.score
-            score_bin.correct += kind is None
-            self._compare(prediction, protocol, kind)
-        if kind is None:
-            one_set.correct += 1
-            exact = [
-                normalize_text(text, protocol, keep_case=True) for text in (prediction.sample.text, prediction.text)
-            ]
-            one_set.wrong_case += exact[0] != exact[1]
+            errors.kinds[kind] += 1
+            bisect.insort(errors.unreadable, (sample.name, str(prediction.error)))
+            del errors.unreadable[UNREADABLE_NAMED:]
             return
-        one_set.kinds[kind] += 1
-        if kind is not ErrorKind.UNREADABLE:
-            self._keep(one_set, Mistake(set_name, protocol, kind, prediction, self._chance(prediction)))
+        score_bin = self.bins[min(int(prediction.score * BINS), BINS - 1)]
+        score_bin.samples += 1
+        score_bin.score += prediction.score
+        score_bin.correct += kind is None
+        self._count_confusions(prediction, protocol, kind)
+        if kind is None:
+            true, predicted = (
+                normalize_text(text, protocol, keep_case=True) for text in (sample.text, prediction.text)
+            )
+            errors.correct += 1
+            errors.wrong_case += true != predicted
+            return
+        errors.kinds[kind] += 1
+        mistake = Mistake(set_name, protocol, kind, prediction, self._chance(prediction))
+        bisect.insort(errors.worst, mistake, key=lambda one: (-one.prediction.score, one.chance))
+        bisect.insort(errors.typical, mistake, key=lambda one: one.chance)
+        del errors.worst[self.kept :], errors.typical[self.kept :]
 
-    def _compare(self, prediction: Prediction, protocol: Protocol, kind: ErrorKind | None) -> None:
+    def _count_confusions(self, prediction: Prediction, protocol: EvaluationProtocol, kind: ErrorKind | None) -> None:
         if kind in (ErrorKind.NOTHING_READ, ErrorKind.ANOTHER_TEXT):
             return
         true, predicted = (normalize_text(text, protocol) for text in (prediction.sample.text, prediction.text))
@@ -294,25 +270,16 @@ class Errors:
         digest.update(sample.image)
         return int.from_bytes(digest.digest())
 
-    def _keep(self, one_set: SetErrors, mistake: Mistake) -> None:
-        bisect.insort(one_set.worst, mistake, key=lambda one: (-one.prediction.score, one.chance))
-        bisect.insort(one_set.typical, mistake, key=lambda one: one.chance)
-        del one_set.worst[self.kept :], one_set.typical[self.kept :]
-
     @property
-    def samples(self) -> int:
-        """Number of predictions of all sets, unreadable images included."""
-        return sum(one_set.samples for one_set in self.sets.values())
-
-    @property
-    def correct(self) -> int:
-        """Predictions of all sets that match their label."""
-        return sum(one_set.correct for one_set in self.sets.values())
-
-    @property
-    def wrong(self) -> int:
-        """Predictions of all sets that do not match their label."""
-        return self.samples - self.correct
+    def total(self) -> SetErrors:
+        """The counts of all sets together."""
+        total = SetErrors("english")  # the protocol is not used
+        for errors in self.sets.values():
+            total.samples += errors.samples
+            total.correct += errors.correct
+            total.wrong_case += errors.wrong_case
+            total.kinds.update(errors.kinds)
+        return total
 
     @property
     def expected_calibration_error(self) -> float | None:
@@ -323,37 +290,35 @@ class Errors:
         samples = sum(one.samples for one in self.bins)
         return sum(abs(one.correct - one.score) for one in self.bins) / samples if samples else None
 
-    def ranked_confusions(self) -> Iterator[tuple[str | None, str | None, int]]:
-        """True character, predicted character and count; the most frequent first, ties in Unicode order."""
-        order = sorted(self.confusions.items(), key=lambda item: (-item[1], item[0][0] or "", item[0][1] or ""))
-        for (true, predicted), count in order:
-            yield true, predicted, count
+    def ranked_confusions(self) -> list[tuple[str | None, str | None, int]]:
+        """Return true character, predicted character and count; the most frequent first, ties in Unicode order."""
+        triples = [(true, predicted, count) for (true, predicted), count in self.confusions.items()]
+        return sorted(triples, key=lambda triple: (-triple[2], triple[0] or "", triple[1] or ""))
 
     def summary(self) -> dict[str, Any]:
-        """Everything except the mistakes themselves, for a JSON file, with the first `SUMMARIZED` confusions.
+        """Return everything except the mistakes for a JSON file, with the first `SUMMARIZED` confusions.
 
-        `None` means no character in confusions, and no mean if there are no samples.
+        `None` means no character in confusions, and no mean without samples.
         """
-        error = self.expected_calibration_error
+        error, total = self.expected_calibration_error, self.total
+        bins = [
+            {
+                "from": number / BINS,
+                "to": (number + 1) / BINS,
+                "samples": one.samples,
+                "right": one.correct,
+                "mean_score": round(one.score / one.samples, 6) if one.samples else None,
+            }
+            for number, one in enumerate(self.bins)
+        ]
         return {
-            "samples": self.samples,
-            "errors": self.wrong,
-            "kinds": {
-                name: {kind.value: one_set.kinds[kind] for kind in ErrorKind} for name, one_set in self.sets.items()
-            },
-            "right_but_for_case": {name: one_set.wrong_case for name, one_set in self.sets.items()},
-            "confusions": [list(confusion) for confusion in self.ranked_confusions()][:SUMMARIZED],
+            "samples": total.samples,
+            "errors": total.wrong,
+            "kinds": {name: {kind.value: one.kinds[kind] for kind in ErrorKind} for name, one in self.sets.items()},
+            "right_but_for_case": {name: one.wrong_case for name, one in self.sets.items()},  # words: ok
+            "confusions": [list(confusion) for confusion in self.ranked_confusions()[:SUMMARIZED]],
             "calibration": {
-                "bins": [
-                    {
-                        "from": number / BINS,
-                        "to": (number + 1) / BINS,
-                        "samples": one.samples,
-                        "right": one.correct,
-                        "mean_score": round(one.score / one.samples, 6) if one.samples else None,
-                    }
-                    for number, one in enumerate(self.bins)
-                ],
+                "bins": bins,
                 "expected_calibration_error": None if error is None else round(error, 6),
             },
         }

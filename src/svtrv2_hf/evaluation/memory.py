@@ -10,7 +10,7 @@ import torch
 
 
 def peak_memory(run: Callable[[], object], device: torch.device) -> int | None:
-    """Peak memory of a call in bytes, beyond what was in use before; `None` if it cannot be measured.
+    """Measure the peak memory of a call in bytes, in addition to the memory in use before; `None` if not possible.
 
     On CUDA, memory of torch's allocator. Otherwise the growth of the process's resident memory, which only Linux reports,
     after memory that earlier calls left to the allocator is returned; other threads of the process count, too.
@@ -33,7 +33,7 @@ def peak_memory(run: Callable[[], object], device: torch.device) -> int | None:
 
 
 def available_memory() -> float:
-    """Bytes that the machine can provide without swapping; infinity if unknown."""
+    """Return the bytes that the machine can provide without swapping; infinity if unknown."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:

@@ -10,13 +10,17 @@ from typing import Literal
 from rapidfuzz.distance import Levenshtein
 
 
-Protocol = Literal["english", "chinese"]
+EvaluationProtocol = Literal["english", "chinese"]
+PROTOCOLS: dict[EvaluationProtocol, str] = {
+    "english": "letters and digits, case ignored",
+    "chinese": "everything except spaces, case ignored",
+}
 
-_LETTERS_AND_DIGITS = frozenset(string.ascii_letters + string.digits)
+LETTERS_AND_DIGITS = frozenset(string.ascii_letters + string.digits)
 
 
-def normalize_text(text: str, protocol: Protocol, keep_case: bool = False) -> str:
-    """The part of a text that a protocol compares.
+def normalize_text(text: str, protocol: EvaluationProtocol, keep_case: bool = False) -> str:
+    """Return the part of a text that a protocol compares.
 
     As in Topdu/OpenOCR at ae934e5, `openrec/metrics/rec_metric.py`, with and without `is_filter`.
 
@@ -29,7 +33,7 @@ def normalize_text(text: str, protocol: Protocol, keep_case: bool = False) -> st
         ValueError: the protocol is unknown.
     """
     if protocol == "english":
-        text = "".join(character for character in text if character in _LETTERS_AND_DIGITS)
+        text = "".join(character for character in text if character in LETTERS_AND_DIGITS)
     elif protocol != "chinese":
         raise ValueError(f'Unknown protocol {protocol!r}; choose "english" or "chinese".')
     text = text.replace(" ", "")
@@ -37,7 +41,7 @@ def normalize_text(text: str, protocol: Protocol, keep_case: bool = False) -> st
 
 
 def rounded(share: float, digits: int) -> float:
-    """Rounds a share from 0 to 1 to a number of digits; the result is 1 only for 1, and 0 only for 0.
+    """Round a share from 0 to 1 to a number of digits; the result is 1 only for 1, and 0 only for 0.
 
     >>> rounded(399_999 / 400_000, 4), rounded(1.0, 4), rounded(0.00001, 4), rounded(2 / 3, 4)
     (0.9999, 1.0, 0.0001, 0.6667)
@@ -46,8 +50,8 @@ def rounded(share: float, digits: int) -> float:
     return share if share in (0, 1) else round(min(max(share, step), 1 - step), digits)
 
 
-def length_as_published(label: str, protocol: Protocol) -> int:
-    """The length of a label as the authors of SVTRv2 count it to exclude long and empty labels.
+def length_as_published(label: str, protocol: EvaluationProtocol) -> int:
+    """Return the length of a label as the authors of SVTRv2 count it to exclude long and empty labels.
 
     Spaces do not count, nor, under "english", characters without an ASCII form: `é` counts as `e`, Chinese characters do not
     count. As in Topdu/OpenOCR at ae934e5, `tools/data/ratio_dataset_tvresize_test.py`; for "chinese",
@@ -62,13 +66,13 @@ def length_as_published(label: str, protocol: Protocol) -> int:
     return len(text)
 
 
-def usual_protocol(charset: Iterable[str]) -> Protocol:
-    """The default protocol for a charset: "chinese" if it has letters or digits that the English one does not compare.
+def usual_protocol(charset: Iterable[str]) -> EvaluationProtocol:
+    """Return the default protocol for a charset: "chinese" if it has letters or digits that the English one does not compare.
 
     >>> usual_protocol("abc123!?"), usual_protocol("abc\u00e9")
     ('english', 'chinese')
     """
-    others = any(character.isalnum() and character not in _LETTERS_AND_DIGITS for character in charset)
+    others = any(character.isalnum() and character not in LETTERS_AND_DIGITS for character in charset)
     return "chinese" if others else "english"
 
 
@@ -104,35 +108,35 @@ class Score:
     @property
     def word_accuracy(self) -> float:
         """Share of correct predictions, 0 to 1; `acc` in the reference."""
-        return self._mean(self.correct, self.samples)
+        return _mean(self.correct, self.samples)
 
     @property
     def word_accuracy_without_emptied(self) -> float:
         """Word accuracy over the labels that have a character that the protocol compares."""
-        return self._mean(self.correct - self.emptied_correct, self.samples - self.emptied)
+        return _mean(self.correct - self.emptied_correct, self.samples - self.emptied)
 
     @property
     def case_sensitive_accuracy(self) -> float:
         """Word accuracy with case; `acc_ignore_space_symbol` in the reference."""
-        return self._mean(self.correct_in_case, self.samples)
+        return _mean(self.correct_in_case, self.samples)
 
     @property
     def one_minus_ned(self) -> float:
         """Mean similarity, 0 to 1; `norm_edit_dis` in the reference."""
-        return self._mean(self.similarity, self.samples)
+        return _mean(self.similarity, self.samples)
 
     @property
     def mean_loss(self) -> float:
         """Mean loss of the samples with a loss."""
-        return self._mean(self.loss, self.loss_samples)
-
-    @staticmethod
-    def _mean(total: float, number: float) -> float:
-        return total / number if number else float("nan")
+        return _mean(self.loss, self.loss_samples)
 
 
-def compare(predictions: Iterable[str], labels: Iterable[str], protocol: Protocol = "english") -> Score:
-    """Scores predictions against labels.
+def _mean(total: float, number: float) -> float:
+    return total / number if number else float("nan")
+
+
+def compare(predictions: Iterable[str], labels: Iterable[str], protocol: EvaluationProtocol = "english") -> Score:
+    """Score predictions against labels.
 
     >>> score = compare(["Hello!", "wor1d"], ["hello", "world"])
     >>> score.word_accuracy, score.case_sensitive_accuracy, score.one_minus_ned

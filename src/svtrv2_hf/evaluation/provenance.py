@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where figures come from: code, versions and machine, as results files record them."""
+"""Origin of results: code, versions and machine, as recorded in results files."""
 
 import hashlib
 import os
@@ -16,15 +16,21 @@ from huggingface_hub import try_to_load_from_cache
 
 
 def provenance() -> dict[str, Any]:
-    """Commit, date, versions and machine of this moment, as JSON holds them."""
-    return {"commit": commit(), "date": date(), "versions": versions(), "machine": machine()}
+    """Return commit, date (UTC), versions and machine for a JSON file."""
+    packages = ("svtrv2-hf", "torch", "transformers", "pillow", "numpy")
+    return {
+        "commit": _commit(),
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in packages},
+        "machine": _machine(),
+    }
 
 
 def check_output(name: str | Path) -> None:
-    """Makes the folder of a results file, and tries to write there, before the work that would be lost.
+    """Create the folder of a results file, and check before the work begins that the file is writable.
 
     Raises:
-        ValueError: it cannot be written.
+        ValueError: the file is not writable.
     """
     path = Path(name)
     try:
@@ -38,28 +44,14 @@ def check_output(name: str | Path) -> None:
         raise ValueError(f"--output {name} cannot be written: {error.strerror}.") from error
 
 
-def commit() -> str | None:
-    """The commit of the checkout that this package is run from, with "+" if files differ from it; `None` if it is installed."""
-    folder = Path(__file__).parent
-
-    def git(*words: str) -> str:
-        return subprocess.run(["git", "-C", folder, *words], capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        if not git("ls-files", Path(__file__).name):  # installed into an environment that lies in some other checkout
-            return None
-        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
 def weights_digest(model: str) -> str | None:
-    """SHA-256 of a saved recogniser's weights, in hexadecimal; `None` if there are none here.
-
-    That of the file `model.safetensors`; of weights in several files, that of all of them, one after the other.
+    """Compute the SHA-256 of the weights of a saved model, of all files in order, in hexadecimal.
 
     Args:
-        model: its folder, or its name on the Hub, where it has been loaded before.
+        model: a folder, or a Hub id that is in the cache.
+
+    Returns:
+        The digest, or `None` if no weights were found.
     """
     folder = Path(model)
     if folder.is_dir():
@@ -74,28 +66,30 @@ def weights_digest(model: str) -> str | None:
     return digest.hexdigest() if files else None
 
 
-def date() -> str:
-    """Day, hour and minute, UTC."""
-    return datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+def _commit() -> str | None:
+    """Return the commit of the checkout of this package, with "+" if files are modified; `None` if it is installed."""
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(Path(__file__).parent), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        if not git("ls-files", Path(__file__).name):  # installed in an environment within another checkout
+            return None
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
 
-def versions() -> dict[str, str]:
-    """Of what decides results."""
-    return {"python": platform.python_version()} | {
-        name: version(name) for name in ("svtrv2-hf", "torch", "transformers", "pillow", "numpy")
-    }
-
-
-def machine() -> str:
-    """Processor and graphics card in words."""
-    words = [platform.machine(), cpu_name(), f"{os.cpu_count()} cores"]
+def _machine() -> str:
+    """Describe processor and graphics card."""
+    words = [platform.machine(), _cpu_name(), f"{os.cpu_count()} cores"]
     if torch.cuda.is_available():
         words.append(f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}")
     return ", ".join(word for word in words if word)
 
 
-def cpu_name() -> str:
-    """As Linux tells it, or else as Python does."""
+def _cpu_name() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

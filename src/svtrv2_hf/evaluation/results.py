@@ -5,17 +5,17 @@ from collections import Counter, defaultdict
 from collections.abc import Collection
 from typing import Any
 
-from .evaluator import Prediction
-from .metrics import Protocol, Score, compare, length_as_published, normalize_text, rounded
+from .metrics import EvaluationProtocol, Score, length_as_published, normalize_text, rounded
+from .prediction import Prediction, score_prediction
 
 
 # Stricter comparisons, without a filter of characters: the columns `acc_real`, `acc_lower`, `acc_ignore_space` and
 # `acc_ignore_space_lower` of the reference. The names are keys of results files.
 STRICTNESS = {
     "as_it_is": lambda text: text,
-    "but_for_case": str.lower,
-    "but_for_spaces": lambda text: text.replace(" ", ""),
-    "but_for_spaces_and_case": lambda text: text.replace(" ", "").lower(),
+    "but_for_case": str.lower,  # words: ok
+    "but_for_spaces": lambda text: text.replace(" ", ""),  # words: ok
+    "but_for_spaces_and_case": lambda text: text.replace(" ", "").lower(),  # words: ok
 }
 
 
@@ -43,7 +43,7 @@ class SetResult:
         unreadable: names of unreadable images. They count as errors in `score` and have no aspect ratio.
     """
 
-    def __init__(self, protocol: Protocol, charset: Collection[str], max_label_length: int | None = None):
+    def __init__(self, protocol: EvaluationProtocol, charset: Collection[str], max_label_length: int | None = None):
         self.protocol = protocol
         self.max_label_length = max_label_length
         self.score = Score()
@@ -56,63 +56,58 @@ class SetResult:
         self.outside_charset = 0
         self.uncompared_outside_charset = 0
         self.unreadable: list[str] = []
-        self._charset = set(charset)
+        self._charset = {*charset, " "}
         self._known = set(normalize_text("".join(charset), protocol))
 
     def add(self, prediction: Prediction) -> bool:
-        """Adds a prediction, and returns whether it is correct under the protocol."""
+        """Add a prediction, and return whether it is correct under the protocol."""
         label = prediction.sample.text
         normalized = normalize_text(label, self.protocol)
-        one = compare([prediction.text], [label], self.protocol)
+        score = score_prediction(prediction, self.protocol)
         if prediction.size is None:
-            # An unreadable image is an error, even if the label is empty.
-            one = Score(samples=1, unreadable=1, emptied=not normalized)
             self.unreadable.append(prediction.sample.name)
         else:
             width, height = prediction.size
-            self.by_aspect_ratio[max(1, round(width / height))] += one
+            self.by_aspect_ratio[max(1, round(width / height))] += score
             self.agreeing.update(name for name, form in STRICTNESS.items() if form(prediction.text) == form(label))
-        self.score += one
-        self.by_length[len(normalized)] += one
+        self.score += score
+        self.by_length[len(normalized)] += score
         if self.max_label_length is None or 0 < length_as_published(label, self.protocol) <= self.max_label_length:
-            self.as_published += one
+            self.as_published += score
+        ignored = {character for character in label if not normalize_text(character, self.protocol)}
         self.empty += not label.strip()
-        self.cut += not normalized or any(c.isalnum() and not normalize_text(c, self.protocol) for c in label)
+        self.cut += not normalized or any(map(str.isalnum, ignored))
         if not self._known.issuperset(normalized):
             self.outside_charset += 1
-        elif any(not normalize_text(character, self.protocol) for character in {*label} - self._charset - {" "}):
+        elif ignored - self._charset:
             self.uncompared_outside_charset += 1
-        return bool(one.correct)
+        return bool(score.correct)
 
     def to_dict(self) -> dict[str, Any]:
-        """The figures for a JSON file. Accuracies are from 0 to 1, and `None` without samples."""
+        """Return the figures for a JSON file. Accuracies are from 0 to 1, and `None` without samples."""
         score = self.score
-        result = {
+        emptied = {
+            "samples": int(score.emptied),
+            "correct": int(score.emptied_correct),
+            "word_accuracy_without": _number(score.word_accuracy_without_emptied),
+        }
+        optional = {
+            "emptied_labels": emptied if score.emptied else None,
+            "as_published": _counts(self.as_published) if self.as_published.samples != score.samples else None,
+            "empty_labels": self.empty,
+            "cut_labels": self.cut,
+            "outside_charset": self.outside_charset,
+            "uncompared_outside_charset": self.uncompared_outside_charset,
+            "unreadable": self.unreadable,
+        }
+        return {
             **_counts(score),
             "case_sensitive_accuracy": _number(score.case_sensitive_accuracy),
             "agreeing": {name: self.agreeing[name] for name in STRICTNESS},
             "by_length": {str(length): _counts(self.by_length[length]) for length in sorted(self.by_length)},
             "by_aspect_ratio": {str(r): _counts(self.by_aspect_ratio[r]) for r in sorted(self.by_aspect_ratio)},
+            **{name: value for name, value in optional.items() if value},
         }
-        if score.emptied:
-            result["emptied_labels"] = {
-                "samples": int(score.emptied),
-                "correct": int(score.emptied_correct),
-                "word_accuracy_without": _number(score.word_accuracy_without_emptied),
-            }
-        if self.as_published.samples != score.samples:
-            result["as_published"] = _counts(self.as_published)
-        if self.empty:
-            result["empty_labels"] = self.empty
-        if self.cut:
-            result["cut_labels"] = self.cut
-        if self.outside_charset:
-            result["outside_charset"] = self.outside_charset
-        if self.uncompared_outside_charset:
-            result["uncompared_outside_charset"] = self.uncompared_outside_charset
-        if self.unreadable:
-            result["unreadable"] = self.unreadable
-        return result
 
 
 def _counts(score: Score) -> dict[str, Any]:

@@ -41,6 +41,7 @@ WIDE_RATIOS = (2, 5)  # widths of line images, as multiples of the base width
 
 Case = TypeVar("Case", bound=Hashable)
 Size = tuple[int, int]  # height and width in pixels
+Search = tuple[dict[int, float], str]  # rate of each batch size tried, and why the search ended
 
 
 class Shape(NamedTuple):
@@ -52,13 +53,13 @@ class Shape(NamedTuple):
 
 
 def fresh(size: str) -> tuple[SVTRv2ForCTC, SVTRv2Processor]:
-    """A model of a preset size with random weights, which are as fast as trained ones, and its processor."""
+    """Create a model of a preset size with random weights, which are as fast as trained ones, and its processor."""
     model = SVTRv2ForCTC(SVTRv2Config.preset(size)).eval()
     return model, SVTRv2Processor(SVTRv2ImageProcessor(), build_tokenizer(ENGLISH_94))
 
 
 def image_files(place: str, folder: Path, limit: int = 3000) -> list[Path]:
-    """The image files in a folder, or the images of a source, as [`open_source`] takes it.
+    """Return the image files in a folder, or the images of a source, as for [`open_source`].
 
     Args:
         place: a folder or a source.
@@ -92,7 +93,7 @@ def benchmark(
     batch_sizes: Sequence[int] = BATCH_SIZES,
     largest_batch: int = LARGEST_BATCH,
 ) -> dict[str, Any]:
-    """Measures a model on its device, in its dtype, with torch's current number of threads.
+    """Measure a model on its device, in its dtype, with torch's current number of threads.
 
     Args:
         model: model in evaluation mode.
@@ -113,6 +114,7 @@ def benchmark(
     """
     sizes, batch_sizes = _sizes(processor), sorted(set(batch_sizes))
     on_gpu = model.device.type == "cuda"
+    searches: dict[str, Search] = {}
     results: dict[str, Any] = {
         **provenance(),
         "threads": torch.get_num_threads(),
@@ -125,18 +127,21 @@ def benchmark(
         "rounds": rounds,
         "batch_sizes": batch_sizes,
         "multiply_adds": [[*size, multiply_adds(model, size)] for size in sizes],
-        **_forward(model, sizes, batch_sizes, rounds, largest_batch),
+        "forward": _forward(model, sizes, batch_sizes, rounds, largest_batch, searches),
     }
     if files:
         results["latency_of_set"] = latency_of_set(model, processor, files)
-        results["reading"], search = _pipeline(model, processor, files, batch_sizes, largest_batch)
-        results["search"].append(search)
+        results["reading"] = _pipeline(model, processor, files, batch_sizes, largest_batch, searches)
+    results["search"] = [
+        {"of": of, "images_per_second": [list(tried) for tried in rates.items()], "ended": ended}
+        for of, (rates, ended) in searches.items()
+    ]
     return results
 
 
 @torch.no_grad()
 def multiply_adds(model: SVTRv2ForCTC, size: Size) -> int:
-    """Multiply-adds of one image in convolutions, linear layers and attention: half of the FLOPs that torch counts.
+    """Count the multiply-adds of one image in convolutions, linear layers and attention: half of torch's FLOPs.
 
     Published figures are slightly larger (0.922 G instead of 0.907 G for tiny at 32 x 128): they count the feature
     rearrangement as written in the paper, from which this implementation saves two linear layers over all positions.
@@ -155,7 +160,7 @@ def time_in_turn(
     clock: Callable[[], float] = time.perf_counter,
     title: str | None = None,
 ) -> dict[Case, np.ndarray]:
-    """Times every case once per round; each round starts with the next case.
+    """Time every case once per round; each round starts with the next case.
 
     Args:
         cases: functions to time; each must have been called before, to exclude one-time setup.
@@ -166,7 +171,7 @@ def time_in_turn(
         title: title of the progress bar.
 
     Returns:
-        Seconds of each call, of shape `(rounds, calls)` for each case.
+        Seconds of each call, of shape `(rounds, calls)`, for each case.
     """
     names = list(cases)
     seconds = {name: np.zeros((rounds, calls[name])) for name in names}
@@ -185,12 +190,12 @@ def time_in_turn(
 
 
 def synchronizer(device: torch.device) -> Callable[[], object]:
-    """A function that waits until a device is idle; CPU calls are synchronous."""
+    """Return a function that waits until a device is idle; CPU calls are synchronous."""
     return (lambda: None) if device.type == "cpu" else lambda: torch.accelerator.synchronize(device)
 
 
-def search_batch_size(rate: Callable[[int], float], largest: int) -> tuple[dict[int, float], str]:
-    """Doubles the batch size from 1 until two doublings in a row bring no improvement.
+def search_batch_size(rate: Callable[[int], float], largest: int) -> Search:
+    """Double the batch size from 1 until two doublings in a row bring no improvement.
 
     Args:
         rate: returns images per second for a batch size, or raises an out-of-memory error.
@@ -229,7 +234,7 @@ def latency_of_set(
     files: Sequence[Path],
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Any]:
-    """The paper's latency: mean time of a forward pass over all images of a dataset, one image at a time.
+    """Measure the latency of the paper: mean time of a forward pass over all images of a dataset, one at a time.
 
     As in Topdu/OpenOCR at ae934e5, `tools/infer_rec.py`, the time includes the transfer of a prepared image to the device
     and the forward pass, but not opening, resizing and decoding. Unlike there, the clock stops when the device is done, not
@@ -247,8 +252,8 @@ def latency_of_set(
         model(tensor.to(model.device, model.dtype))
         synchronize()
         seconds.append(clock() - start)
-    sizes = Counter(f"{tensor.shape[2]} x {tensor.shape[3]}" for tensor in tensors)
-    return {"images": len(tensors), "mean_ms": 1000 * statistics.fmean(seconds), "sizes": dict(sizes.most_common())}
+    sizes = Counter(f"{tensor.shape[2]} x {tensor.shape[3]}" for tensor in tensors).most_common()
+    return {"images": len(tensors), "mean_ms": 1000 * statistics.fmean(seconds), "sizes": dict(sizes)}
 
 
 class TimedPipeline(SVTRv2TextRecognitionPipeline):
@@ -257,15 +262,8 @@ class TimedPipeline(SVTRv2TextRecognitionPipeline):
     def __init__(self, **kwargs: Any):
         super().__init__(**kwargs)
         self.seconds: dict[str, float] = defaultdict(float)
-
-    def preprocess(self, *arguments: Any, **options: Any) -> dict[str, Any]:
-        return self._timed("prepare", super().preprocess, *arguments, **options)
-
-    def _forward(self, *arguments: Any, **options: Any) -> dict[str, Any]:
-        return self._timed("forward", super()._forward, *arguments, **options)
-
-    def postprocess(self, *arguments: Any, **options: Any) -> list[dict[str, Any]]:
-        return self._timed("decode", super().postprocess, *arguments, **options)
+        for step, method in (("prepare", "preprocess"), ("forward", "_forward"), ("decode", "postprocess")):
+            setattr(self, method, partial(self._timed, step, getattr(self, method)))
 
     def _timed(self, step: str, work: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         start = time.perf_counter()
@@ -281,8 +279,9 @@ def _pipeline(
     files: Sequence[Path],
     batch_sizes: Sequence[int],
     largest_batch: int,
-) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Speed of the pipeline from files to texts, by batch size, and the search for the best batch size.
+    searches: dict[str, Search],
+) -> list[dict[str, Any]]:
+    """Measure the pipeline from files to texts for each batch size.
 
     Batch sizes take turns on parts of the files. All files are read once before, so they are in the page cache.
     """
@@ -294,10 +293,8 @@ def _pipeline(
         read(some, batch_size=batch_size)
         return len(some) / _fastest(lambda: read(some, batch_size=batch_size), times=2)
 
-    rates, ended = search_batch_size(rate, min(largest_batch, len(some)))
-    pipelines = {
-        batch_size: TimedPipeline(**parts) for batch_size in sorted({*batch_sizes, max(rates, key=rates.__getitem__)})
-    }
+    searches["files"] = search_batch_size(rate, min(largest_batch, len(some)))
+    pipelines = {batch_size: TimedPipeline(**parts) for batch_size in _with_best(batch_sizes, searches["files"])}
     for batch_size, read_files in pipelines.items():
         read_files(paths, batch_size=batch_size)
         read_files.seconds.clear()
@@ -313,24 +310,29 @@ def _pipeline(
         shares = {step: of_step / seconds[batch_size] for step, of_step in read_files.seconds.items()}
         row = {"batch_size": batch_size, "images": len(paths), "images_per_second": len(paths) / seconds[batch_size]}
         rows.append(row | {"shares": {**shares, "rest": 1 - sum(shares.values())}})
-    return rows, _search("files", rates, ended)
+    return rows
 
 
-def _search(of: str, rates: Mapping[int, float], ended: str) -> dict[str, Any]:
-    return {"of": of, "images_per_second": [list(tried) for tried in rates.items()], "ended": ended}
+def _with_best(batch_sizes: Sequence[int], search: Search) -> list[int]:
+    rates, _ = search
+    return sorted({*batch_sizes, max(rates, key=rates.__getitem__)})
 
 
 @torch.no_grad()
 def _forward(
-    model: SVTRv2ForCTC, sizes: Sequence[Size], batch_sizes: Sequence[int], rounds: int, largest_batch: int
-) -> dict[str, Any]:
-    """`forward` and `search` of [`benchmark`]: all cases are timed in turn, once the best batch sizes are known."""
+    model: SVTRv2ForCTC,
+    sizes: Sequence[Size],
+    batch_sizes: Sequence[int],
+    rounds: int,
+    largest_batch: int,
+    searches: dict[str, Search],
+) -> list[dict[str, Any]]:
+    """Measure the forward pass of each size and batch size, timed in turn once the best batch sizes are known."""
     synchronize = synchronizer(model.device)
     peaks: dict[Shape, int | None] = {}
-    searches = []
 
     def prepared(shape: Shape) -> Callable[[], torch.Tensor]:
-        """A call that has been made before, to exclude one-time setup."""
+        """Return a call after its first execution, to exclude one-time setup."""
         pixel_values = _random(model, shape)
 
         def run() -> torch.Tensor:
@@ -348,22 +350,20 @@ def _forward(
 
     runs = {}
     for size in tqdm(sizes, desc="best batch", disable=None):
-        rates, ended = search_batch_size(partial(rate, size), largest_batch)
+        search = searches[f"{size[0]} x {size[1]}"] = search_batch_size(partial(rate, size), largest_batch)
         if model.device.type == "cuda":
             torch.cuda.empty_cache()  # memory of the largest batch, or of a batch that did not fit
-        searches.append(_search(f"{size[0]} x {size[1]}", rates, ended))
-        for batch_size in sorted({*batch_sizes, max(rates, key=rates.__getitem__)}):
+        for batch_size in _with_best(batch_sizes, search):
             runs[Shape(*size, batch_size)] = prepared(Shape(*size, batch_size))
     calls = {shape: max(1, max(batch_sizes) // shape.batch_size) for shape in runs}
     seconds = time_in_turn(runs, rounds, calls, synchronize, title="forward pass")
-    forward = [
+    return [
         {**shape._asdict(), **summary(seconds[shape], shape.batch_size), "peak_bytes": peaks[shape]} for shape in runs
     ]
-    return {"forward": forward, "search": searches}
 
 
 def _fastest(run: Callable[[], object], synchronize: Callable[[], object] = lambda: None, times: int = 3) -> float:
-    """Seconds of the fastest call: other load on the machine only adds time."""
+    """Return the seconds of the fastest call: other load on the machine only adds time."""
     seconds = []
     for _ in range(times):
         synchronize()
@@ -375,20 +375,15 @@ def _fastest(run: Callable[[], object], synchronize: Callable[[], object] = lamb
 
 
 def summary(seconds: np.ndarray, batch_size: int) -> dict[str, float]:
-    """Milliseconds of a call (median and 90th percentile), and images per second at the median."""
-    median, slow = np.percentile(seconds, [50, 90])
-    return {
-        "median_ms": 1000 * float(median),
-        "p90_ms": 1000 * float(slow),
-        "images_per_second": batch_size / float(median),
-    }
+    """Return milliseconds of a call (median and 90th percentile), and images per second at the median."""
+    median, slow = np.percentile(seconds, [50, 90]).tolist()
+    return {"median_ms": 1000 * median, "p90_ms": 1000 * slow, "images_per_second": batch_size / median}
 
 
 def _sizes(processor: SVTRv2Processor) -> list[Size]:
-    """Image sizes of words, and two sizes of long lines."""
-    image_processor = processor.image_processor
-    height, width = image_processor.base_size
-    words = [(height, width)] if image_processor.fixed_height else [(h, w) for h, w in image_processor.bucket_sizes]
+    """Return the image sizes of words, and two sizes of long lines."""
+    height, width = processor.image_processor.base_size
+    words = [(h, w) for h, w in processor.image_processor.bucket_sizes]
     return words + [(height, width * ratio) for ratio in WIDE_RATIOS]
 
 

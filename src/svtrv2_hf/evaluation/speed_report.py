@@ -14,7 +14,7 @@ PUBLISHED_DEVICE = "one NVIDIA 1080Ti"
 
 
 def render(results: Mapping[str, Any]) -> str:
-    """The results of [`speed.benchmark`] as Markdown."""
+    """Convert the results of [`speed.benchmark`] to Markdown."""
     parts = [
         f"SVTRv2 with hidden sizes {', '.join(map(str, results['hidden_sizes']))} and {results['classes']} classes: "
         f"{results['parameters'] / 1e6:.3f} M parameters. {_place(results)}, {results['machine']}, "
@@ -96,7 +96,7 @@ def _mebibytes(row: Mapping[str, Any]) -> str | None:
 
 
 def _search_note(results: Mapping[str, Any]) -> str:
-    """How the best batch sizes were found, and which of them may not be the best."""
+    """Describe how the best batch sizes were found, and which of them may not be the best."""
     text = "The best batch size was found by doubling it from 1 until two doublings in a row brought no improvement."
     for reason, words in (("memory", "Memory ran out"), ("limit", "The limit was reached")):
         ended = [search for search in results["search"] if search["ended"] == reason]

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..reporting import markdown_table, plural
 from .benchmarks import BENCHMARKS, PUBLISHED, PublishedResult, wilson_interval
-from .metrics import rounded
+from .metrics import PROTOCOLS, rounded
 
 
 _OTHER = "Other sets"
@@ -21,7 +21,7 @@ _OTHER_SHARES = ("accuracy_without_emptied_labels", "accuracy_as_published")  # 
 
 
 def markdown(results: Mapping[str, Any]) -> str:
-    """Results of `svtrv2 evaluate` as Markdown tables, one for each group of benchmarks.
+    """Convert the results of `svtrv2 evaluate` to Markdown tables, one for each group of benchmarks.
 
     Accuracies are in percent, with Wilson's 95 % interval. Two columns are stricter than the protocol: in one, case must match
     as well; in the other, every character, spaces and punctuation included, except for case.
@@ -34,9 +34,8 @@ def markdown(results: Mapping[str, Any]) -> str:
         peers = _peers(rows)
         header = ["set", "samples", "word accuracy", "95 %", *list(_SHARES.values())[1:]]
         header += [f"{peer.system} [{1 + training_data.index(peer.training_data)}]" for peer in peers]
-        compared = {"english": "letters and digits, case ignored", "chinese": "everything except spaces, case ignored"}
         cells = [_cells(row, peers) for row in rows]
-        parts.append(f"**{group}** ({compared[rows[0]['protocol']]})\n\n{markdown_table(header, cells)}")
+        parts.append(f"**{group}** ({PROTOCOLS[rows[0]['protocol']]})\n\n{markdown_table(header, cells)}")
     notes = [
         f"[{number}] Published by the authors, trained on {name}." for number, name in enumerate(training_data, 1)
     ]
@@ -46,17 +45,17 @@ def markdown(results: Mapping[str, Any]) -> str:
 
 
 def _max_ratios(sets: Mapping[str, Any]) -> list[str]:
-    """The maximum aspect ratio in words, with the names of the sets if it differs."""
+    """Describe the maximum aspect ratio, with the names of the sets if it differs."""
     names: dict[int, list[str]] = {}
-    for name, one in sets.items():
-        names.setdefault(one["max_ratio"], []).append(name)
+    for name, result in sets.items():
+        names.setdefault(result["max_ratio"], []).append(name)
     return [
         f"max ratio {ratio}" + (f" on {' and '.join(some)}" if len(names) > 1 else "") for ratio, some in names.items()
     ]
 
 
 def csv_rows(results: Mapping[str, Any]) -> Iterator[list[Any]]:
-    """The same results as rows of a CSV file, with accuracies from 0 to 1; each row has the notes on its set."""
+    """Yield the same results as rows of a CSV file, with accuracies from 0 to 1; each row has the notes on its set."""
     rows = [row for group, names in _groups(results["sets"]).items() for row in _rows(results, group, names)]
     peers = _peers(rows)
     rows += [{"set": name, "published": {}, "notes": why} for name, why in _unfinished(results).items()]
@@ -72,44 +71,44 @@ def csv_rows(results: Mapping[str, Any]) -> Iterator[list[Any]]:
 
 def _groups(sets: Mapping[str, Any]) -> dict[str, list[str]]:
     groups: dict[str, list[str]] = {}
-    for name, one in sets.items():
+    for name, result in sets.items():
         # All sets of a table have the same protocol.
-        other = _OTHER if one["protocol"] == "english" else f"{_OTHER}, {one['protocol']} protocol"
+        other = _OTHER if result["protocol"] == "english" else f"{_OTHER}, {result['protocol']} protocol"
         groups.setdefault(BENCHMARKS[name].group if name in BENCHMARKS else other, []).append(name)
     return groups
 
 
 def _rows(results: Mapping[str, Any], group: str, names: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """The rows of one table: sets, their groups of lengths, and averages.
+    """Yield the rows of one table: sets, their groups of lengths, and averages.
 
     Each row has `set` (its name), `group`, `protocol`, the figures of `csv_rows` if it has samples, and `published`: the
     published accuracies in percent.
     """
     sets = results["sets"]
     for name in names:
-        one = sets[name]
+        result = sets[name]
         benchmark = BENCHMARKS.get(name)
-        common = {"group": group, "protocol": one["protocol"], "max_ratio": one["max_ratio"]}
-        with_signs = one["agreeing"]["but_for_case"] / one["samples"] if one["samples"] else None
+        common = {"group": group, "protocol": result["protocol"], "max_ratio": result["max_ratio"]}
+        with_signs = result["agreeing"]["but_for_case"] / result["samples"] if result["samples"] else None  # words: ok
         yield {
             "set": name,
             **common,
-            "labels": one.get("labels"),
-            **_figures(one),
-            "case_sensitive_accuracy": one["case_sensitive_accuracy"],
+            "labels": result.get("labels"),
+            **_figures(result),
+            "case_sensitive_accuracy": result["case_sensitive_accuracy"],
             "accuracy_with_signs_and_spaces": with_signs,
-            "accuracy_without_emptied_labels": one.get("emptied_labels", {}).get("word_accuracy_without"),
-            "accuracy_as_published": one.get("as_published", {}).get("word_accuracy"),
-            "published": _published(name, one),
-            "notes": " ".join(_notes(name, one)),
+            "accuracy_without_emptied_labels": result.get("emptied_labels", {}).get("word_accuracy_without"),
+            "accuracy_as_published": result.get("as_published", {}).get("word_accuracy"),
+            "published": _published(name, result),
+            "notes": " ".join(_notes(name, result)),
         }
         for part in benchmark.length_groups if benchmark else ():
-            found = [figures for length, figures in one["by_length"].items() if int(length) in part.lengths]
-            if samples := sum(figures["samples"] for figures in found):
-                similarity = sum(figures["one_minus_ned"] * figures["samples"] for figures in found) / samples
-                correct = sum(figures["correct"] for figures in found)
+            lengths = [figures for length, figures in result["by_length"].items() if int(length) in part.lengths]
+            if samples := sum(figures["samples"] for figures in lengths):
+                similarity = sum(figures["one_minus_ned"] * figures["samples"] for figures in lengths) / samples
+                correct = sum(figures["correct"] for figures in lengths)
                 figures = _figures({"samples": samples, "correct": correct, "one_minus_ned": similarity})
-                yield {"set": part.name, **common, **figures, "published": _published(part.name, one)}
+                yield {"set": part.name, **common, **figures, "published": _published(part.name, result)}
     average = results["averages"].get(group)
     if average and len(average["sets"]) > 1:
         for kind in ("arithmetic", "weighted"):
@@ -127,8 +126,8 @@ def _rows(results: Mapping[str, Any], group: str, names: Sequence[str]) -> Itera
             }
 
 
-def _figures(one: Mapping[str, Any]) -> dict[str, Any]:
-    samples, correct = one["samples"], one["correct"]
+def _figures(result: Mapping[str, Any]) -> dict[str, Any]:
+    samples, correct = result["samples"], result["correct"]
     low, high = wilson_interval(correct, samples) if samples else (None, None)
     return {
         "samples": samples,
@@ -136,17 +135,17 @@ def _figures(one: Mapping[str, Any]) -> dict[str, Any]:
         "word_accuracy": correct / samples if samples else None,
         "low_95": low,
         "high_95": high,
-        "one_minus_ned": one["one_minus_ned"],
+        "one_minus_ned": result["one_minus_ned"],
     }
 
 
-def _published(row: str, one: Mapping[str, Any]) -> dict[PublishedResult, float]:
-    """Published accuracies of a set or a part of it, if it was evaluated in the same way."""
-    return {peer: peer.sets[row] for peer in PUBLISHED if row in peer.sets and "unlike_published" not in one}
+def _published(row: str, result: Mapping[str, Any]) -> dict[PublishedResult, float]:
+    """Return the published accuracies of a set or a part of it, if it was evaluated in the same way."""
+    return {peer: peer.sets[row] for peer in PUBLISHED if row in peer.sets and "unlike_published" not in result}
 
 
 def _peers(rows: Sequence[Mapping[str, Any]]) -> list[PublishedResult]:
-    """The published systems that have a result in one of the rows."""
+    """Return the published systems that have a result in one of the rows."""
     return [peer for peer in PUBLISHED if any(peer in row["published"] for row in rows)]
 
 
@@ -166,41 +165,41 @@ def _cells(row: Mapping[str, Any], peers: Sequence[PublishedResult]) -> list[str
 def _all_notes(results: Mapping[str, Any]) -> Iterator[str]:
     sets = results["sets"]
     if labels := results.get("labels"):
-        by_list = [name for name, one in sets.items() if "labels" in one]
+        by_list = [name for name, result in sets.items() if "labels" in result]
         others = [name for name in sets if name not in by_list]
         yield f"Labels from {labels}: {', '.join(by_list)}." + (
             f" Sets without that file, with their default labels: {', '.join(others)}." if others else ""
         )
-    for name, one in sets.items():
-        yield from _notes(name, one)
+    for name, result in sets.items():
+        yield from _notes(name, result)
     yield from _unfinished(results).values()
 
 
-def _notes(name: str, one: Mapping[str, Any]) -> Iterator[str]:
-    if unlike := one.get("unlike_published"):
+def _notes(name: str, result: Mapping[str, Any]) -> Iterator[str]:
+    if unlike := result.get("unlike_published"):
         yield f"{name} was {unlike}, so published results are not shown."
-    if emptied := one.get("emptied_labels"):
+    if emptied := result.get("emptied_labels"):
         without = _percent(emptied["word_accuracy_without"]) or "undefined"
-        empty = f" ({one['empty_labels']:,} without any character)" if one.get("empty_labels") else ""
+        empty = f" ({result['empty_labels']:,} without any character)" if result.get("empty_labels") else ""
         yield (
             f"{name}: {plural(emptied['samples'], 'label')} {'has' if emptied['samples'] == 1 else 'have'} no character that the "
             f"protocol compares{empty}; {emptied['correct']} of them count as correct, as in other evaluators; without them the "
             f"accuracy is {without}."
         )
-    if kept := one.get("as_published"):
+    if kept := result.get("as_published"):
         yield (
-            f"{name}: the authors of SVTRv2 exclude {plural(one['samples'] - kept['samples'], 'label')}, empty or longer than "
+            f"{name}: the authors of SVTRv2 exclude {plural(result['samples'] - kept['samples'], 'label')}, empty or longer than "
             f"{BENCHMARKS[name].max_label_length} characters; without them the accuracy is "
             f"{_percent(kept['word_accuracy']) or 'undefined'}."
         )
-    if outside := one.get("outside_charset"):
+    if outside := result.get("outside_charset"):
         yield f"{name}: {plural(outside, 'label')} {'has' if outside == 1 else 'have'} characters outside the charset of the model."
-    if outside := one.get("uncompared_outside_charset"):
+    if outside := result.get("uncompared_outside_charset"):
         yield (
             f"{name}: {plural(outside, 'label')} {'has' if outside == 1 else 'have'} characters outside the charset of the model "
             "that the protocol ignores."
         )
-    yield from one.get("warnings", [])
+    yield from result.get("warnings", [])
 
 
 def _unfinished(results: Mapping[str, Any]) -> dict[str, str]:

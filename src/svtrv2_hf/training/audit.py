@@ -167,7 +167,7 @@ def _rules(settings: Mapping[str, Any]) -> tuple[LabelEncoder, SVTRv2ImageProces
         characters = list(ENGLISH_94) if saved is None else charset_of(saved.tokenizer)
     image_processor = SVTRv2ImageProcessor() if saved is None else saved.image_processor
     if settings.get("max_ratio") is not None:
-        image_processor = SVTRv2ImageProcessor(**{**image_processor.to_dict(), "max_ratio": settings["max_ratio"]})
+        image_processor = type(image_processor)(**{**image_processor.to_dict(), "max_ratio": settings["max_ratio"]})
     share_widths(image_processor)
     longest = settings.get("max_label_length", 25)
     if not isinstance(longest, int) or longest < 1:

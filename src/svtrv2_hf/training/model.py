@@ -9,7 +9,7 @@ import torch
 from ..charsets import ENGLISH_94, build_tokenizer, charset_of, read_charset
 from ..checkpoint import checkpoint_folder, load_model_and_processor
 from ..configuration_svtrv2 import PRESETS, SVTRv2Config
-from ..image_processing_svtrv2 import SVTRv2ImageProcessor
+from ..image_processing_svtrv2 import SVTRv2ImageProcessor, SVTRv2ServerImageProcessor
 from ..modeling_svtrv2 import SVTRv2ForCTC
 from ..processing_svtrv2 import SVTRv2Processor
 from .arguments import DataAndModelArguments
@@ -47,7 +47,7 @@ def model_and_processor(chosen: DataAndModelArguments) -> tuple[SVTRv2ForCTC, SV
 
 def share_widths(image_processor: SVTRv2ImageProcessor) -> None:
     """Rounds up the widths of images of a fixed height: each would be a bucket of its own, and most would never be full."""
-    if image_processor.fixed_height is not None:
+    if isinstance(image_processor, SVTRv2ServerImageProcessor):
         image_processor.width_multiple = max(image_processor.width_multiple, WIDTH_MULTIPLE)
 
 

@@ -10,7 +10,7 @@ from tqdm import tqdm
 from ..charsets import Normalization, normalize_unicode
 from ..data.labels import LabelEncoder, UnknownCharactersError
 from ..data.sample import Source
-from ..evaluation.metrics import Protocol, normalize_text
+from ..evaluation.metrics import EvaluationProtocol, normalize_text
 from ..image_processing_svtrv2 import UnreadableImageError, load_rgb
 
 
@@ -62,7 +62,7 @@ def _normalization_hint(solved: Counter[Normalization]) -> str:
     return f" With --normalize {form}, {solved[form]} of the labels are in the charset." if solved[form] else ""
 
 
-def check_evaluation_set(source: Source, encoder: LabelEncoder, protocol: Protocol) -> str | None:
+def check_evaluation_set(source: Source, encoder: LabelEncoder, protocol: EvaluationProtocol) -> str | None:
     """Reads the first images of an evaluation set, and its labels as [`check_characters`] does.
 
     Returns:

@@ -21,6 +21,7 @@ from ..data.normalized import NormalizedSource
 from ..data.sample import Source
 from ..data.sources import open_source
 from ..evaluation.metrics import usual_protocol
+from ..image_processing_svtrv2 import SVTRv2ServerImageProcessor
 from ..processing_svtrv2 import SVTRv2Processor
 from ..synthetic.source import SyntheticBatches, SyntheticSource
 from .arguments import DataAndModelArguments, SVTRv2TrainingArguments, parse_arguments
@@ -122,7 +123,7 @@ def _batches(
     """Drawn text alone comes straight from the renderer; with other sources, or augmented, as samples like theirs."""
     rules = (encoder, processor.image_processor, arguments.per_device_train_batch_size, arguments.seed)
     [first, *others] = sources
-    straight = not chosen.augment_operations and processor.image_processor.fixed_height is None
+    straight = not chosen.augment_operations and not isinstance(processor.image_processor, SVTRv2ServerImageProcessor)
     if isinstance(first, SyntheticSource) and not others and straight:
         on_gpu = arguments.device.type == "cuda" and not arguments.dataloader_num_workers
         device = arguments.device if on_gpu else "cpu"

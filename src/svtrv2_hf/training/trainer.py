@@ -28,8 +28,8 @@ from transformers.trainer_utils import TrainOutput, get_last_checkpoint, rotate_
 from ..console import printable
 from ..data.buckets import EvaluationBatches, Position, Progress, TrainingBatches
 from ..data.loader import plain_worker_errors
-from ..evaluation.evaluator import evaluate
-from ..evaluation.metrics import Protocol, Score
+from ..evaluation.metrics import EvaluationProtocol, Score
+from ..evaluation.prediction import predict, score_predictions
 from ..modeling_svtrv2 import SVTRv2Downsample, SVTRv2Embeddings, SVTRv2ForCTC
 from .callbacks import EvaluateFirst, LearningCurve
 from .checkpoint_files import (
@@ -76,7 +76,7 @@ class SVTRv2Trainer(RecoveringTrainer):
     train_dataset: TrainingBatches
     eval_dataset: Mapping[str, EvaluationBatches] | None
 
-    def __init__(self, *args: Any, protocol: Protocol = "english", freeze_stages: int = 0, **kwargs: Any):
+    def __init__(self, *args: Any, protocol: EvaluationProtocol = "english", freeze_stages: int = 0, **kwargs: Any):
         super().__init__(*args, **kwargs)
         if self.args.n_gpu > 1:
             raise ValueError(
@@ -382,9 +382,15 @@ class SVTRv2Trainer(RecoveringTrainer):
             try:
                 with plain_worker_errors(), closing(iter(make_loader(batches, self.args))) as loaded:
                     watched = self._watched(loaded, name, batches)
-                    score = evaluate(
-                        self.recogniser, self.processing_class, watched, self.protocol, self.accelerator.autocast
+                    predictions = predict(
+                        self.recogniser,
+                        self.processing_class,
+                        watched,
+                        self.accelerator.autocast,
+                        False,
+                        with_loss=True,
                     )
+                    score = score_predictions(predictions, self.protocol)
             except Exception as error:
                 failure = error
             self._fail_together(failure, self.stop_in_time.on_any_process(failure is not None))

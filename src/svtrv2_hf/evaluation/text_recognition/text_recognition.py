@@ -10,7 +10,7 @@ from typing import Any
 import datasets
 import evaluate
 
-from svtrv2_hf.evaluation.metrics import Protocol, compare
+from svtrv2_hf.evaluation.metrics import EvaluationProtocol, compare
 
 
 _DESCRIPTION = (
@@ -31,12 +31,12 @@ Returns:
         - samples (`int`): number of texts.
         - emptied (`int`): number of references without compared characters. They count as correct if the prediction has
             none either, as in other evaluators.
-        - word_accuracy_without_emptied (`float`): word accuracy without them, 0 to 1; NaN if there are no others.
+        - word_accuracy_without_emptied (`float`): word accuracy without them, 0 to 1; NaN without others.
 """
 
 
 class TextRecognition(evaluate.Metric):
-    """Scores predictions against labels with [`compare`]."""
+    """Metric that scores predictions against labels with [`compare`]."""
 
     def _info(self) -> evaluate.MetricInfo:
         text = datasets.Value("string")
@@ -49,7 +49,7 @@ class TextRecognition(evaluate.Metric):
         )
 
     def _compute(
-        self, predictions: list[str], references: list[str], protocol: Protocol = "english"
+        self, predictions: list[str], references: list[str], protocol: EvaluationProtocol = "english"
     ) -> dict[str, Any]:
         score = compare(predictions, references, protocol)
         return {
