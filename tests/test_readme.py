@@ -128,7 +128,7 @@ def test_cards_have_metadata_that_the_hub_understands(path):
     assert len(data.eval_results) >= 3
     assert all(0 < result.metric_value <= 100 for result in data.eval_results)
     published = [result.source_url for result in data.eval_results if result.source_url]
-    assert len(published) == (0 if "drawn" in path.stem else len(data.eval_results))
+    assert len(published) == (0 if "synthetic" in path.stem else len(data.eval_results))
 
 
 def test_fine_tuning_figures():

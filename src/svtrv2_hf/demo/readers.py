@@ -17,7 +17,7 @@ from .uploads import MEGABYTES
 
 EXAMPLES = Path(__file__).parent / "examples"
 MEGAPIXELS = 16  # of the largest image that is taken; decoding takes up to 25 bytes of memory for each pixel
-DEFAULT_NAME = "svtrv2-nano-drawn"  # of the package's own model, on the page
+DEFAULT_NAME = "svtrv2-nano-synthetic"  # of the package's own model, on the page
 
 
 @dataclass(frozen=True)
