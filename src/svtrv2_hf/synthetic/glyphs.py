@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from fontTools.ttLib import TTCollection, TTFont
 from PIL import Image, ImageDraw, ImageFont
 
@@ -18,12 +20,16 @@ ORIGIN = 16  # column of the pen, which is at its left edge
 SPREAD = 6.0  # distance in pixels that a field represents on either side of the outline
 MARGIN = 3  # minimum number of pixels between a glyph and the edge of its cell
 SUPERSAMPLING = 5  # glyphs are rendered this many times larger; odd, so that a field's pixel has a center
-ADVANCE_SUPERSAMPLING = (
-    8  # advances are measured at a size this many times larger, because FreeType rounds them to whole pixels
-)
+ADVANCE_SUPERSAMPLING = 8  # advances are measured this many times larger, because FreeType rounds them to pixels
 
 FLAT_CAPITALS = "BDEFHIKLNPRTXZ"  # same height in most fonts
 NO_CHARACTER = "\uffff"  # not in any font, so it is rendered as the glyph for missing characters
+
+SHAPE_SIZE = 16  # height and width of a shape in pixels
+SHAPE_REACH = 2.3  # extent of a shape to each side, in standard deviations of a glyph's ink
+SHAPE_CLIP = 0.3  # share of a field's full scale; larger distances do not describe the shape
+UNLIKE_CAPITALS = "abdeghqrt"  # letters whose lowercase form differs in shape
+MAX_CASE_LIKENESS = 0.88  # of capitals and lowercase letters in a font that has both
 
 
 class Glyphs(NamedTuple):
@@ -201,3 +207,43 @@ def _add_pairs(kerning: np.ndarray, settled: np.ndarray, pairs: Any, names: Sequ
             if not settled[row, column]:
                 kerning[row, column] += getattr(value, "XAdvance", 0) or 0
                 settled[row, column] = True
+
+
+def has_lowercase(fields: torch.Tensor, charset: str) -> torch.Tensor:
+    """Compare the shapes of each font's lowercase letters and capitals, since some fonts have capitals in their place.
+
+    Args:
+        fields: uint8 of shape `(fonts, characters, CELL, CELL)`.
+        charset: the characters.
+
+    Returns:
+        bool of shape `(fonts,)`; true if the charset has no letters to compare.
+    """
+    letters = [letter for letter in UNLIKE_CAPITALS if letter in charset and letter.upper() in charset]
+    if not letters:
+        return torch.ones(len(fields), dtype=torch.bool)
+    small, capital = (
+        torch.stack([_shapes(fields[:, charset.index(letter)]) for letter in form])
+        for form in (letters, [letter.upper() for letter in letters])
+    )
+    return (small * capital).sum(dim=2).median(dim=0).values < MAX_CASE_LIKENESS
+
+
+def _shapes(fields: torch.Tensor) -> torch.Tensor:
+    """Deslant, center and scale fields `(glyphs, CELL, CELL)` by their ink: unit vectors `(glyphs, SHAPE_SIZE ** 2)`."""
+    axis = torch.arange(CELL, dtype=torch.float32) + 0.5 - CELL / 2
+    y, x = (coordinate.flatten() for coordinate in torch.meshgrid(axis, axis, indexing="ij"))
+    ink = (fields > 127).flatten(1).float()
+    moments = ink @ torch.stack([x, y, x * x, x * y, y * y], 1) / ink.sum(1, keepdim=True).clamp(min=1)
+    mean_x, mean_y, xx, xy, yy = moments.unbind(1)
+    xx, xy, yy = xx - mean_x**2, xy - mean_x * mean_y, (yy - mean_y**2).clamp(min=0.5)
+    slant = (xy / yy).clamp(-0.6, 0.6)
+    width, height = (xx - 2 * slant * xy + slant**2 * yy).clamp(min=0.5).sqrt(), yy.sqrt()
+    steps = ((torch.arange(SHAPE_SIZE) + 0.5) / SHAPE_SIZE * 2 - 1) * SHAPE_REACH
+    down = height[:, None, None] * steps[None, :, None] + torch.zeros(1, 1, SHAPE_SIZE)
+    right = width[:, None, None] * steps + slant[:, None, None] * down + mean_x[:, None, None]
+    grid = torch.stack([right, down + mean_y[:, None, None]], -1) / (CELL / 2)
+    scaled = fields[:, None].float() / 127.5 - 1
+    shapes = F.grid_sample(scaled, grid, padding_mode="border", align_corners=False).clamp(-SHAPE_CLIP, SHAPE_CLIP)
+    shapes = shapes.flatten(1)
+    return F.normalize(shapes - shapes.mean(1, keepdim=True), dim=1)

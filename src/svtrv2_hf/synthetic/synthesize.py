@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command `svtrv2 draw`: render synthetic text as a contact sheet or as a dataset."""
+"""The command `svtrv2 synthesize`: render synthetic text as a contact sheet or as a dataset."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
