@@ -66,18 +66,17 @@ def render_font(face: FontFace, charset: str) -> Glyphs:
         raise
     except Exception as error:  # FreeType and fontTools raise many exceptions on damaged fonts
         raise UnusableFontError(f"unreadable: {error}") from error
-    rendered = [mask is not None and (missing is None or not np.array_equal(mask, missing)) for mask in masks]
-    rendered = [
-        advance >= 1 if character == " " else is_rendered
-        for character, advance, is_rendered in zip(charset, advances, rendered, strict=True)
+    available = [
+        name != ".notdef"
+        and (advance >= 1 if character == " " else mask is not None and not np.array_equal(mask, missing))
+        for name, character, advance, mask in zip(names, charset, advances, masks, strict=True)
     ]
-    available = np.array([name != ".notdef" for name in names]) & np.array(rendered)
     blank = np.zeros((CELL * SUPERSAMPLING, CELL * SUPERSAMPLING), dtype=bool)
     return Glyphs(
         fields=signed_distance(np.stack([blank if mask is None else mask for mask in masks])),
         advances=advances,
         kerning=np.clip(np.rint(kerning), -127, 127).astype(np.int8),
-        available=available,
+        available=np.array(available),
     )
 
 
@@ -119,13 +118,9 @@ def _render_glyph(font: ImageFont.FreeTypeFont, character: str) -> np.ndarray | 
 
 
 def signed_distance(masks: np.ndarray) -> np.ndarray:
-    """Compute the distance fields of rendered glyphs by exact Euclidean distances of supersampled pixels.
+    """Compute the distance fields, uint8 of shape `(glyphs, CELL, CELL)` (see [`Atlas`]), of rendered glyphs.
 
-    Args:
-        masks: bool of shape `(glyphs, CELL * SUPERSAMPLING, CELL * SUPERSAMPLING)`.
-
-    Returns:
-        uint8 of shape `(glyphs, CELL, CELL)`; see [`Atlas`].
+    Distances are exact Euclidean distances of pixels of `masks`, bool of shape `(glyphs, *2 * [CELL * SUPERSAMPLING])`.
     """
     inside = masks[:, SUPERSAMPLING // 2 :: SUPERSAMPLING, SUPERSAMPLING // 2 :: SUPERSAMPLING]
     # The outline is half a pixel before the first pixel of the opposite value.
@@ -210,14 +205,9 @@ def _add_pairs(kerning: np.ndarray, settled: np.ndarray, pairs: Any, names: Sequ
 
 
 def has_lowercase(fields: torch.Tensor, charset: str) -> torch.Tensor:
-    """Compare the shapes of each font's lowercase letters and capitals, since some fonts have capitals in their place.
+    """Return which fonts have lowercase letters, not capitals in their place, by comparing their shapes.
 
-    Args:
-        fields: uint8 of shape `(fonts, characters, CELL, CELL)`.
-        charset: the characters.
-
-    Returns:
-        bool of shape `(fonts,)`; true if the charset has no letters to compare.
+    `fields` has shape `(fonts, characters, CELL, CELL)`; the result is true if the charset has no letters to compare.
     """
     letters = [letter for letter in UNLIKE_CAPITALS if letter in charset and letter.upper() in charset]
     if not letters:

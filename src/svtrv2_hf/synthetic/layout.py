@@ -50,15 +50,9 @@ class Layout(PerImage):
 
 
 class Typesetter:
-    """Typeset texts in the fonts of an atlas. Runs on the CPU except for `strips`.
+    """Typesetter for the fonts of an atlas. It runs on the CPU except for `strips`, which are on `device`.
 
-    Args:
-        atlas: glyph atlas.
-        difficulty: how unusual spacing and arrangement may be; 0 for regular text.
-        device: device of the distance fields.
-
-    Attributes:
-        is_space: bool of shape `(characters,)` on the CPU: the character is a space.
+    Unusual spacing and arrangement depend on `difficulty`; 0 is regular text.
     """
 
     def __init__(self, atlas: Atlas, difficulty: float, device: torch.device):

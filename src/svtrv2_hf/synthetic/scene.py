@@ -104,10 +104,7 @@ def make_scene(
 class Glyphs:
     """Distance fields of the texts of a layout, sampled at points of the text plane.
 
-    Args:
-        typesetter: creates the distance fields.
-        layout: layout of the texts.
-        middle: float32 of shape `(n, 2)`: `x` and `y` of the layout at the origin of the plane.
+    `middle`, float32 of shape `(n, 2)`, is the point of the layout at the origin of the plane.
     """
 
     def __init__(self, typesetter: Typesetter, layout: Layout, middle: torch.Tensor):
@@ -119,10 +116,7 @@ class Glyphs:
     def distance(self, x: torch.Tensor, y: torch.Tensor, rows: torch.Tensor | None = None) -> torch.Tensor:
         """Return the distance in atlas pixels from each point to the nearest outline, positive inside, at most `SPREAD`.
 
-        Args:
-            x: float32 of shape `(m, height, width)`, for all texts or for those of `rows`.
-            y: float32 of shape `(m, height, width)`.
-            rows: int64 of shape `(m,)`, on the CPU.
+        The points `(m, height, width)` are in the planes of all texts, or of `rows`, int64 of shape `(m,)` on the CPU.
         """
         layout = self.layout if rows is None else self.layout.select(rows)
         middle = self.middle if rows is None else self.middle[rows]

@@ -22,9 +22,6 @@ class TextureBank:
     """Textures with mean 0 and standard deviation 1, mostly gray with a little color.
 
     They are generated on the CPU from fixed keys, so they are the same on every machine up to rounding.
-
-    Args:
-        device: device of the textures.
     """
 
     def __init__(self, device: torch.device):
