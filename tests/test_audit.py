@@ -552,6 +552,20 @@ def test_interrupted_audit_reports_the_samples_read(monkeypatch, tmp_path, capsy
     assert [source["samples"] for source in content["sources"]] == [4, 3]
 
 
+def test_sources_after_a_failing_one_are_audited(monkeypatch, tmp_path, capsys):
+    sources = {"broken": [ValueError("data.mdb ends too early")], "good": [Sample(SQUARE, "abc", "0")]}
+    monkeypatch.setattr(svtrv2_hf.training.audit, "open_source", lambda name, split: ListSource(sources[name], name))
+    status, out, errors = run(capsys, *sources, "--output", tmp_path / "out")
+    assert status == 1
+    assert "Not read completely: data.mdb ends too early" in out and "data.mdb ends too early" in errors
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "audit.json",
+        "audit.md",
+        "audit.png",
+        "augmentation.png",
+    }
+
+
 @pytest.mark.parametrize(
     ("label", "remarks"),
     [
