@@ -53,7 +53,7 @@ SQUARE, WIDE = encoded(40, 40), encoded(480, 40)  # of 64 x 64 and 32 x 384 pixe
 TRUNCATED = SQUARE[: len(SQUARE) // 2]
 
 
-def report_of(charset="abc", name="one", max_ratio=12, **kwargs):
+def report_of(charset="abc", name="words", max_ratio=12, **kwargs):
     return AuditReport(name, LabelEncoder(charset, **kwargs), SVTRv2ImageProcessor(max_ratio=max_ratio))
 
 

@@ -168,7 +168,10 @@ class AuditReport:
             "vertical": self.vertical,
             "padded": self.counts[Remark.PADDED],
             "remarks": {
-                str(remark): {"samples": self.counts[remark], "labels": [list(one) for one in self.examples[remark]]}
+                str(remark): {
+                    "samples": self.counts[remark],
+                    "labels": [list(label) for label in self.examples[remark]],
+                }
                 for remark in Remark
                 if self.counts[remark]
             },

@@ -193,11 +193,11 @@ def _add_pairs(kerning: np.ndarray, settled: np.ndarray, pairs: Any, names: Sequ
             continue
         if pairs.Format == 1:
             records = pairs.PairSet[pairs.Coverage.glyphs.index(left)].PairValueRecord
-            found = {record.SecondGlyph: record.Value1 for record in records if record.SecondGlyph in numbers}
+            values = {record.SecondGlyph: record.Value1 for record in records if record.SecondGlyph in numbers}
         else:
             classes = pairs.Class1Record[pairs.ClassDef1.classDefs.get(left, 0)].Class2Record
-            found = {right: classes[pairs.ClassDef2.classDefs.get(right, 0)].Value1 for right in numbers}
-        for right, value in found.items():
+            values = {right: classes[pairs.ClassDef2.classDefs.get(right, 0)].Value1 for right in numbers}
+        for right, value in values.items():
             column = numbers[right]
             if not settled[row, column]:
                 kerning[row, column] += getattr(value, "XAdvance", 0) or 0

@@ -202,8 +202,8 @@ class Typesetter:
             column = (along - pen).long() + ORIGIN
             inside = here & steady & (column >= 0) & (column < CELL)
             rows = torch.where(inside, glyphs.gather(1, which) * CELL + column, len(self._columns) - 1)
-            found = self._columns.index_select(0, rows.flatten()).reshape(strips.shape)
-            strips = torch.maximum(strips, found, out=strips)
+            glyph_columns = self._columns.index_select(0, rows.flatten()).reshape(strips.shape)
+            strips = torch.maximum(strips, glyph_columns, out=strips)
             if len(moved):
                 parts = (glyphs[place], which[place], column[place], here[place])
                 strips[place] = torch.maximum(strips[place], self._translated(layout.select(moved), *parts))
