@@ -86,7 +86,8 @@ class AuditReport:
         self.repairable += known != text and readable and bool(faults) and not self._label_faults(known, frames)
         self.characters.update(text)
         self.label_lengths[len(judged)] += 1
-        for kind in (*faults, *remarks_of(sample.text)):
+        kinds: list[Rejection | Remark] = [*faults, *remarks_of(sample.text)]
+        for kind in kinds:
             self.counts[kind] += 1
             self._add_examples(kind, [(sample.name, sample.text)])
 

@@ -2,7 +2,7 @@
 """Random numbers per image, independent of batch composition and device."""
 
 import math
-from dataclasses import fields
+from dataclasses import dataclass, fields, replace
 from typing import Self
 from zlib import crc32
 
@@ -15,12 +15,13 @@ _FIRST = 0xBF58476D1CE4E5B9 - 2**64
 _SECOND = 0x94D049BB133111EB - 2**64
 
 
+@dataclass
 class PerImage:
     """Base of dataclasses whose fields are all tensors with one row per image."""
 
     def select(self, rows: torch.Tensor) -> Self:
         """Return the rows of some of the images."""
-        return type(self)(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})  # type: ignore[arg-type]
+        return replace(self, **{field.name: getattr(self, field.name)[rows] for field in fields(self)})
 
 
 def _mix(keys: torch.Tensor) -> torch.Tensor:
