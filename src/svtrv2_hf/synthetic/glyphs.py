@@ -61,14 +61,14 @@ def render_font(face: FontFace, charset: str) -> Glyphs:
         lengths = [ruler.getlength(character) / (ADVANCE_SUPERSAMPLING * SUPERSAMPLING) for character in charset]
         advances = np.array(lengths, dtype=np.float32)
         masks = [_render_glyph(font, character) for character in charset]
-        missing = _render_glyph(font, NO_CHARACTER)
+        placeholder = _render_glyph(font, NO_CHARACTER)
+        missing = None if placeholder is None else placeholder.tobytes()
     except UnusableFontError:
         raise
     except Exception as error:  # FreeType and fontTools raise many exceptions on damaged fonts
         raise UnusableFontError(f"unreadable: {error}") from error
     available = [
-        name != ".notdef"
-        and (advance >= 1 if character == " " else mask is not None and not np.array_equal(mask, missing))
+        name != ".notdef" and (advance >= 1 if character == " " else mask is not None and mask.tobytes() != missing)
         for name, character, advance, mask in zip(names, charset, advances, masks, strict=True)
     ]
     blank = np.zeros((CELL * SUPERSAMPLING, CELL * SUPERSAMPLING), dtype=bool)

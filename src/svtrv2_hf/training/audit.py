@@ -81,9 +81,9 @@ def run(
         interrupted = True
     if errors and not any(report.samples for report in reports):
         raise errors[0]
-    for error in errors:
-        print(printable(f"svtrv2: {error}"), file=sys.stderr)
-    remarks = [f"Not read completely: {error}" for error in errors]
+    for failure in errors:
+        print(printable(f"svtrv2: {failure}"), file=sys.stderr)
+    remarks = [f"Not read completely: {failure}" for failure in errors]
     remarks += [_repeated(source, name) for source, name in sources if isinstance(source, FileSource)]
     if limit is not None:
         remarks.append(f"At most {plural(limit, 'sample')} of each source were read.")
