@@ -1,9 +1,8 @@
 #!/usr/bin/env python
 # SPDX-License-Identifier: Apache-2.0
-"""Reads a handful of images with the recogniser that comes with the package.
+"""Recognize the text of some images with the bundled checkpoint.
 
-The images are drawn, with the project's own renderer: photographs that anybody may pass on are hard to find. Pass paths of
-your own to read those instead.
+The default images are rendered by this project, because photographs that may be redistributed are rare.
 """
 
 import argparse
@@ -28,15 +27,15 @@ def main() -> None:
         paths = [str(IMAGES / name) for name in labels]
     read = pipeline("text-recognition", svtrv2_hf.default_checkpoint())
     started = time.perf_counter()
-    readings = [result for [result] in read(paths)]
+    results = [result for [result] in read(paths)]
     seconds = time.perf_counter() - started
     width = max(len(Path(path).name) for path in paths)
     print(f"{'image':{width}}  score  text")
-    for path, reading in zip(paths, readings, strict=True):
-        known = labels.get(Path(path).name) if Path(path).parent == IMAGES else None
-        remark = f"   (it says {known!r})" if known not in (None, reading["generated_text"]) else ""
-        print(f"{Path(path).name:{width}}  {reading['score']:.3f}  {reading['generated_text']}{remark}")
-    print(f"\n{len(paths)} images in {seconds:.2f} s. To read your own: svtrv2 read IMAGE ...")
+    for path, result in zip(paths, results, strict=True):
+        label = labels.get(Path(path).name) if Path(path).parent == IMAGES else None
+        remark = f"   (label: {label!r})" if label not in (None, result["generated_text"]) else ""
+        print(f"{Path(path).name:{width}}  {result['score']:.3f}  {result['generated_text']}{remark}")
+    print(f"\n{len(paths)} images in {seconds:.2f} s. For other images: svtrv2 read IMAGE ...")
 
 
 if __name__ == "__main__":

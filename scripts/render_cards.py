@@ -1,12 +1,12 @@
 #!/usr/bin/env python
 # SPDX-License-Identifier: Apache-2.0
-"""Renders the model cards, and the tables of the README and the guides, from results files.
+"""Render the model cards, and the tables of the README and the guides, from results files.
 
-    python scripts/render_cards.py           # writes them
-    python scripts/render_cards.py --check   # lists those that are out of date
+    python scripts/render_cards.py           # write them
+    python scripts/render_cards.py --check   # list those that are out of date
 
-There is a card for the default checkpoint, in `model_cards/` and next to the weights of the checkpoint, and one for each system
-of the paper in `model_cards/paper.json`, with the results published by its authors.
+The cards are that of the bundled checkpoint, in `model_cards/` and next to its weights, and one per system of the paper listed in
+`model_cards/paper.json`, with the results published by its authors.
 """
 
 import argparse
@@ -59,31 +59,26 @@ LIMITS = {
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--check", action="store_true", help="do not write files; exit with status 1 if a file is out of date"
+        "--check", action="store_true", help="write nothing; exit with status 1 if a file is out of date"
     )
     check = parser.parse_args().check
-    out_of_date = []
-    for path, text in cards().items():
-        if path.is_file() and path.read_text(encoding="utf-8") == text:
-            continue
-        out_of_date.append(path)
+    out_of_date = [
+        (path, text) for path, text in cards().items() if not path.is_file() or path.read_text("utf-8") != text
+    ]
+    for path, text in out_of_date:
         if not check:
             path.write_text(text, encoding="utf-8")
-    for path in out_of_date:
-        print(
-            f"{path} {'is out of date: run scripts/render_cards.py' if check else 'written'}.",
-            file=sys.stderr,
-        )
-    return 1 if check and out_of_date else 0
+        print(f"{path} {'is out of date: run scripts/render_cards.py' if check else 'written'}.", file=sys.stderr)
+    return int(check and bool(out_of_date))
 
 
 def cards() -> dict[Path, str]:
-    """The rendered content of every file."""
+    """Return the content of every file."""
     card = default_card()
     papers = json.loads((CARDS / "paper.json").read_text(encoding="utf-8"))
     return {
         **{page: with_tables(page) for page in PAGES},
-        CARDS / "svtrv2-nano-drawn.md": card,
+        CARDS / "svtrv2-nano-synthetic.md": card,
         **{CARDS / f"{paper['name']}.md": paper_card(paper) for paper in papers},
         # Images and results are not part of the package.
         Path(default_checkpoint()) / "README.md": re.sub(
@@ -93,8 +88,8 @@ def cards() -> dict[Path, str]:
 
 
 def default_card() -> str:
-    """The card of the default checkpoint."""
-    run, evaluation, chinese = (read(f"drawn_nano/{name}") for name in ("run", "evaluation", "evaluation_chinese"))
+    """Return the card of the bundled checkpoint."""
+    run, evaluation, chinese = (read(f"synthetic_nano/{name}") for name in ("run", "evaluation", "evaluation_chinese"))
     sets = evaluation["sets"]
     named = {name: sets[name] for name in NAMED}
     return fill_template(
@@ -112,10 +107,12 @@ def default_card() -> str:
 
 
 def paper_card(paper: dict[str, Any]) -> str:
-    """The card of a system of the paper."""
+    """Return the card of a system of the paper."""
     name, language, size = paper["name"], paper["language"], paper["size"]
     [result] = [
-        one for one in PUBLISHED if (one.system, one.training_data) == (paper["system"], paper["training_data"])
+        result
+        for result in PUBLISHED
+        if (result.system, result.training_data) == (paper["system"], paper["training_data"])
     ]
     protocol = {"en": "english", "zh": "chinese"}[language]
     sets = {
@@ -157,7 +154,7 @@ def paper_card(paper: dict[str, Any]) -> str:
 
 
 def weights(paper: dict[str, Any]) -> str:
-    """How to download and convert the weights of a system of the paper."""
+    """Describe how to download and convert the weights of a system of the paper."""
     if paper["weights"] is None:
         return (
             "The authors have not published the weights, according to their table. The recipes below train such a model; unless you "
@@ -176,15 +173,15 @@ def weights(paper: dict[str, Any]) -> str:
 
 
 def published_table(result: PublishedResult) -> str:
-    """The published results of a system."""
-    samples = {part.name: part.samples for one in BENCHMARKS.values() for part in (one, *one.length_groups)}
+    """Return the published results of a system as a table."""
+    samples = {part.name: part.samples for entry in BENCHMARKS.values() for part in (entry, *entry.length_groups)}
     rows: list[list[Any]] = [[name, f"{samples[name]:,}", percent] for name, percent in result.sets.items()]
     rows += [[f"{group}, mean over its sets", None, percent] for group, percent in result.averages.items()]
     return markdown_table(["set", "samples", "published"], rows)
 
 
 def training_record(run: dict[str, Any]) -> str:
-    """A description of a training run, from its record."""
+    """Describe a training run from its record."""
     done, planned = run["steps"], run["recipe"]["max_steps"]
     steps = f"{done:,} steps" if done == planned else f"{done:,} of the recipe's {planned:,} steps"
     return "\n\n".join(
@@ -199,7 +196,7 @@ def training_record(run: dict[str, Any]) -> str:
 
 
 def training(paper: dict[str, Any]) -> str:
-    """The training data of a system, and the recipes to train such a model."""
+    """Describe the training data of a system, and the recipes to train such a model."""
     commands = []
     for number, recipe in enumerate(paper["recipes"], 1):
         output = f"output/{paper['name']}" + ("" if number == len(paper["recipes"]) else "_stage1")
@@ -214,7 +211,7 @@ def training(paper: dict[str, Any]) -> str:
 
 
 def with_tables(page: Path) -> str:
-    """A page with its tables rendered from the results files."""
+    """Return a page with its tables rendered from the results files."""
     marked = re.compile(
         r"(<!-- rendered by scripts/render_cards\.py: ([\w ]+) -->\n).*?(<!-- end -->)", flags=re.DOTALL
     )
@@ -224,29 +221,29 @@ def with_tables(page: Path) -> str:
 
 
 def sizes() -> str:
-    """The models with their sizes and accuracies."""
-    evaluation = read("drawn_nano/evaluation")
+    """Return a table of the models with their sizes and accuracies."""
+    evaluation = read("synthetic_nano/evaluation")
     measured = [f"{100 * evaluation['sets'][name]['word_accuracy']:.1f}" for name in NAMED]
     parameters = f"{evaluation['parameters'] / 1e6:.2f} M"
     rows = [["nano", parameters, "synthetic text", *measured, None, None, "included in the package"]]
     rows += [
         [
-            {"T": "tiny", "S": "small", "B": "base"}[one.system[-1]],
-            f"{one.parameters_millions:.2f} M",
-            one.training_data,
-            *(f"{one.sets[name]:.1f}" for name in NAMED),
-            *(f"{one.averages[group]:.2f}" for group in ("Common", "Union14M-Benchmark")),
+            {"T": "tiny", "S": "small", "B": "base"}[result.system[-1]],
+            f"{result.parameters_millions:.2f} M",
+            result.training_data,
+            *(f"{result.sets[name]:.1f}" for name in NAMED),
+            *(f"{result.averages[group]:.2f}" for group in ("Common", "Union14M-Benchmark")),
             "published by the authors",
         ]
-        for one in PUBLISHED
-        if one.parameters_millions is not None
+        for result in PUBLISHED
+        if result.parameters_millions is not None
     ]
     header = ["size", "parameters", "trained on", *NAMED, "six common sets", "Union14M", "results"]
     return markdown_table(header, rows, align="lrlrrrrrl")
 
 
 def speed_in_short() -> str:
-    """The main speed results of all models."""
+    """Return the main speed results of all models."""
     results = read("speed_tiny_cpu")
     times = {(row["name"], row["images"] > 1): row["median_ms"] / row["images"] for row in results["peer_speed"]}
     rows = []
@@ -269,13 +266,15 @@ def speed_in_short() -> str:
 
 
 def registry() -> str:
-    """All benchmarks: number of images, protocol, folder names, paper and data."""
+    """Return a table of all benchmarks: number of images, protocol, folder names, paper and data."""
     rows: list[list[Any]] = []
-    for one in BENCHMARKS.values():
-        protocol = one.protocol + (f", max ratio {one.max_ratio}" if one.max_ratio else "")
-        links = f"[paper]({one.paper}), [data]({one.data})"
-        rows.append([one.name, f"{one.samples:,}", protocol, ", ".join(f"`{name}`" for name in one.aliases), links])
-        rows += [[group.name, f"{group.samples:,}", None, None, None] for group in one.length_groups]
+    for entry in BENCHMARKS.values():
+        protocol = entry.protocol + (f", max ratio {entry.max_ratio}" if entry.max_ratio else "")
+        links = f"[paper]({entry.paper}), [data]({entry.data})"
+        rows.append(
+            [entry.name, f"{entry.samples:,}", protocol, ", ".join(f"`{name}`" for name in entry.aliases), links]
+        )
+        rows += [[group.name, f"{group.samples:,}", None, None, None] for group in entry.length_groups]
     return markdown_table(["set", "images", "protocol", "other folder names", "source"], rows, align="lrl")
 
 
@@ -291,17 +290,17 @@ TABLES: dict[str, Callable[[], str]] = {
 
 
 def mean(evaluation: dict[str, Any]) -> str:
-    """The mean accuracy over the three datasets, in percent."""
+    """Return the mean accuracy on the three datasets, in percent."""
     return f"{100 * evaluation['averages']['Common']['arithmetic']:.1f}"
 
 
 def read(name: str) -> dict[str, Any]:
-    """The contents of a results file."""
+    """Return the content of a results file."""
     return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def kinds(errors: dict[str, Any]) -> str:
-    """The kinds of errors in each dataset, as a table."""
+    """Return the kinds of errors in each dataset as a table."""
     sets = list(errors["kinds"])
     rows = [
         [kind.replace("_", " "), *(errors["kinds"][name][kind] for name in sets)]
@@ -312,7 +311,7 @@ def kinds(errors: dict[str, Any]) -> str:
 
 
 def confusions(errors: dict[str, Any], number: int = 20) -> str:
-    """The most frequent confusions in words."""
+    """List the most frequent confusions."""
 
     def name(character: str | None) -> str:
         return "nothing" if character is None else f"`{character}`"
@@ -323,18 +322,18 @@ def confusions(errors: dict[str, Any], number: int = 20) -> str:
 
 
 def curve(evaluations: list[dict[str, Any]]) -> str:
-    """Word accuracy over the steps, as a table."""
+    """Return the word accuracy over the steps as a table."""
     names = [name.removesuffix("_word_accuracy") for name in evaluations[0] if name.endswith("_word_accuracy")]
     rows = []
-    for one in evaluations:
-        values = [one[f"{name}_word_accuracy"] for name in names] + [one["word_accuracy"]]
-        rows.append([f"{one['step']:,}", *(f"{100 * value:.1f}" for value in values)])
+    for evaluation in evaluations:
+        values = [evaluation[f"{name}_word_accuracy"] for name in names] + [evaluation["word_accuracy"]]
+        rows.append([f"{evaluation['step']:,}", *(f"{100 * value:.1f}" for value in values)])
     return markdown_table(["step", *names, "mean"], rows, align="r")
 
 
 def fonts() -> str:
-    """All fonts, by license and package."""
-    with (RESULTS / "drawn_nano" / "fonts.tsv").open(encoding="utf-8", newline="") as file:
+    """List all fonts by license and package."""
+    with (RESULTS / "synthetic_nano" / "fonts.tsv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t"))
     by_license: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:

@@ -1,10 +1,10 @@
 #!/usr/bin/env python
 # SPDX-License-Identifier: Apache-2.0
-"""Copies a trained checkpoint into the package as its default checkpoint.
+"""Copy a trained checkpoint into the package as its bundled checkpoint.
 
-    python scripts/ship_checkpoint.py output/drawn_nano
+    python scripts/ship_checkpoint.py output/synthetic_nano
 
-Weights are stored in float16 and loaded as float32; the guidance branch and the code, which is in the package, are not copied.
+Weights are stored in float16 and loaded as float32. The guidance branch is dropped, as is the code, which is in the package.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from svtrv2_hf.checkpoint import default_checkpoint, load_model_and_processor
 from svtrv2_hf.weight_files import check_values
 
 
-LARGEST = 12e6  # bytes of all files
+MAX_SIZE = 12e6  # bytes of all files
 
 
 def main() -> None:
@@ -27,7 +27,7 @@ def main() -> None:
 
 
 def ship(checkpoint: str, folder: Path) -> None:
-    """Replaces the contents of `folder`, except its card, and prints its size.
+    """Replace the content of `folder`, except its card, and print its size.
 
     Raises:
         ValueError: the checkpoint is too large for the package.
@@ -49,9 +49,9 @@ def ship(checkpoint: str, folder: Path) -> None:
                 content["dtype"] = "float32"  # dtype of the computation
             (staging / name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         size = sum(path.stat().st_size for path in staging.iterdir())
-        if size > LARGEST:
+        if size > MAX_SIZE:
             raise ValueError(
-                f"{checkpoint} takes {size / 1e6:.1f} MB in float16; the limit of the package is {LARGEST / 1e6:.0f} MB."
+                f"{checkpoint} takes {size / 1e6:.1f} MB in float16; the limit of the package is {MAX_SIZE / 1e6:.0f} MB."
             )
         folder.mkdir(exist_ok=True)
         for path in folder.iterdir():

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import string
 import time
 import tomllib
 from dataclasses import replace
@@ -25,9 +26,8 @@ from safetensors.torch import save_file
 from svtrv2_hf import ENGLISH_94
 from svtrv2_hf.cli import main as command
 from svtrv2_hf.synthetic import atlas as atlas_module
-from svtrv2_hf.synthetic import glyphs, shapes
 from svtrv2_hf.synthetic.atlas import Atlas, build_atlas, load_or_build
-from svtrv2_hf.synthetic.fonts import LETTERS_AND_DIGITS, UNKNOWN_LICENSE, FontFace, find_fonts, known_fonts
+from svtrv2_hf.synthetic.fonts import UNKNOWN_LICENSE, FontFace, find_fonts, known_fonts
 from svtrv2_hf.synthetic.glyphs import (
     BASELINE,
     CAP_HEIGHT,
@@ -38,7 +38,6 @@ from svtrv2_hf.synthetic.glyphs import (
     SUPERSAMPLING,
     signed_distance,
 )
-from svtrv2_hf.synthetic.shapes import letter_likeness
 
 
 CHARSET = "AVHOTagnoyjl08.,%@- "
@@ -69,7 +68,7 @@ def box(left, bottom, right, top):
 
 def make_font(path, family="Boxes", glyphs=(), style="Regular", weight=400, features="", axes=()):
     """Create a font whose letters and digits are boxes of 400 by 1000 units (1000 per em); `glyphs` replace some."""
-    shapes = {character: box(0, 0, 400, 1000) for character in LETTERS_AND_DIGITS} | dict(glyphs)
+    shapes = {character: box(0, 0, 400, 1000) for character in string.ascii_letters + string.digits} | dict(glyphs)
     names = {character: f"u{ord(character):04X}" for character in shapes}
     builder = FontBuilder(1000)
     builder.setupGlyphOrder([".notdef", *names.values()])
@@ -303,30 +302,6 @@ def test_capitals_in_place_of_lowercase_letters_are_detected(tmp_path):
     assert build_atlas([face], "ABDEGHQRTabdeghqrt", progress=False).has_lowercase.tolist() == [False]
 
 
-# Selection of fonts
-
-
-def test_letter_likeness_of_shuffled_and_identical_letters_is_low(dejavu):
-    charset = "ABEFGHKMRSTXabeghkmr"
-    fields = build_atlas(dejavu, charset, progress=False).fields
-    shuffled = fields[:1].roll(5, dims=1)
-    alike = fields[:1, :1].expand(1, len(charset), CELL, CELL)
-    likeness = letter_likeness(torch.cat([fields, shuffled, alike]), charset, list(range(11)))
-    assert likeness[:9].min() > 0.9
-    assert likeness[9:].max() < 0.2
-    assert letter_likeness(fields[:, :5], charset[:5], list(range(9))).tolist() == [1.0] * 9
-
-
-def test_fonts_with_unreadable_letters_are_skipped(dejavu, monkeypatch, tmp_path, caplog):
-    monkeypatch.setattr(atlas_module, "MIN_FAMILIES", 5)
-    families = [replace(font, family=f"Family {number}") for number, font in enumerate(dejavu[:5])]
-    boxes = make_font(tmp_path / "boxes.ttf")
-    atlas = build_atlas([*families, boxes], "ABEGHKMRSTXabeghkm", progress=False)
-    assert atlas.fonts == [font.name for font in families]
-    assert list(atlas.skipped) == ["Boxes Regular"]
-    assert "letters and digits look like those of other fonts" in caplog.text
-
-
 def test_unusable_fonts_are_skipped(dejavu, tmp_path):
     broken = FontFace(tmp_path / "broken.ttf", "Broken", "Regular", "OFL-1.1")
     broken.path.write_bytes(b"\0\1\0\0 this is not a font")
@@ -364,10 +339,10 @@ def test_digest_covers_all_tensors(atlas, tmp_path):
     with safe_open(tmp_path / "atlas.safetensors", framework="pt") as file:
         assert json.loads(file.metadata()["atlas"])["digest"] == atlas.digest
     assert Atlas.load(tmp_path / "atlas.safetensors").digest == atlas.digest
-    assert atlas.to("cpu").digest == atlas.select([0, 1, 2]).digest == atlas.digest
+    assert atlas.to("cpu").digest == atlas.digest
     names = ("fields", "advances", "kerning", "available", "has_lowercase")
     changed = [replace(atlas, **{name: getattr(atlas, name).clone().fill_(0)}) for name in names]
-    assert len({atlas.digest, atlas.select([1, 0, 2]).digest, *(other.digest for other in changed)}) == 7
+    assert len({atlas.digest, *(other.digest for other in changed)}) == 6
     by_hand = hashlib.sha256(b"".join(getattr(atlas, name).numpy().tobytes() for name in sorted(names)))
     assert atlas.digest == by_hand.hexdigest()
 
@@ -377,15 +352,6 @@ def test_lowercase_letters_that_look_like_capitals_are_not_usable(atlas):
     lowercase = torch.tensor([character.islower() for character in CHARSET])
     assert capitals.usable[[0, 2]].all()
     assert torch.equal(capitals.usable[1], ~lowercase)
-
-
-def test_select_fonts(atlas):
-    last = atlas.select(torch.tensor([False, False, True]))
-    assert last.fonts == ["DejaVu Serif Bold"]
-    assert last.charset == CHARSET
-    assert torch.equal(last.kerning, atlas.kerning[2:])
-    assert_equal(atlas.select([2]), last)
-    assert atlas.select([2, 0]).fonts == ["DejaVu Serif Bold", "DejaVu Sans Regular"]
 
 
 def test_loading_another_file_raises(atlas, tmp_path, monkeypatch):
@@ -428,19 +394,9 @@ def test_cache_key_covers_everything_the_atlas_depends_on(tmp_path, monkeypatch)
     assert len(built) == 4
     make_font(face.path, glyphs={"A": box(0, 0, 300, 1000)})
     assert not torch.equal(load_or_build([face], "AB", cache, progress=False).fields, first.fields)
-    rules = [
-        (glyphs, "MARGIN", MARGIN + 1),
-        (glyphs, "ADVANCE_SUPERSAMPLING", 4),
-        (shapes, "STRETCH", 0.2),
-        (shapes, "LOOK_ALIKES", {}),
-        (atlas_module, "MIN_FAMILIES", 9),
-        (atlas_module, "FORMAT", 99),
-        (atlas_module.features, "version", lambda _: "another FreeType"),
-    ]
-    for module, name, value in rules:
-        monkeypatch.setattr(module, name, value)
-        load_or_build([face], "AB", cache, progress=False)
-    assert len(built) == len(list(cache.iterdir())) == 5 + len(rules)
+    monkeypatch.setattr(atlas_module.features, "version", lambda _: "another FreeType")
+    load_or_build([face], "AB", cache, progress=False)
+    assert len(built) == len(list(cache.iterdir())) == 6
 
 
 # Command line

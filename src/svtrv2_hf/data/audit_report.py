@@ -1,79 +1,76 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Audits in words: a table, and what to do about each problem."""
+"""Audit reports as Markdown, with advice on each problem, and as a figure."""
 
-import bisect
 import unicodedata
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
 from itertools import accumulate, islice
+from pathlib import Path
 from typing import NamedTuple
 
-from .audit import EXAMPLES, VERTICAL, AuditReport, code_point
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, get_font
+from matplotlib.ticker import MaxNLocator
+
+from ..reporting import markdown_table, percent, plural
+from .audit import MAX_EXAMPLES, VERTICAL, AuditReport, code_point
 from .labels import Rejection, Remark
 
 
-NO_SAMPLE = "There is no sample."
-LENGTHS_IN_A_ROW = 5  # of the table of lengths
-Range = tuple[str, int, int | None]  # what to call it, its first value, and its last, if it has one
+NO_SAMPLES = "The source has no samples."
+BLUE, ORANGE, RED, GRAY = "#4c78a8", "#f58518", "#d64f4f", "#a5a9ad"
 
-
-# What labels have that is often a mistake, and what to do about it.
+# Unusual labels, and advice.
 _REMARKS = {
     Remark.DECOMPOSED: (
-        "Labels that are not in Unicode's NFC",
-        "Their accents are characters of their own; --normalize nfc joins them, in charset, labels and scoring.",
+        "not in Unicode's NFC",
+        "Accents are separate characters; --normalize nfc composes them in charset, labels and scoring.",
     ),
     Remark.COMPATIBLE: (
-        "Labels with full-width letters or digits, ligatures or other variants of usual characters",
-        "If they need not be told apart, --normalize nfkc replaces them, in charset, labels and scoring.",
+        "with full-width letters or digits, ligatures or similar variants",
+        "Unless the model must distinguish them, replace them by --normalize nfkc in charset, labels and scoring.",
     ),
-    Remark.CONTROL: ("Labels with control characters", "No image shows them; remove them from the labels."),
+    Remark.CONTROL: ("with control characters", "Images do not show them; remove them from the labels."),
     Remark.INVISIBLE: (
-        "Labels with invisible characters (byte order marks, zero-width characters, marks of direction)",
-        "No image shows them; remove them, unless the script needs them.",
+        "with invisible characters (byte order marks, zero-width characters, direction marks)",
+        "Images do not show them; remove them, unless the script needs them.",
     ),
     Remark.PADDED: (
-        "Labels that begin or end with a space, or are nothing else",
-        "The image does not show such a space; strip the labels.",
+        "that begin or end with a space, or consist of spaces",
+        "Images do not show such spaces; strip the labels.",
     ),
     Remark.SPACE: (
-        "Labels with spaces other than the usual one (no-break, ideographic, thin)",
-        "They look like the usual one; replace them, for instance by --normalize nfkc.",
+        "with unusual spaces (no-break, ideographic, thin)",
+        "They look like U+0020; replace them, for example by --normalize nfkc.",
     ),
     Remark.ESCAPE: (
-        "Labels with backslash escapes",
-        "If the images do not show the backslash, a program has escaped the characters; write the characters themselves.",
+        "with backslash escapes",
+        "Unless the images show the backslash, write the escaped characters themselves.",
     ),
-    Remark.ENTITY: (
-        "Labels with entities of HTML",
-        "If the images do not show them so, write the characters themselves.",
-    ),
+    Remark.ENTITY: ("with HTML entities", "Unless the images show them literally, write the characters themselves."),
 }
 
 
 class Problem(NamedTuple):
-    """Something wrong with samples.
+    """A problem of some samples; `details` follow the number of samples, `errors` are listed."""
 
-    Attributes:
-        title: what it is.
-        told: how often, and where for example.
-        advice: what to do, in sentences.
-        errors: one for each file to look at.
-    """
-
+    samples: int
     title: str
-    told: str
+    details: str
     advice: str
     errors: Sequence[str] = ()
 
-    def render(self, advice: str = "") -> str:
-        """How often and where, in Markdown; with advice, if there is any."""
-        sentence = f"{self.title}: {self.told}." + (f" {advice}" if advice else "")
+    def render(self, advice: bool = True) -> str:
+        """Return the problem in Markdown, with or without the advice."""
+        sentence = f"{self.title}: {plural(self.samples, 'sample')}{self.details}."
+        sentence += f" {self.advice}" if advice else ""
         return "\n".join([sentence, "", *(f"- {error}" for error in self.errors)]) if self.errors else sentence
 
 
 def total(reports: Sequence[AuditReport]) -> AuditReport:
-    """The reports added up."""
+    """Return the sum of reports."""
     everything = reports[0].empty("all")
     for report in reports:
         everything.update(report)
@@ -81,226 +78,166 @@ def total(reports: Sequence[AuditReport]) -> AuditReport:
 
 
 def render_table(reports: Sequence[AuditReport]) -> str:
-    """A line for each report, and one for all if there are several; in Markdown, aligned."""
-    rows = [
-        [
-            "source",
-            "samples",
-            "usable",
-            "usable %",
-            "repairable",
-            *(str(fault).replace("_", " ") for fault in Rejection),
-        ]
-    ]
-    rows[0] += ["clipped", "vertical"]
+    """Return a Markdown table with a row per report and, for several reports, their sum."""
+    header = ["source", "samples", "usable", "usable %", "repairable"]
+    header += [*(str(fault).replace("_", " ") for fault in Rejection), "clipped", "vertical"]
+    rows = []
     for report in [*reports, total(reports)] if len(reports) > 1 else reports:
-        share = percent(report.usable, report.samples)
-        counts = [report.repairable, *(report.faults[fault] for fault in Rejection), report.clipped, report.vertical]
-        name = report.name.replace("|", "\\|")
-        rows.append([name, f"{report.samples:,}", f"{report.usable:,}", share, *(f"{count:,}" for count in counts)])
-    widths = [max(3, *map(len, column)) for column in zip(*rows, strict=True)]
-    rows.insert(1, [":" + "-" * (widths[0] - 1), *("-" * (width - 1) + ":" for width in widths[1:])])
-    lines = []
-    for name, *numbers in rows:
-        cells = [name.ljust(widths[0]), *(n.rjust(width) for n, width in zip(numbers, widths[1:], strict=True))]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        counts = [report.repairable, *(report.counts[fault] for fault in Rejection), report.clipped, report.vertical]
+        usable = [f"{report.usable:,}", percent(report.usable, report.samples)]
+        rows.append([report.name, f"{report.samples:,}", *usable, *(f"{count:,}" for count in counts)])
+    return markdown_table(header, rows)
 
 
-def problems_of(report: AuditReport) -> list[Problem]:
-    """What is wrong with the samples of a report; nothing, if it has none."""
-    encoder, max_ratio, faults = report.encoder, report.image_processor.max_ratio, report.faults
-    problems = []
-    if count := faults[Rejection.UNKNOWN_CHARACTERS]:
-        advice = {
-            "error": "Training would stop. Add them to the charset (--charset FILE), or choose --unknown_characters "
-            "drop_sample, to leave these samples out, or drop_character, to leave the characters out of the labels, "
-            f"which makes {report.repairable:,} of the samples usable.",
-            "drop_sample": "Training leaves these samples out. Add the characters to the charset (--charset FILE) to "
-            f"keep them all; --unknown_characters drop_character would keep {report.repairable:,}, without the "
-            "characters.",
-            "drop_character": "Training leaves the characters out of the labels, which makes "
-            f"{report.repairable:,} of the samples usable. Add them to the charset (--charset FILE) to have them read.",
-        }[encoder.unknown_characters]
-        told = f"{samples_told(count)}, {_most_frequent(report.unknown_characters)}"
-        problems.append(Problem("Characters outside the charset", told, advice))
-    if count := faults[Rejection.EMPTY]:
-        problems.append(
-            Problem(
-                "Empty labels",
-                samples_told(count) + _such_as(report, Rejection.EMPTY),
-                "Training leaves them out; write what the images say, or remove them.",
-            )
-        )
-    if count := faults[Rejection.TOO_LONG]:
-        enough = _would_do("--max_label_length", report.label_lengths, encoder.max_length)
-        problems.append(
-            Problem(
-                f"Labels of more than {encoder.max_length} characters",
-                samples_told(count) + _such_as(report, Rejection.TOO_LONG),
-                f"Training leaves them out; {enough}.",
-            )
-        )
-    if count := faults[Rejection.UNALIGNABLE]:
-        pixels = report.image_processor.pixels_per_frame
-        problems.append(
-            Problem(
-                f"Labels of more characters than CTC has frames for, one in {pixels} pixels of the resized width",
-                samples_told(count) + _such_as(report, Rejection.UNALIGNABLE),
-                "Training leaves them out; correct their labels or crops, or raise --max_ratio where the image is wider than "
-                f"{max_ratio} times its height.",
-            )
-        )
-    if count := faults[Rejection.UNREADABLE]:
-        errors = [error for _, error in sorted(report.unreadable)[:EXAMPLES]]
-        if count > len(errors):
-            errors.append(f"and {count - len(errors):,} more; --output FOLDER writes all their names.")
-        advice = "Replace or remove these files."
-        problems.append(Problem("Images that cannot be read", samples_told(count), advice, errors))
-    if report.clipped:
-        enough = _would_do("--max_ratio", report.aspect_ratios, max_ratio)
-        problems.append(
-            Problem(
-                f"Images wider than {max_ratio} times their height",
-                samples_told(report.clipped),
-                f"They are squeezed; {enough}.",
-            )
-        )
-    if report.vertical:
-        problems.append(
-            Problem(
-                f"Images taller than {VERTICAL:g} times their width, of several characters",
-                samples_told(report.vertical),
-                "If their text runs down or up, turn them by a quarter, for the model reads from left to right.",
-            )
-        )
-    for remark, (title, advice) in _REMARKS.items():
-        if count := report.remarks[remark]:
-            quoted = ascii if remark == Remark.DECOMPOSED else repr  # which shows accents as characters of their own
-            shown = ", ".join(f"{quoted(label)} ({name})" for name, label in report.labels[remark][:3])
-            told = f"{samples_told(count)}, such as {shown}" + (", ..." if count > 3 else "")
-            problems.append(Problem(title, told, advice))
-    return problems
-
-
-def advise(report: AuditReport) -> list[str]:
-    """A sentence for each problem of the samples: how often, where for example, and what to do."""
-    if not report.samples:
-        return [NO_SAMPLE]
-    return [problem.render(problem.advice) for problem in problems_of(report)]
-
-
-def never_seen(report: AuditReport) -> list[str]:
-    """A sentence about characters of the charset that never occur, if there are any."""
-    unused = report.unused_characters
-    if not report.samples or not unused:
-        return []
-    shown = unused if len(unused) <= 100 else unused[:100] + "..."
-    return [
-        f"Characters of the charset that never occur: {len(unused):,} of {len(report.encoder.ids):,}. The model cannot learn to "
-        f"read them from these data: {shown!r}"
+def find_problems(report: AuditReport) -> list[Problem]:
+    """Return the problems of the samples of a report."""
+    encoder, processor, counts = report.encoder, report.image_processor, report.counts
+    empty, unknown, too_long, unalignable, unreadable = Rejection
+    policies = {
+        "error": "Training would stop. Add them to the charset (--charset FILE), or choose --unknown-characters drop_sample "
+        "to skip these samples, or drop_character to remove the characters from the labels, which makes "
+        f"{report.repairable:,} of the samples usable.",
+        "drop_sample": "Training skips these samples. Add the characters to the charset (--charset FILE) to keep all of "
+        f"them; --unknown-characters drop_character would keep {report.repairable:,}, without the characters.",
+        "drop_character": f"Training removes the characters, which makes {report.repairable:,} of the samples usable. Add "
+        "them to the charset (--charset FILE) to train the model on them.",
+    }
+    names = {
+        fault: f" ({', '.join(name for name, _ in report.examples[fault][:3])}{', ...' if counts[fault] > 3 else ''})"
+        for fault in Rejection
+    }
+    long, longer = encoder.max_length, _sufficient("--max-label-length", report.label_lengths, encoder.max_length)
+    wide, wider = processor.max_ratio, _sufficient("--max-ratio", report.aspect_ratios, processor.max_ratio)
+    frames = (
+        f"more CTC frames than their images have (one per {processor.pixels_per_frame} pixels of the resized width)"
+    )
+    narrow = f"correct their labels or crops, or raise --max-ratio if the image is wider than {wide} times its height"
+    errors = [error for _, error in sorted(report.unreadable)[:MAX_EXAMPLES]]
+    if (more := len(report.unreadable) - len(errors)) > 0:
+        errors.append(f"and {more:,} more; --output FOLDER writes all their names.")
+    characters = f", {_most_frequent(report.unknown_characters)}"
+    problems = [
+        Problem(counts[unknown], "Characters outside the charset", characters, policies[encoder.unknown_characters]),
+        Problem(counts[empty], "Empty labels", names[empty], "Training skips them; correct or remove them."),
+        Problem(
+            counts[too_long],
+            f"Labels of more than {long} characters",
+            names[too_long],
+            f"Training skips them; {longer}.",
+        ),
+        Problem(
+            counts[unalignable], f"Labels that need {frames}", names[unalignable], f"Training skips them; {narrow}."
+        ),
+        Problem(counts[unreadable], "Unreadable images", "", "Replace or remove these files.", errors),
+        Problem(report.clipped, f"Images wider than {wide} times their height", "", f"They are compressed; {wider}."),
+        Problem(
+            report.vertical,
+            f"Images taller than {VERTICAL:g} times their width, of several characters",
+            "",
+            "If their text is vertical, rotate them by 90 degrees, because the model reads from left to right.",
+        ),
     ]
+    for remark, (title, advice) in _REMARKS.items():
+        quote = ascii if remark == Remark.DECOMPOSED else repr  # ascii shows accents as separate characters
+        labels = ", ".join(f"{quote(label)} ({name})" for name, label in report.examples[remark][:3])
+        details = f", such as {labels}" + (", ..." if counts[remark] > 3 else "")
+        problems.append(Problem(counts[remark], f"Labels {title}", details, advice))
+    return [problem for problem in problems if problem.samples]
 
 
-def render(reports: Sequence[AuditReport]) -> str:
-    """The rules, the table, the problems of each source, and what to do about them, told once for all, in Markdown."""
-    encoder, image_processor = reports[0].encoder, reports[0].image_processor
-    rules = (
-        f"Rules: a charset of {len(encoder.ids):,} characters, labels of up to {encoder.max_length} of them, images up to "
-        f"{image_processor.max_ratio} times as wide as high."
-    )
-    words = (
-        "Usable: without any fault. Repairable: usable once the characters outside the charset are left out of the labels. "
-        "A sample with several faults counts in each; training counts the first that it meets. "
-        "Clipped and vertical images are trained on."
-    )
-    everything = total(reports)
-    unused = never_seen(everything)
-    if len(reports) == 1:
-        told = [*advise(everything), *unused]
-    else:
-        told = []
-        for report in reports:
-            own = [problem.render() for problem in problems_of(report)] if report.samples else [NO_SAMPLE]
-            if own:
-                told += [f"## {report.name}", *own]
-        to_do = [f"{problem.title}: {problem.advice}" for problem in problems_of(everything)] + unused
-        if to_do:
-            told += ["## All together", *to_do]
-    return "\n\n".join([rules, render_table(reports), words, *told])
-
-
-def render_histograms(reports: Sequence[AuditReport]) -> str:
-    """Two tables in Markdown: images by rounded aspect ratio, and labels by length, of each report."""
-    max_ratio, max_length = reports[0].image_processor.max_ratio, reports[0].encoder.max_length
-    ratios: list[Range] = [(str(ratio), ratio, ratio) for ratio in range(1, max_ratio + 1)]
-    ratios.append((f"over {max_ratio}", max_ratio + 1, None))
-    lengths: list[Range] = [("0", 0, 0)]
-    for first in range(1, max_length + 1, LENGTHS_IN_A_ROW):
-        last = min(first + LENGTHS_IN_A_ROW - 1, max_length)
-        lengths.append((f"{first} to {last}" if first < last else str(first), first, last))
-    lengths.append((f"over {max_length}", max_length + 1, None))
-    return "\n\n".join(
-        [
-            "## Images by aspect ratio (width / height, rounded)",
-            _histogram(reports, ratios, [report.aspect_ratios for report in reports]),
-            "## Labels by number of characters",
-            _histogram(reports, lengths, [report.label_lengths for report in reports]),
-        ]
-    )
-
-
-def _histogram(
-    reports: Sequence[AuditReport],
-    rows: Sequence[Range],
-    counters: Sequence[Counter[int]],
-) -> str:
-    names = [report.name.replace("|", "\\|") for report in reports]
-    lines = [f"| | {' | '.join(names)} |", "|---|" + "---:|" * len(names)]
-    for title, first, last in rows:
-        counts = [
-            sum(count for value, count in counter.items() if value >= first and (last is None or value <= last))
-            for counter in counters
-        ]
-        lines.append(f"| {title} | {' | '.join(f'{count:,}' for count in counts)} |")
-    return "\n".join(lines)
-
-
-def samples_told(count: int) -> str:
-    """A number of samples, in words."""
-    return f"{count:,} sample{'' if count == 1 else 's'}"
-
-
-def _would_do(option: str, counts: Counter[int], limit: int) -> str:
-    """What the option must be for nine in ten of the counts beyond the limit, since a single one may be enormous."""
-    values, numbers = zip(*sorted(item for item in counts.items() if item[0] > limit), strict=True)
+def _sufficient(option: str, counts: Counter[int], limit: int) -> str:
+    """Return the value of an option that suffices for 90 % of the samples beyond the limit: outliers may be enormous."""
+    beyond = sorted(item for item in counts.items() if item[0] > limit) or [(limit, 0)]
+    values, numbers = zip(*beyond, strict=True)
     so_far = list(accumulate(numbers))
-    enough = values[bisect.bisect_left(so_far, 0.9 * so_far[-1])]
-    if enough == values[-1]:
-        return f"{option} {enough} would do for them"
-    return f"{option} {enough} would do for nine in ten of them, {values[-1]} for all"
-
-
-def _such_as(report: AuditReport, fault: Rejection) -> str:
-    names = ", ".join(report.examples[fault][:3])
-    return f" ({names}{', ...' if report.faults[fault] > 3 else ''})"
+    enough = values[bisect_left(so_far, 0.9 * so_far[-1])]
+    share = "all of them" if enough == values[-1] else f"90 % of them, {values[-1]} for all"
+    return f"{option} {enough} suffices for {share}"
 
 
 def _most_frequent(characters: Counter[str]) -> str:
-    told = [f"{_describe(character)} {count:,} times" for character, count in islice(characters.items(), 10)]
-    others = len(characters) - len(told)
-    return ", ".join(told) + (f", and {others:,} others" if others else "")
+    listed = [
+        f"{c!r} ({'space, ' if unicodedata.category(c) == 'Zs' else ''}{code_point(c)}) {plural(count, 'time')}"
+        for c, count in islice(characters.items(), 10)
+    ]
+    others = len(characters) - len(listed)
+    return ", ".join(listed) + (f", and {others:,} others" if others else "")
 
 
-def _describe(character: str) -> str:
-    return f"{character!r} ({'space, ' if is_space(character) else ''}{code_point(character)})"
+def advise(report: AuditReport) -> list[str]:
+    """Return a paragraph per problem: number of samples, examples, and advice."""
+    return [problem.render() for problem in find_problems(report)] if report.samples else [NO_SAMPLES]
 
 
-def is_space(character: str) -> bool:
-    """Whether it is one of Unicode's spaces."""
-    return unicodedata.category(character) == "Zs"
+def render(reports: Sequence[AuditReport]) -> str:
+    """Return rules, table, problems of each source and, once, the advice, in Markdown."""
+    encoder, everything = reports[0].encoder, total(reports)
+    parts = [
+        f"Rules: a charset of {plural(len(encoder.ids), 'character')}, labels of up to {encoder.max_length} of them, "
+        f"images up to {reports[0].image_processor.max_ratio} times as wide as high.",
+        render_table(reports),
+        "Usable: without faults. Repairable: usable once the characters outside the charset are removed from the labels. "
+        "A sample with several faults counts under each; training counts the first one. Clipped and vertical images are "
+        "used for training.",
+    ]
+    advice = advise(everything)
+    if len(reports) > 1:
+        for report in reports:
+            problems = [problem.render(advice=False) for problem in find_problems(report)]
+            if problems or not report.samples:
+                parts += [f"## {report.name}", *(problems or [NO_SAMPLES])]
+        advice = [f"{problem.title}: {problem.advice}" for problem in find_problems(everything)]
+    if everything.samples and (unused := everything.unused_characters):
+        shown = unused if len(unused) <= 100 else unused[:100] + "..."
+        advice.append(
+            f"Characters of the charset that never occur: {len(unused):,} of {len(encoder.ids):,}. The model cannot learn "
+            f"them from these data: {shown!r}"
+        )
+    if len(reports) > 1 and advice:
+        parts.append("## All sources")
+    return "\n\n".join(parts + advice)
 
 
-def percent(part: int, whole: int) -> str:
-    """Rounded down, so that 100 % is all."""
-    return f"{part * 1000 // whole / 10:.1f}" if whole else "-"
+def plot(reports: Sequence[AuditReport], path: str | Path) -> None:
+    """Save a figure with a row per report: aspect ratios, label lengths, and faults."""
+    height = 3.3 * len(reports)  # inches
+    dpi = min(100, 60_000 / height)  # matplotlib renders at most 65,535 pixels
+    figure = Figure(figsize=(17, height), dpi=dpi, layout="constrained")
+    for part, report in zip(figure.subfigures(len(reports), 1, squeeze=False)[:, 0], reports, strict=True):
+        title = f"{report.name}: {plural(report.samples, 'sample')}, {percent(report.usable, report.samples)} % usable"
+        part.suptitle(_supported(title), x=0.01, ha="left", fontweight="bold", parse_math=False)
+        ratios, lengths, faults = part.subplots(1, 3, width_ratios=(3, 4, 2))
+        ratios.set_title("Images by aspect ratio, and size in training")
+        ticks = _plot_histogram(ratios, report.aspect_ratios, range(1, report.image_processor.max_ratio + 1))
+        sizes = [f"{tick}:  {' x '.join(map(str, report.size_of(tick)))}" for tick in ticks]
+        ratios.set_xticks(ticks, sizes, rotation=90)
+        lengths.set_title("Labels by number of characters")
+        _plot_histogram(lengths, report.label_lengths, range(report.encoder.max_length + 1))
+        counts = {str(fault).replace("_", " "): report.counts[fault] for fault in Rejection}
+        colors = [RED] * len(counts) + [GRAY] * 2
+        counts |= {"clipped": report.clipped, "vertical": report.vertical}
+        faults.set_title("Faults and (gray) unusual images")
+        shares = [f"{n:,}  ({100 * n / report.samples:.2f} %)" if n else "0" for n in counts.values()]
+        faults.bar_label(faults.barh(list(counts), list(counts.values()), color=colors), shares, padding=3)
+        faults.invert_yaxis()
+        faults.set_xlim(0, max(1, *counts.values()) * 1.5)
+        faults.set_xticks([])
+    figure.savefig(path)
+
+
+def _plot_histogram(axes: Axes, counts: Counter[int], places: range) -> list[int]:
+    """Plot counts with a last bar for all larger values, and return the ticks that fit below the others."""
+    beyond = sum(count for value, count in counts.items() if value >= places.stop)
+    axes.bar(places, [counts[place] for place in places], color=BLUE)
+    axes.bar_label(axes.bar(places.stop, beyond, color=ORANGE), [f"> {places[-1]}:\n{beyond:,}"])
+    axes.margins(y=0.2)
+    axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
+    ticks = list(places[:: -(-len(places) // 13)])
+    axes.set_xticks(ticks)
+    return ticks
+
+
+def _supported(text: str) -> str:
+    """Replace characters that are not in the font with their code points."""
+    font = get_font(findfont(FontProperties()))
+    return "".join(c if font.get_char_index(ord(c)) else code_point(c) for c in text)

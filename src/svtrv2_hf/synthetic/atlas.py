@@ -12,7 +12,6 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -24,21 +23,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from tqdm import tqdm
 
-from . import glyphs as glyphs_module
-from . import shapes as shapes_module
 from .fonts import FontFace
-from .glyphs import Glyphs, UnusableFontError, render_font
-from .shapes import MAX_CASE_LIKENESS, capitals_likeness, letter_likeness
+from .glyphs import Glyphs, UnusableFontError, has_lowercase, render_font
 
 
 logger = logging.getLogger(__name__)
 
-FORMAT = (
-    2  # of the saved file; increase it when the code that computes or saves an atlas changes, to invalidate caches
-)
+FORMAT = 2  # of the saved file; increase it when this file changes the contents, to invalidate caches
 FONTS_PER_PROCESS = 32  # with fewer, starting another process costs more than it saves
-MIN_READABLE = 0.5  # minimum share of a font's letters and digits that look like those of other fonts
-MIN_FAMILIES = 20  # with fewer, fonts are not compared with each other
 
 
 @dataclass
@@ -92,15 +84,6 @@ class Atlas:
         moved: dict[str, Any] = {name: tensor.to(device) for name, tensor in self._tensors().items()}
         return replace(self, **moved)
 
-    def select(self, fonts: torch.Tensor | Sequence[int]) -> "Atlas":
-        """Return an atlas of some of the fonts, given as a bool mask of shape `(fonts,)` or as indices."""
-        chosen = torch.as_tensor(fonts, device=self.fields.device)
-        indices = chosen.nonzero().flatten() if chosen.dtype == torch.bool else chosen
-        values: dict[str, Any] = {name: tensor[indices] for name, tensor in self._tensors().items()}
-        for name in ("fonts", "licenses"):
-            values[name] = [getattr(self, name)[index] for index in indices.tolist()]
-        return replace(self, **values)
-
     def save(self, path: str | Path) -> None:
         """Write one safetensors file atomically; charset, fonts, licenses and digest are in its metadata."""
         path = Path(path)
@@ -144,7 +127,7 @@ def load_or_build(
 ) -> Atlas:
     """Return the atlas of `fonts` from the cache, or build and cache it.
 
-    The cache key covers the font files, the charset, and the constants and library versions that the result depends on.
+    The cache key covers the font files, the charset, and the code and libraries that render them.
 
     Args:
         fonts: fonts, as found by [`find_fonts`].
@@ -162,71 +145,47 @@ def load_or_build(
 
 def _key(fonts: Sequence[FontFace], charset: str) -> str:
     """Hash everything that an atlas depends on."""
-    rules = [
-        [FORMAT, MIN_READABLE, MIN_FAMILIES],
-        [_constants(glyphs_module), _constants(shapes_module)],
-        [PIL.__version__, features.version("freetype2")],  # they render the glyphs
-    ]
-    digests = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in {font.path for font in fonts}}
+    code = Path(__file__).with_name("glyphs.py")
+    digests = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in {code, *(font.path for font in fonts)}}
     faces = [[digests[font.path], font.number, font.axes, font.name, font.license] for font in fonts]
-    return hashlib.sha256(json.dumps([rules, charset, faces]).encode()).hexdigest()[:24]
-
-
-def _constants(module: ModuleType) -> dict[str, Any]:
-    names = [name for name in sorted(vars(module)) if name.isupper() and name != "F"]  # torch.nn.functional
-    return {name: getattr(module, name) for name in names}
+    versions = [FORMAT, digests[code], PIL.__version__, features.version("freetype2")]
+    return hashlib.sha256(json.dumps([versions, charset, faces]).encode()).hexdigest()[:24]
 
 
 def build_atlas(fonts: Sequence[FontFace], charset: str, progress: bool = True) -> Atlas:
     """Render every character of every font; takes 0.2 s per font, on all cores if there are many fonts.
 
-    Fonts that cannot be rendered and fonts whose letters do not look like letters are skipped and listed in `skipped`.
-    Many fonts are rendered in subprocesses, so a script that calls this needs an `if __name__ == "__main__":` guard.
+    Fonts that cannot be rendered are skipped and listed in `skipped`. Many fonts are rendered in subprocesses, so a script that
+    calls this needs an `if __name__ == "__main__":` guard.
 
     Raises:
         ValueError: the charset is empty, or all fonts are skipped.
     """
     if not charset:
         raise ValueError("The charset is empty.")
-    rendered: list[tuple[FontFace, Glyphs]] = []
+    rendered: dict[FontFace, Glyphs] = {}
     skipped: dict[str, str] = {}
-    with tqdm(total=len(fonts), desc="Rendering fonts", unit="font", disable=not progress) as bar:
-        for font, glyphs in zip(fonts, _render_all(fonts, charset), strict=True):
-            if isinstance(glyphs, str):
-                skipped[font.name] = glyphs
-            else:
-                rendered.append((font, glyphs))
-            bar.update()
+    progress_bar = tqdm(fonts, desc="Rendering fonts", unit="font", disable=not progress)
+    for font, glyphs in zip(progress_bar, _render_all(fonts, charset), strict=True):
+        if isinstance(glyphs, str):
+            skipped[font.name] = glyphs
+            logger.warning("Skipped font %s: %s.", font.name, glyphs)
+        else:
+            rendered[font] = glyphs
     if not rendered:
         raise ValueError(f"None of {len(fonts)} fonts can be rendered: {skipped}.")
-    fields = torch.from_numpy(np.stack([glyphs.fields for _, glyphs in rendered]))
-    atlas = Atlas(
+    tensors = {
+        name: torch.from_numpy(np.stack([getattr(glyphs, name) for glyphs in rendered.values()]))
+        for name in Glyphs._fields
+    }
+    return Atlas(
         charset=charset,
-        fonts=[font.name for font, _ in rendered],
-        licenses=[font.license for font, _ in rendered],
-        fields=fields,
-        advances=torch.from_numpy(np.stack([glyphs.advances for _, glyphs in rendered])),
-        kerning=torch.from_numpy(np.stack([glyphs.kerning for _, glyphs in rendered])),
-        available=torch.from_numpy(np.stack([glyphs.available for _, glyphs in rendered])),
-        has_lowercase=capitals_likeness(fields, charset) < MAX_CASE_LIKENESS,
+        fonts=[font.name for font in rendered],
+        licenses=[font.license for font in rendered],
+        has_lowercase=has_lowercase(tensors["fields"], charset),
         skipped=skipped,
+        **tensors,
     )
-    readable = _readable(atlas, [font.family for font, _ in rendered])
-    for name, reason in skipped.items():
-        logger.warning("Skipped font %s: %s.", name, reason)
-    return atlas.select(readable)
-
-
-def _readable(atlas: Atlas, families: Sequence[str]) -> torch.Tensor:
-    """Return which fonts have readable letters, bool of shape `(fonts,)`, and add the others to `skipped`."""
-    numbers = {family: number for number, family in enumerate(dict.fromkeys(families))}
-    if len(numbers) < MIN_FAMILIES:
-        return torch.ones(len(families), dtype=torch.bool)
-    likeness = letter_likeness(atlas.fields, atlas.charset, [numbers[family] for family in families])
-    for name, share in zip(atlas.fonts, likeness.tolist(), strict=True):
-        if share < MIN_READABLE:
-            atlas.skipped[name] = f"only {share:.0%} of its letters and digits look like those of other fonts"
-    return likeness >= MIN_READABLE
 
 
 def _render_all(fonts: Sequence[FontFace], charset: str) -> Iterator[Glyphs | str]:

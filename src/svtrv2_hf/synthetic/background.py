@@ -64,26 +64,21 @@ def _texture(image: torch.Tensor, scene: Scene, bank: TextureBank, rng: RandomSt
     )
     across, down = across * (width / 2 * 32 / height), down * 16
     rendered = bank.sample(which, a * across + b * down + left, c * across + d * down + top)
-    place = rows.to(scene.device)
-    image[place] += rendered * strength[:, None]
+    image[rows.to(scene.device)] += rendered * strength[:, None]
 
 
 def _second_surface(image: torch.Tensor, scene: Scene, rng: RandomStreams) -> None:
     """Add a second surface behind a straight edge, mostly in a margin."""
-    rows = rng.sample_rows(0.09 * scene.difficulty)
+    rows, rng = rng.pick(rng.bernoulli(0.09 * scene.difficulty), "cut")
     if not len(rows):
         return
-    rng = rng.substream("cut", rows)
     turn = rng.uniform(0, 2 * math.pi)
     turn = torch.where(rng.bernoulli(0.7), (turn / (math.pi / 2)).round() * (math.pi / 2) + rng.normal(0, 0.05), turn)
-    away = rng.uniform(0.7, 1.0)
-    a, b, away = columns(scene.device, torch.cos(turn), torch.sin(turn), away)
+    a, b, away = columns(scene.device, torch.cos(turn), torch.sin(turn), rng.uniform(0.7, 1.0))
     across, down = crop_plane(scene)
     pixel = 2 / scene.size[0]
     beyond = (((a * across + b * down) - away * (a.abs() + b.abs())) / pixel + 0.5).clamp(0, 1)
-    color = _sample_third_color(scene, rows, rng)
-    place = rows.to(scene.device)
-    image[place] = image[place].lerp(scene.color(color), beyond[:, None])
+    scene.blend(image, rows, _sample_third_color(scene, rows, rng), beyond)
 
 
 def _sample_third_color(scene: Scene, rows: torch.Tensor, rng: RandomStreams) -> torch.Tensor:
@@ -96,61 +91,51 @@ def _sample_third_color(scene: Scene, rows: torch.Tensor, rng: RandomStreams) ->
 
 def _outside(scene: Scene, rows: torch.Tensor, gap: torch.Tensor, corner: torch.Tensor) -> torch.Tensor:
     """Return the distance in atlas pixels from a rounded box at a distance of `gap` from the text; positive outside."""
-    place = rows.to(scene.device)
+    x, y = scene.points(rows)
     half_width, half_height, gap, corner = columns(scene.device, *scene.geometry.half[rows].unbind(1), gap, corner)
-    horizontal = scene.x[place].abs() - (half_width + gap - corner)
-    vertical = scene.y[place].abs() - (half_height + gap - corner)
+    horizontal, vertical = x.abs() - (half_width + gap - corner), y.abs() - (half_height + gap - corner)
     round_off = torch.hypot(horizontal.clamp(min=0), vertical.clamp(min=0))
     return round_off + torch.maximum(horizontal, vertical).clamp(max=0) - corner
 
 
 def _panel(image: torch.Tensor, scene: Scene, rng: RandomStreams) -> None:
     """Add a plate or label around the text, sometimes with a border."""
-    rows = rng.sample_rows(0.10 * scene.difficulty)
+    rows, rng = rng.pick(rng.bernoulli(0.10 * scene.difficulty), "panel")
     if not len(rows):
         return
-    rng = rng.substream("panel", rows)
     gap = rng.uniform(0.06, 0.5) * CAP_HEIGHT
-    corner = torch.where(rng.bernoulli(0.5), rng.uniform(0, 0.5), torch.zeros(len(rows))) * CAP_HEIGHT
+    corner = torch.where(rng.bernoulli(0.5), rng.uniform(0, 0.5), 0.0) * CAP_HEIGHT
     outside = _outside(scene, rows, gap, corner.clamp(max=12))
     (scale,) = columns(scene.device, scene.scale[rows])
-    place = rows.to(scene.device)
-    beyond = coverage(outside, scale)[:, None]
-    beyond = beyond * (rng.bernoulli(0.7).float().to(scene.device))[:, None, None, None]
-    panel = image[place].lerp(scene.color(_sample_third_color(scene, rows, rng)), beyond)
-    inset, thickness, visible = columns(
-        scene.device, rng.uniform(0.5, 4), rng.uniform(0.5, 2), rng.bernoulli(0.5).float()
-    )
+    beyond = coverage(outside, scale) * columns(scene.device, rng.bernoulli(0.7))[0]
+    scene.blend(image, rows, _sample_third_color(scene, rows, rng), beyond)
+    inset, thickness, visible = columns(scene.device, rng.uniform(0.5, 4), rng.uniform(0.5, 2), rng.bernoulli(0.5))
     line = coverage(thickness - (outside + inset).abs(), scale) * visible
-    image[place] = panel.lerp(scene.color(scene.ink[rows]), line[:, None])
+    scene.blend(image, rows, scene.ink[rows], line)
 
 
 def _rules(image: torch.Tensor, scene: Scene, rng: RandomStreams) -> None:
     """Add a line under or above the text."""
-    rows = rng.sample_rows(0.04 * scene.difficulty)
+    rows, rng = rng.pick(rng.bernoulli(0.04 * scene.difficulty), "rules")
     if not len(rows):
         return
-    rng = rng.substream("rules", rows)
     side = torch.where(rng.bernoulli(0.75), 1.0, -1.0)
     away = rng.uniform(0.12, 0.4) * CAP_HEIGHT
     half_height, side, away, thickness, scale = columns(
         scene.device, scene.geometry.half[rows, 1], side, away, rng.uniform(0.5, 2.0), scene.scale[rows]
     )
-    place = rows.to(scene.device)
-    line = coverage(thickness - (scene.y[place] * side - half_height - away).abs(), scale)
-    image[place] = image[place].lerp(scene.color(scene.ink[rows]), line[:, None])
+    line = coverage(thickness - (scene.points(rows)[1] * side - half_height - away).abs(), scale)
+    scene.blend(image, rows, scene.ink[rows], line)
 
 
 def _neighbors(image: torch.Tensor, scene: Scene, rng: RandomStreams) -> None:
     """Render words before and after the text and on the lines above and below, as far as they are visible."""
-    rows = (rng.bernoulli(0.30 * scene.difficulty) & ~scene.layout.stacked).nonzero()[:, 0]
+    rows, rng = rng.pick(rng.bernoulli(0.30 * scene.difficulty) & ~scene.layout.stacked, "neighbours")  # words: ok
     if not len(rows):
         return
-    rng = rng.substream("neighbours", rows)  # words: ok
     texts = scene.layout.select(rows)
     layout = scene.typesetter.set_neighbors(texts, rng)
-    middle = scene.geometry.middle[rows]
-    glyphs = Glyphs(scene.typesetter, layout, middle)
+    glyphs = Glyphs(scene.typesetter, layout, scene.geometry.middle[rows])
     left, top, right, bottom = texts.box.unbind(1)
     # Ascenders reach 8 pixels above the capitals, descenders 8 below the line.
     gap = rng.uniform(0.0, 0.45) * CAP_HEIGHT
@@ -162,9 +147,9 @@ def _neighbors(image: torch.Tensor, scene: Scene, rng: RandomStreams) -> None:
     after = (right + space) - layout.box[:, 0]
     zero = torch.zeros(len(rows))
     kind = rng.uniform()
-    place = rows.to(scene.device)
+    x, y = scene.points(rows)
     (scale,) = columns(scene.device, scene.scale[rows])
-    rendered = torch.zeros_like(scene.x[place])
+    rendered = torch.zeros_like(x)
     for low, high, along, across in (
         (0.0, 0.45, sideways, above),
         (0.3, 0.7, sideways, below),
@@ -175,10 +160,9 @@ def _neighbors(image: torch.Tensor, scene: Scene, rng: RandomStreams) -> None:
         if len(some):
             spot = some.to(scene.device)
             move_x, move_y = columns(scene.device, along[some], across[some])
-            x, y = scene.x[place[spot]] - move_x, scene.y[place[spot]] - move_y
-            found = coverage(glyphs.distance(x, y, some), scale[spot])
-            rendered[spot] = torch.maximum(rendered[spot], found)
+            distance = glyphs.distance(x[spot] - move_x, y[spot] - move_y, some)
+            rendered[spot] = torch.maximum(rendered[spot], coverage(distance, scale[spot]))
     other = sample_color_pairs(rng.substream("ink"))[1]
     same = rng.bernoulli(0.85) | (contrast(scene.background[rows], other) < 0.1)
     color = torch.where(same[:, None], scene.ink[rows], other)
-    image[place] = image[place].lerp(scene.color(color), rendered[:, None])
+    scene.blend(image, rows, color, rendered)

@@ -28,11 +28,7 @@ MAX_PIXELS = _NOISE_LENGTH // 8  # per image, so that noise rarely repeats
 
 
 class Camera:
-    """Simulate the lighting and capture of images.
-
-    Args:
-        device: device of the images.
-    """
+    """Simulated lighting and capture of images on a device."""
 
     def __init__(self, device: torch.device):
         self.device = device
@@ -52,49 +48,34 @@ class Camera:
         turn, strength = rng.uniform(0, 2 * math.pi), rng.normal(0, 0.07) * scene.difficulty.clamp(max=1)
         a, b = columns(self.device, torch.cos(turn) * strength, torch.sin(turn) * strength)
         image *= (1 + a * across + b * down)[:, None]
-        shaded = rng.sample_rows(0.04 * scene.difficulty)
+        shaded, part = rng.pick(rng.bernoulli(0.04 * scene.difficulty), "shaded")
         if len(shaded):
-            part = rng.substream("shaded", shaded)
             turn = part.uniform(0, 2 * math.pi)
+            away, sharp, strength = part.uniform(-1, 1), part.uniform(2, 16), part.uniform(0.15, 0.45)
             a, b, away, sharp, strength = columns(
-                self.device, torch.cos(turn) * ratio, torch.sin(turn), part.uniform(-1, 1), part.uniform(2, 16),
-                part.uniform(0.15, 0.45),
-            )  # fmt: skip
+                self.device, torch.cos(turn) * ratio, torch.sin(turn), away, sharp, strength
+            )
             dark = torch.sigmoid((a * across + b * down - away * ratio) * sharp) * strength
             image[shaded.to(self.device)] *= 1 - dark[:, None]
-        glaring = rng.sample_rows(0.04 * scene.difficulty)
+        glaring, part = rng.pick(rng.bernoulli(0.04 * scene.difficulty), "glaring")
         if len(glaring):
-            part = rng.substream("glaring", glaring)
-            x, y, size, strength = columns(
-                self.device, part.uniform(-1, 1), part.uniform(-1, 1), part.uniform(0.2, 0.7),
-                part.uniform(0.1, 0.6) * scene.contrast[glaring].clamp(max=0.6),
-            )  # fmt: skip
+            x, y, size = part.uniform(-1, 1), part.uniform(-1, 1), part.uniform(0.2, 0.7)
+            strength = part.uniform(0.1, 0.6) * scene.contrast[glaring].clamp(max=0.6)
+            x, y, size, strength = columns(self.device, x, y, size, strength)
             far = ((across - x) * ratio / 2) ** 2 + (down - y) ** 2
             image[glaring.to(self.device)] += (torch.exp(-far / (2 * size**2)) * strength)[:, None]
-        hidden = rng.sample_rows(0.02 * scene.difficulty)
+        hidden, part = rng.pick(rng.bernoulli(0.02 * scene.difficulty), "hidden")
         if len(hidden):
-            part = rng.substream("hidden", hidden)
             turn = part.uniform(0, math.pi)
-            a, b, away, thickness = columns(
-                self.device, torch.cos(turn) * ratio, torch.sin(turn), part.uniform(-1, 1) * ratio,
-                part.uniform(0.02, 0.09),
-            )  # fmt: skip
+            away, thickness = part.uniform(-1, 1) * ratio, part.uniform(0.02, 0.09)
+            a, b, away, thickness = columns(self.device, torch.cos(turn) * ratio, torch.sin(turn), away, thickness)
             bar = ((thickness - (a * across + b * down - away).abs()) * height / 2 + 0.5).clamp(0, 1)
-            color = scene.color(sample_color_pairs(part)[0])
-            place = hidden.to(self.device)
-            image[place] = image[place].lerp(color, bar[:, None])
+            scene.blend(image, hidden, sample_color_pairs(part)[0], bar)
 
     def capture(self, image: torch.Tensor, scene: Scene, difficulty: float, rng: RandomStreams) -> torch.Tensor:
-        """Blur the image, downsample it, add noise and JPEG artifacts, and upsample it again.
+        """Blur images `(n, 3, height, width)`, downsample them, add noise and JPEG artifacts, and upsample them again.
 
-        Args:
-            image: float32 of shape `(n, 3, height, width)`, about 0..1.
-            scene: content of the images.
-            difficulty: strength of the degradation; 0 for none.
-            rng: random streams of the images.
-
-        Returns:
-            Float32 of the same shape, about 0..255.
+        The values are 0..1 before and 0..255 after it, both approximately.
         """
         height, width = scene.size
         strength = min(difficulty, 1.0)
@@ -107,7 +88,7 @@ class Camera:
         columns_sampled = (share * width).round().clamp(min=8)
         # Relative to the letter height; the stroke width is mostly 0.1 to 0.2 of it.
         blur = torch.where(rng.bernoulli(0.25 * difficulty), rng.uniform(0.02, 0.065), rng.uniform(0.0, 0.03))
-        moved = torch.where(rng.bernoulli(0.08 * difficulty), rng.uniform(0.02, 0.08), torch.zeros(len(rng)))
+        moved = torch.where(rng.bernoulli(0.08 * difficulty), rng.uniform(0.02, 0.08), 0.0)
         # low-contrast text is blurred less
         limit = letters * strength * (2.5 * scene.contrast).clamp(max=1)
         upright = rng.bernoulli(0.3)
@@ -150,10 +131,9 @@ class Camera:
 
     def _compress_jpeg(self, image: torch.Tensor, rng: RandomStreams, difficulty: float) -> None:
         """Simulate JPEG compression: quantize the frequencies of blocks of 8 by 8 pixels."""
-        rows = rng.sample_rows(0.65 * difficulty)
+        rows, rng = rng.pick(rng.bernoulli(0.65 * difficulty), "store")
         if not len(rows):
             return
-        rng = rng.substream("store", rows)
         quality = torch.where(rng.bernoulli(0.7), rng.uniform(60, 95), rng.uniform(25, 70))
         factor = torch.where(quality < 50, 50 / quality, 2 - quality / 50).to(self.device)[:, None, None]
         table = (factor * self._table).clamp(min=1)

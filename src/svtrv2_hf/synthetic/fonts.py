@@ -8,7 +8,6 @@ font folders, and from matplotlib, whose DejaVu fonts are always available. Only
 
 import csv
 import logging
-import os
 import re
 import sys
 from collections import Counter, defaultdict
@@ -18,6 +17,7 @@ from functools import cache
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
+from string import ascii_letters, digits
 from typing import NamedTuple
 
 from fontTools.ttLib import TTCollection, TTFont, TTLibError
@@ -27,7 +27,11 @@ from fontTools.ttLib import TTCollection, TTFont, TTLibError
 logging.getLogger("fontTools").setLevel(logging.ERROR)
 
 SUFFIXES = (".ttf", ".otf", ".ttc", ".otc")
-LETTERS_AND_DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+SYSTEM_FOLDERS = {
+    "darwin": ("~/Library/Fonts", "/Library/Fonts", "/System/Library/Fonts"),
+    "win32": ("~/AppData/Local/Microsoft/Windows/Fonts", "C:/Windows/Fonts"),
+    "other": ("~/.local/share/fonts", "~/.fonts", "/usr/local/share/fonts", "/usr/share/fonts"),
+}
 NOT_TEXT = re.compile(
     r"symbol|dingbat|ornament|emoji|icon|barcode|braille|math|music|glyph|awesome|last ?resort|tofu|sizefour|nonuni",
     re.I,
@@ -102,7 +106,8 @@ def find_fonts(
         folders: folders to search recursively.
         packages: include installed `fontpkg-*` packages.
         system: include the fonts installed on this machine. Set it to `False` if other machines must find the same fonts.
-        allow_unknown_license: include families that are not in the curated list. Check their licenses yourself.
+        allow_unknown_license: include families that are not in the curated list. Check yourself that their licenses
+            permit it and that their letters are legible.
 
     Raises:
         FileNotFoundError: a folder does not exist.
@@ -139,7 +144,8 @@ def _files_by_place(folders: Sequence[str | Path], packages: bool, system: bool)
         modules = sorted(entry.module for entry in entry_points(group="fontpkg.family"))
         yield [path for module in modules for path in _files_in(_folder_of(module))]
     if system:
-        yield [path for folder in _system_folders() for path in _files_in(folder)]
+        folders = SYSTEM_FOLDERS.get(sys.platform, SYSTEM_FOLDERS["other"])
+        yield [path for folder in folders for path in _files_in(Path(folder).expanduser())]
     yield [path for path in _files_in(_folder_of("matplotlib")) if path.name.startswith("DejaVu")]
 
 
@@ -151,25 +157,6 @@ def _folder_of(module: str) -> Path | None:
     """Return the folder of an installed package without importing it."""
     spec = find_spec(module)
     return Path(spec.origin).parent if spec and spec.origin else None
-
-
-def _system_folders() -> list[Path]:
-    home = Path.home()
-    if sys.platform == "darwin":
-        folders = [home / "Library/Fonts", Path("/Library/Fonts"), Path("/System/Library/Fonts")]
-    elif sys.platform == "win32":
-        folders = [
-            Path(os.environ.get("LOCALAPPDATA", home)) / "Microsoft/Windows/Fonts",
-            Path(os.environ.get("WINDIR", "C:/Windows")) / "Fonts",
-        ]
-    else:
-        folders = [
-            home / ".local/share/fonts",
-            home / ".fonts",
-            Path("/usr/local/share/fonts"),
-            Path("/usr/share/fonts"),
-        ]
-    return [folder for folder in folders if folder.is_dir()]
 
 
 def _read(path: Path, skipped: Counter[str]) -> Iterator[_Candidate]:
@@ -191,7 +178,7 @@ def _candidates(path: Path, font: TTFont, number: int, skipped: Counter[str]) ->
     if NOT_TEXT.search(family):
         skipped["symbol font by its name"] += 1
         return
-    if any(ord(character) not in characters for character in LETTERS_AND_DIGITS):
+    if any(ord(character) not in characters for character in ascii_letters + digits):
         skipped["lacks Latin letters or digits"] += 1
         return
     known = known_fonts().get(family.casefold())
@@ -224,6 +211,5 @@ def _choose(candidates: Sequence[_Candidate]) -> list[FontFace]:
     for style, weight in (("Regular", 400), ("Bold", 700), ("Italic", 400)):
         of_style = [candidate for candidate in candidates if candidate.face.style == style]
         if of_style:
-            closest = min(of_style, key=lambda candidate: (candidate.width_distance, abs(candidate.weight - weight)))
-            chosen.append(closest.face)
+            chosen.append(min(of_style, key=lambda each: (each.width_distance, abs(each.weight - weight))).face)
     return chosen

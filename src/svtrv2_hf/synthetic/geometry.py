@@ -2,23 +2,21 @@
 """Placement of text in an image: bending, rotation, perspective, and the crop around it."""
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 
 from .glyphs import CAP_HEIGHT
 from .layout import Layout
-from .sampling import RandomStreams, columns
+from .sampling import PerImage, RandomStreams, columns
 
 
 _STEPS = 13  # points along each long side that approximate the outline of bent text
-_MAX_CUT = (
-    0.8  # maximum cut of a crop, as a share of the distance from the outline to the center of the outermost character
-)
+_MAX_CUT = 0.8  # of a crop, as a share of the distance from the outline to the center of the outermost character
 
 
 @dataclass
-class Geometry:
+class Geometry(PerImage):
     """A mapping from the text plane, with `x` and `y` relative to the center of the ink, to the crop plane, and back.
 
     The text is bent first (an arc or a wave), then a homography is applied.
@@ -38,10 +36,6 @@ class Geometry:
     middle: torch.Tensor
     half: torch.Tensor
     crop: torch.Tensor
-
-    def select(self, rows: torch.Tensor) -> "Geometry":
-        """Return the mappings of some of the texts."""
-        return Geometry(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
 
     @property
     def ratios(self) -> torch.Tensor:
@@ -136,13 +130,13 @@ def _sample_bend(
     long = (length > 1.6) & (length < 12) & ~stacked
     # The rise of the arc, half_width * angle / 2, is limited to about the letter height, or twice that, as on seals.
     steep = rng.substream("steep arc")
-    rise = torch.where(steep.bernoulli(0.4), steep.uniform(2.2, 4.4), torch.full((len(rng),), 2.2))
+    rise = torch.where(steep.bernoulli(0.4), steep.uniform(2.2, 4.4), 2.2)
     angle = torch.minimum(rng.uniform(0.15, 1.2), rise * half_height / half_width)
     angle = torch.where(rng.bernoulli(0.3), -angle, angle)
     arc = rng.bernoulli(0.10 * difficulty) & long
-    curvature = torch.where(arc, angle / half_width, torch.zeros_like(angle))
+    curvature = torch.where(arc, angle / half_width, 0.0)
     waved = rng.bernoulli(0.025 * difficulty) & long & ~arc
-    amplitude = torch.where(waved, half_height * rng.uniform(0.06, 0.3), torch.zeros_like(angle))
+    amplitude = torch.where(waved, half_height * rng.uniform(0.06, 0.3), 0.0)
     frequency = rng.uniform(0.6, 2.2) * math.pi / (2 * half_width).clamp(min=3 * CAP_HEIGHT)
     return curvature, torch.stack([amplitude, frequency, rng.uniform(0, 2 * math.pi)], 1)
 

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from fontTools.ttLib import TTCollection, TTFont
 from PIL import Image, ImageDraw, ImageFont
 
@@ -18,12 +20,16 @@ ORIGIN = 16  # column of the pen, which is at its left edge
 SPREAD = 6.0  # distance in pixels that a field represents on either side of the outline
 MARGIN = 3  # minimum number of pixels between a glyph and the edge of its cell
 SUPERSAMPLING = 5  # glyphs are rendered this many times larger; odd, so that a field's pixel has a center
-ADVANCE_SUPERSAMPLING = (
-    8  # advances are measured at a size this many times larger, because FreeType rounds them to whole pixels
-)
+ADVANCE_SUPERSAMPLING = 8  # advances are measured this many times larger, because FreeType rounds them to pixels
 
 FLAT_CAPITALS = "BDEFHIKLNPRTXZ"  # same height in most fonts
 NO_CHARACTER = "\uffff"  # not in any font, so it is rendered as the glyph for missing characters
+
+SHAPE_SIZE = 16  # height and width of a shape in pixels
+SHAPE_REACH = 2.3  # extent of a shape to each side, in standard deviations of a glyph's ink
+SHAPE_CLIP = 0.3  # share of a field's full scale; larger distances do not describe the shape
+UNLIKE_CAPITALS = "abdeghqrt"  # letters whose lowercase form differs in shape
+MAX_CASE_LIKENESS = 0.88  # of capitals and lowercase letters in a font that has both
 
 
 class Glyphs(NamedTuple):
@@ -55,23 +61,22 @@ def render_font(face: FontFace, charset: str) -> Glyphs:
         lengths = [ruler.getlength(character) / (ADVANCE_SUPERSAMPLING * SUPERSAMPLING) for character in charset]
         advances = np.array(lengths, dtype=np.float32)
         masks = [_render_glyph(font, character) for character in charset]
-        missing = _render_glyph(font, NO_CHARACTER)
+        placeholder = _render_glyph(font, NO_CHARACTER)
+        missing = None if placeholder is None else placeholder.tobytes()
     except UnusableFontError:
         raise
     except Exception as error:  # FreeType and fontTools raise many exceptions on damaged fonts
         raise UnusableFontError(f"unreadable: {error}") from error
-    rendered = [mask is not None and (missing is None or not np.array_equal(mask, missing)) for mask in masks]
-    rendered = [
-        advance >= 1 if character == " " else is_rendered
-        for character, advance, is_rendered in zip(charset, advances, rendered, strict=True)
+    available = [
+        name != ".notdef" and (advance >= 1 if character == " " else mask is not None and mask.tobytes() != missing)
+        for name, character, advance, mask in zip(names, charset, advances, masks, strict=True)
     ]
-    available = np.array([name != ".notdef" for name in names]) & np.array(rendered)
     blank = np.zeros((CELL * SUPERSAMPLING, CELL * SUPERSAMPLING), dtype=bool)
     return Glyphs(
         fields=signed_distance(np.stack([blank if mask is None else mask for mask in masks])),
         advances=advances,
         kerning=np.clip(np.rint(kerning), -127, 127).astype(np.int8),
-        available=available,
+        available=np.array(available),
     )
 
 
@@ -113,13 +118,9 @@ def _render_glyph(font: ImageFont.FreeTypeFont, character: str) -> np.ndarray | 
 
 
 def signed_distance(masks: np.ndarray) -> np.ndarray:
-    """Compute the distance fields of rendered glyphs by exact Euclidean distances of supersampled pixels.
+    """Compute the distance fields, uint8 of shape `(glyphs, CELL, CELL)` (see [`Atlas`]), of rendered glyphs.
 
-    Args:
-        masks: bool of shape `(glyphs, CELL * SUPERSAMPLING, CELL * SUPERSAMPLING)`.
-
-    Returns:
-        uint8 of shape `(glyphs, CELL, CELL)`; see [`Atlas`].
+    Distances are exact Euclidean distances of pixels of `masks`, bool of shape `(glyphs, *2 * [CELL * SUPERSAMPLING])`.
     """
     inside = masks[:, SUPERSAMPLING // 2 :: SUPERSAMPLING, SUPERSAMPLING // 2 :: SUPERSAMPLING]
     # The outline is half a pixel before the first pixel of the opposite value.
@@ -192,12 +193,47 @@ def _add_pairs(kerning: np.ndarray, settled: np.ndarray, pairs: Any, names: Sequ
             continue
         if pairs.Format == 1:
             records = pairs.PairSet[pairs.Coverage.glyphs.index(left)].PairValueRecord
-            found = {record.SecondGlyph: record.Value1 for record in records if record.SecondGlyph in numbers}
+            values = {record.SecondGlyph: record.Value1 for record in records if record.SecondGlyph in numbers}
         else:
             classes = pairs.Class1Record[pairs.ClassDef1.classDefs.get(left, 0)].Class2Record
-            found = {right: classes[pairs.ClassDef2.classDefs.get(right, 0)].Value1 for right in numbers}
-        for right, value in found.items():
+            values = {right: classes[pairs.ClassDef2.classDefs.get(right, 0)].Value1 for right in numbers}
+        for right, value in values.items():
             column = numbers[right]
             if not settled[row, column]:
                 kerning[row, column] += getattr(value, "XAdvance", 0) or 0
                 settled[row, column] = True
+
+
+def has_lowercase(fields: torch.Tensor, charset: str) -> torch.Tensor:
+    """Return which fonts have lowercase letters, not capitals in their place, by comparing their shapes.
+
+    `fields` has shape `(fonts, characters, CELL, CELL)`; the result is true if the charset has no letters to compare.
+    """
+    letters = [letter for letter in UNLIKE_CAPITALS if letter in charset and letter.upper() in charset]
+    if not letters:
+        return torch.ones(len(fields), dtype=torch.bool)
+    small, capital = (
+        torch.stack([_shapes(fields[:, charset.index(letter)]) for letter in form])
+        for form in (letters, [letter.upper() for letter in letters])
+    )
+    return (small * capital).sum(dim=2).median(dim=0).values < MAX_CASE_LIKENESS
+
+
+def _shapes(fields: torch.Tensor) -> torch.Tensor:
+    """Deslant, center and scale fields `(glyphs, CELL, CELL)` by their ink: unit vectors `(glyphs, SHAPE_SIZE ** 2)`."""
+    axis = torch.arange(CELL, dtype=torch.float32) + 0.5 - CELL / 2
+    y, x = (coordinate.flatten() for coordinate in torch.meshgrid(axis, axis, indexing="ij"))
+    ink = (fields > 127).flatten(1).float()
+    moments = ink @ torch.stack([x, y, x * x, x * y, y * y], 1) / ink.sum(1, keepdim=True).clamp(min=1)
+    mean_x, mean_y, xx, xy, yy = moments.unbind(1)
+    xx, xy, yy = xx - mean_x**2, xy - mean_x * mean_y, (yy - mean_y**2).clamp(min=0.5)
+    slant = (xy / yy).clamp(-0.6, 0.6)
+    width, height = (xx - 2 * slant * xy + slant**2 * yy).clamp(min=0.5).sqrt(), yy.sqrt()
+    steps = ((torch.arange(SHAPE_SIZE) + 0.5) / SHAPE_SIZE * 2 - 1) * SHAPE_REACH
+    down = height[:, None, None] * steps[None, :, None] + torch.zeros(1, 1, SHAPE_SIZE)
+    right = width[:, None, None] * steps + slant[:, None, None] * down + mean_x[:, None, None]
+    grid = torch.stack([right, down + mean_y[:, None, None]], -1) / (CELL / 2)
+    scaled = fields[:, None].float() / 127.5 - 1
+    shapes = F.grid_sample(scaled, grid, padding_mode="border", align_corners=False).clamp(-SHAPE_CLIP, SHAPE_CLIP)
+    shapes = shapes.flatten(1)
+    return F.normalize(shapes - shapes.mean(1, keepdim=True), dim=1)

@@ -67,21 +67,18 @@ def suppress_clutter(image: torch.Tensor, scene: Scene, fill: torch.Tensor, dist
 
 def _shadow(image: torch.Tensor, scene: Scene, glyphs: Glyphs, weight: torch.Tensor, rng: RandomStreams) -> None:
     """Render a shadow, or the sides of three-dimensional letters."""
-    rows = (rng.bernoulli(0.14 * scene.difficulty) | scene.raised).nonzero()[:, 0]
+    rows, rng = rng.pick(rng.bernoulli(0.14 * scene.difficulty) | scene.raised, "shadow")
     if not len(rows):
         return
-    rng = rng.substream("shadow", rows)
     raised = scene.raised[rows]
     turn = torch.where(rng.bernoulli(0.6), rng.normal(math.pi / 4, 0.4), rng.uniform(0, 2 * math.pi))
-    length, blur = (
-        rng.uniform(1.0, 3.6),
-        torch.where(rng.bernoulli(0.5), rng.uniform(1.5, 4), torch.ones(len(rows))),
-    )
+    length = rng.uniform(1.0, 3.6)
+    blur = torch.where(rng.bernoulli(0.5), rng.uniform(1.5, 4), 1.0)
     solid = rng.bernoulli(0.45) | raised
     # The sides of three-dimensional letters are longer than shadows, and sharp.
     deep = rng.substream("deep")
     length = torch.where(solid & deep.bernoulli(0.5), deep.uniform(2.4, 6), length)
-    blur = torch.where(solid, torch.ones(len(rows)), blur)
+    blur = torch.where(solid, 1.0, blur)
     dark = (rng.uniform(0, 0.22, (1,)) + rng.normal(0, 0.03, (3,))).clamp(0, 1)
     light = (rng.uniform(0.6, 1.0, (1,)) + rng.normal(0, 0.05, (3,))).clamp(0, 1)
     ink = luminance(scene.ink[rows])
@@ -93,8 +90,7 @@ def _shadow(image: torch.Tensor, scene: Scene, glyphs: Glyphs, weight: torch.Ten
         scene.device,
         torch.cos(turn) * length, torch.sin(turn) * length, weight[rows], blur, scene.scale[rows], strength,
     )  # fmt: skip
-    place = rows.to(scene.device)
-    x, y = scene.x[place], scene.y[place]
+    x, y = scene.points(rows)
     shade = coverage((glyphs.distance(x - dx, y - dy, rows) + grow) / blur, scale)
     some = solid.nonzero()[:, 0]
     if len(some):
@@ -102,7 +98,7 @@ def _shadow(image: torch.Tensor, scene: Scene, glyphs: Glyphs, weight: torch.Ten
         for part in (0.2, 0.4, 0.6, 0.8):
             between = glyphs.distance(x[spot] - part * dx[spot], y[spot] - part * dy[spot], rows[some]) + grow[spot]
             shade[spot] = torch.maximum(shade[spot], coverage(between, scale[spot]))
-    image[place] = image[place].lerp(scene.color(color), (shade * strength)[:, None])
+    scene.blend(image, rows, color, shade * strength)
 
 
 def _light_neon(paint: torch.Tensor, scene: Scene, distance: torch.Tensor) -> None:
@@ -116,38 +112,33 @@ def _light_neon(paint: torch.Tensor, scene: Scene, distance: torch.Tensor) -> No
 
 def _glow(image: torch.Tensor, scene: Scene, distance: torch.Tensor, rng: RandomStreams) -> None:
     """Render the glow around letters of illuminated signs."""
-    rows = (rng.bernoulli(0.04 * scene.difficulty) | scene.neon).nonzero()[:, 0]
+    rows, rng = rng.pick(rng.bernoulli(0.04 * scene.difficulty) | scene.neon, "glow")
     if not len(rows):
         return
-    rng = rng.substream("glow", rows)
-    reach, strength = columns(
-        scene.device,
-        rng.uniform(1.5, 3.5),
-        torch.where(scene.neon[rows], rng.uniform(0.8, 1.3), rng.uniform(0.2, 0.8)),
-    )
+    reach = rng.uniform(1.5, 3.5)
+    strength = torch.where(scene.neon[rows], rng.uniform(0.8, 1.3), rng.uniform(0.2, 0.8))
+    reach, strength = columns(scene.device, reach, strength)
     place = rows.to(scene.device)
     light = torch.exp(distance[place].clamp(max=0) / reach) - torch.exp(-6 / reach)
     hue = (scene.ink[rows] * rng.uniform(0.6, 1.0, (3,))).clamp(0, 1)
-    image[place] = image[place].lerp(scene.color(hue), (light * strength * 0.7).clamp(0, 1)[:, None])
+    scene.blend(image, rows, hue, (light * strength * 0.7).clamp(0, 1))
 
 
 def _outline(image: torch.Tensor, scene: Scene, distance: torch.Tensor, rng: RandomStreams) -> None:
-    rows = rng.sample_rows(0.06 * scene.difficulty)
+    rows, rng = rng.pick(rng.bernoulli(0.06 * scene.difficulty), "outline")
     if not len(rows):
         return
-    rng = rng.substream("outline", rows)
     color = contrasting_color(scene.ink[rows], rng)
     thickness, scale = columns(scene.device, rng.uniform(0.9, 3.0), scene.scale[rows])
     place = rows.to(scene.device)
-    image[place] = image[place].lerp(scene.color(color), coverage(distance[place] + thickness, scale)[:, None])
+    scene.blend(image, rows, color, coverage(distance[place] + thickness, scale))
 
 
 def _hollow(fill: torch.Tensor, scene: Scene, distance: torch.Tensor, rng: RandomStreams) -> None:
     """Reduce letters to their outlines."""
-    rows = (rng.bernoulli(0.01 * scene.difficulty) & (scene.scale < 1)).nonzero()[:, 0]
+    rows, rng = rng.pick(rng.bernoulli(0.01 * scene.difficulty) & (scene.scale < 1), "hollow")
     if not len(rows):
         return
-    rng = rng.substream("hollow", rows)
     place = rows.to(scene.device)
     thickness, scale = columns(scene.device, rng.uniform(0.7, 1.1), scene.scale[rows])
     fill[place] = coverage(thickness - (distance[place] + 0.3).abs(), scale)
@@ -157,33 +148,27 @@ def _paint(scene: Scene, bank: TextureBank, distance: torch.Tensor, rng: RandomS
     """Compute the colors of the letters: `(n, 3, height, width)`."""
     paint = scene.color(scene.ink).repeat(1, 1, *scene.size)
     color_letters(paint, scene, rng.substream("motley"))
-    gradient = rng.sample_rows(0.25 * scene.difficulty)
+    gradient, part = rng.pick(rng.bernoulli(0.25 * scene.difficulty), "gradient")
     if len(gradient):
-        part = rng.substream("gradient", gradient)
-        place = gradient.to(scene.device)
-        vertical = part.bernoulli(0.75).float()
+        x, y = scene.points(gradient)
+        vertical = part.bernoulli(0.75)
         side = torch.where(luminance(scene.ink[gradient]) > luminance(scene.background[gradient]), 1.0, -1.0)
         # toward the background only if the contrast suffices
         spare = (scene.contrast[gradient] - 0.2).clamp(0, 0.35)
         amount = torch.where(part.bernoulli(0.5), side * part.uniform(0, 0.3), -side * spare * part.uniform())
-        half_width, half_height, vertical, flip = columns(
-            scene.device,
-            *scene.geometry.half[gradient].unbind(1),
-            vertical,
-            torch.where(part.bernoulli(0.5), 1.0, -1.0),
-        )
-        ramp = vertical * scene.y[place] / half_height + (1 - vertical) * scene.x[place] / half_width
+        flip = torch.where(part.bernoulli(0.5), 1.0, -1.0)
+        half = scene.geometry.half[gradient].unbind(1)
+        half_width, half_height, vertical, flip = columns(scene.device, *half, vertical, flip)
+        ramp = vertical * y / half_height + (1 - vertical) * x / half_width
         ramp = (0.5 + 0.5 * flip * ramp).clamp(0, 1)
         tint = amount[:, None] + part.normal(0, 0.06, (3,))
-        paint[place] += ramp[:, None] * scene.color(tint)
-    textured = rng.sample_rows(0.15 * scene.difficulty)
+        paint[gradient.to(scene.device)] += ramp[:, None] * scene.color(tint)
+    textured, part = rng.pick(rng.bernoulli(0.15 * scene.difficulty), "texture")
     if len(textured):
-        part = rng.substream("texture", textured)
         strength = (part.uniform(0.01, 0.12)).minimum(0.3 * scene.contrast[textured])
         paint[textured.to(scene.device)] += _texture(scene, bank, textured, strength, part)
-    bevelled = ((rng.bernoulli(0.06 * scene.difficulty) | scene.raised) & (scene.scale < 1.1)).nonzero()[:, 0]
+    bevelled, part = rng.pick((rng.bernoulli(0.06 * scene.difficulty) | scene.raised) & (scene.scale < 1.1), "bevel")
     if len(bevelled):
-        part = rng.substream("bevel", bevelled)
         place = bevelled.to(scene.device)
         turn = part.normal(math.pi / 4, 0.5)
         a, b, strength = columns(scene.device, torch.cos(turn), torch.sin(turn), part.uniform(0.1, 0.35))
@@ -198,10 +183,10 @@ def color_letters(paint: torch.Tensor, scene: Scene, rng: RandomStreams) -> None
     """Give each letter or each word a different color."""
     layout = scene.layout
     in_line = ~layout.stacked & (layout.small_scale == 1) & ~scene.raised & ~scene.neon
-    rows = (rng.bernoulli(0.025 * scene.difficulty) & in_line).nonzero()[:, 0]
+    rows, rng = rng.pick(rng.bernoulli(0.025 * scene.difficulty) & in_line, "motley")
     if not len(rows):
         return
-    rng, layout, place = rng.substream("motley", rows), layout.select(rows), rows.to(scene.device)
+    layout = layout.select(rows)
     background, contrast = scene.background[rows], 0.6 * scene.contrast[rows]
     count = rng.uniform(2, 5).long()[:, None]
     colors = rng.uniform(0, 1, (4, 3))
@@ -210,10 +195,11 @@ def color_letters(paint: torch.Tensor, scene: Scene, rng: RandomStreams) -> None
     spaces = (scene.typesetter.is_space[layout.ids.clamp(min=0)] & (layout.ids >= 0)).cumsum(1)
     by_word = rng.bernoulli(0.7) & (spaces[:, -1] > 0)
     turn = torch.where(by_word[:, None], spaces, torch.arange(layout.ids.shape[1])) % count
-    along = scene.x[place] + columns(scene.device, scene.geometry.middle[rows, 0] - ORIGIN)[0]
+    along = scene.points(rows)[0] + columns(scene.device, scene.geometry.middle[rows, 0] - ORIGIN)[0]
     letter = torch.searchsorted(layout.pens.to(scene.device), along.flatten(1), right=True).sub_(1).clamp_(min=0)
     each = colors.gather(1, turn[:, :, None].expand(-1, -1, 3)).to(scene.device)
-    paint[place] = each.gather(1, letter[:, :, None].expand(-1, -1, 3)).transpose(1, 2).reshape(-1, 3, *scene.size)
+    each = each.gather(1, letter[:, :, None].expand(-1, -1, 3)).transpose(1, 2).reshape(-1, 3, *scene.size)
+    paint[rows.to(scene.device)] = each
 
 
 def _texture(
@@ -224,25 +210,23 @@ def _texture(
         scene.device,
         rng.uniform(0, COUNT).floor(), rng.uniform(0, 256), rng.uniform(0, 256), rng.uniform(0.5, 3), strength,
     )  # fmt: skip
-    place = rows.to(scene.device)
-    return bank.sample(which, scene.x[place] * texels + left, scene.y[place] * texels + top) * strength[:, None]
+    x, y = scene.points(rows)
+    return bank.sample(which, x * texels + left, y * texels + top) * strength[:, None]
 
 
 def opacity(fill: torch.Tensor, scene: Scene, bank: TextureBank, rng: RandomStreams) -> torch.Tensor:
     """Compute the opacity of the paint: thin, partly worn off, or the dots of a display."""
-    thin = torch.where(rng.bernoulli(0.1 * scene.difficulty), rng.uniform(0.75, 1.0), torch.ones(len(rng)))
+    thin = torch.where(rng.bernoulli(0.1 * scene.difficulty), rng.uniform(0.75, 1.0), 1.0)
     opaque = fill * columns(scene.device, thin)[0]
-    worn = rng.sample_rows(0.02 * scene.difficulty)
+    worn, part = rng.pick(rng.bernoulli(0.02 * scene.difficulty), "worn")
     if len(worn):
-        part = rng.substream("worn", worn)
         gone = _texture(scene, bank, worn, torch.ones(len(worn)), part)[:, 0]
         (limit,) = columns(scene.device, part.uniform(0.9, 1.8))
         opaque[worn.to(scene.device)] *= ((limit - gone) * 4).clamp(0.1, 1)
-    dotted = (rng.bernoulli(0.008 * scene.difficulty) & (scene.scale < 0.8)).nonzero()[:, 0]
+    dotted, part = rng.pick(rng.bernoulli(0.008 * scene.difficulty) & (scene.scale < 0.8), "dotted")
     if len(dotted):
-        part = rng.substream("dotted", dotted)
-        place = dotted.to(scene.device)
+        x, y = scene.points(dotted)
         pitch, base = columns(scene.device, part.uniform(2.6, 3.6), part.uniform(0.1, 0.4))
-        waves = torch.cos(scene.x[place] * (2 * math.pi) / pitch) + torch.cos(scene.y[place] * (2 * math.pi) / pitch)
-        opaque[place] *= (waves + 0.9).clamp_(0, 1) * (1 - base) + base
+        waves = torch.cos(x * (2 * math.pi) / pitch) + torch.cos(y * (2 * math.pi) / pitch)
+        opaque[dotted.to(scene.device)] *= (waves + 0.9).clamp_(0, 1) * (1 - base) + base
     return opaque

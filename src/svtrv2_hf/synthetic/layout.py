@@ -5,13 +5,13 @@ A text is set along `u`, in atlas pixels: the pen starts at `u = ORIGIN`. Perpen
 cell. In a stacked text, with one character below the other, `u` points down and `v` to the right.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 
 from .atlas import Atlas
 from .glyphs import BASELINE, CAP_HEIGHT, CELL, ORIGIN
-from .sampling import RandomStreams
+from .sampling import PerImage, RandomStreams
 
 
 STACKED_TOP = ORIGIN + 4  # row of the cell where a stacked glyph's pen is, slightly above the capitals
@@ -19,7 +19,7 @@ _FAR = 1_000_000.0
 
 
 @dataclass
-class Layout:
+class Layout(PerImage):
     """Glyph positions of n texts.
 
     Attributes:
@@ -48,21 +48,11 @@ class Layout:
     box: torch.Tensor
     centers: torch.Tensor
 
-    def select(self, rows: torch.Tensor) -> "Layout":
-        """Return the layout of some of the texts."""
-        return Layout(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
-
 
 class Typesetter:
-    """Typeset texts in the fonts of an atlas. Runs on the CPU except for `strips`.
+    """Typesetter for the fonts of an atlas. It runs on the CPU except for `strips`, which are on `device`.
 
-    Args:
-        atlas: glyph atlas.
-        difficulty: how unusual spacing and arrangement may be; 0 for regular text.
-        device: device of the distance fields.
-
-    Attributes:
-        is_space: bool of shape `(characters,)` on the CPU: the character is a space.
+    Unusual spacing and arrangement depend on `difficulty`; 0 is regular text.
     """
 
     def __init__(self, atlas: Atlas, difficulty: float, device: torch.device):
@@ -148,9 +138,8 @@ class Typesetter:
         # Widely spaced letters, in single words only: in other texts, spaces could not be recognized.
         spaced = rng.substream("apart")
         alone = (ink == present).all(1) & (count <= 14)
-        spacing = torch.where(
-            spaced.bernoulli(0.025 * difficulty) & alone, spaced.uniform(0.4, 1.0) * CAP_HEIGHT, spacing
-        )
+        apart = spaced.bernoulli(0.025 * difficulty) & alone
+        spacing = torch.where(apart, spaced.uniform(0.4, 1.0) * CAP_HEIGHT, spacing)
         unsteady = rng.bernoulli(0.05 * difficulty)
         jitter = rng.substream("jitter").normal(0, 1, ids.shape[1:]) * (unsteady * rng.uniform(0.4, 1.6))[:, None]
         bouncing = rng.bernoulli(0.03 * difficulty) * rng.uniform(0.6, 2.6)
@@ -159,7 +148,7 @@ class Typesetter:
         leading = CAP_HEIGHT + rng.uniform(3, 14)
         has_small = (self._lower[known] & present).any(1)
         small = rng.bernoulli(0.07 * difficulty) & ~has_small & (count >= 3) & ~stacked
-        small_scale = torch.where(small, rng.uniform(0.68, 0.88), torch.ones(len(ids)))
+        small_scale = torch.where(small, rng.uniform(0.68, 0.88), 1.0)
 
         kerning = self._kerning[fonts[:, None], known[:, :-1], known[:, 1:]].float() / 4
         advances = self._advances[fonts[:, None], known] + spacing[:, None] + jitter
@@ -170,7 +159,7 @@ class Typesetter:
 
         centering = (CELL / 2 - (left + right) / 2).round()
         shifts = torch.where(stacked[:, None], centering, bounce.round().clamp(-6, 6)) * ink
-        small_from = torch.where(small, advances[:, 0].round(), torch.full_like(lengths, _FAR))
+        small_from = torch.where(small, advances[:, 0].round(), _FAR)
 
         # corners of each glyph's ink, as x and y
         along = pens[:, :, None] + torch.stack([left, right], 2)
@@ -185,8 +174,9 @@ class Typesetter:
         x = torch.where(stacked[:, None, None], stacked_x, along)
         y = torch.where(stacked[:, None, None], stacked_y, across)
         hidden = ~ink[:, :, None]
-        low = torch.stack([x, y], -1).masked_fill(hidden[..., None], _FAR).amin((1, 2))
-        high = torch.stack([x, y], -1).masked_fill(hidden[..., None], -_FAR).amax((1, 2))
+        corners = torch.stack([x, y], -1)
+        low = corners.masked_fill(hidden[..., None], _FAR).amin((1, 2))
+        high = corners.masked_fill(hidden[..., None], -_FAR).amax((1, 2))
         centers = torch.stack([x.mean(2), y.mean(2)], 2).masked_fill(hidden, float("nan"))
         box = torch.cat([low, high], 1)
         return Layout(fonts, ids, pens, shifts, stacked, lengths, small_from, small_scale, box, centers)
@@ -212,8 +202,8 @@ class Typesetter:
             column = (along - pen).long() + ORIGIN
             inside = here & steady & (column >= 0) & (column < CELL)
             rows = torch.where(inside, glyphs.gather(1, which) * CELL + column, len(self._columns) - 1)
-            found = self._columns.index_select(0, rows.flatten()).reshape(strips.shape)
-            strips = torch.maximum(strips, found, out=strips)
+            glyph_columns = self._columns.index_select(0, rows.flatten()).reshape(strips.shape)
+            strips = torch.maximum(strips, glyph_columns, out=strips)
             if len(moved):
                 parts = (glyphs[place], which[place], column[place], here[place])
                 strips[place] = torch.maximum(strips[place], self._translated(layout.select(moved), *parts))

@@ -56,13 +56,7 @@ class Renderer:
     def plan(self, texts: list[str], seed: int, start: int | torch.Tensor) -> torch.Tensor:
         """Compute the aspect ratio (width / height) of the crop of each text, float32 of shape `(n,)`.
 
-        Args:
-            texts: texts to render.
-            seed: random seed.
-            start: index of the first text, or the indices of all texts, int64 of shape `(n,)`.
-
-        Raises:
-            ValueError: a text is blank, or no font has all of its characters.
+        Arguments and errors are those of `render`, without the size.
         """
         return self.lay_out(texts, seed, start)[1].ratios
 

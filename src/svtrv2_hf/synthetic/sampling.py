@@ -2,6 +2,8 @@
 """Random numbers per image, independent of batch composition and device."""
 
 import math
+from dataclasses import dataclass, fields, replace
+from typing import Self
 from zlib import crc32
 
 import torch
@@ -11,6 +13,15 @@ import torch
 _STEP = 0x9E3779B97F4A7C15 - 2**64
 _FIRST = 0xBF58476D1CE4E5B9 - 2**64
 _SECOND = 0x94D049BB133111EB - 2**64
+
+
+@dataclass
+class PerImage:
+    """Base of dataclasses whose fields are all tensors with one row per image."""
+
+    def select(self, rows: torch.Tensor) -> Self:
+        """Return the rows of some of the images."""
+        return replace(self, **{field.name: getattr(self, field.name)[rows] for field in fields(self)})
 
 
 def _mix(keys: torch.Tensor) -> torch.Tensor:
@@ -70,12 +81,13 @@ class RandomStreams:
         """Sample true with the given probability: bool of shape `(n,)`."""
         return self.uniform() < probability
 
-    def sample_rows(self, probability: float | torch.Tensor) -> torch.Tensor:
-        """Select each image with the given probability and return the selected rows, int64."""
-        return self.bernoulli(probability).nonzero()[:, 0]
+    def pick(self, chosen: torch.Tensor, name: str) -> tuple[torch.Tensor, "RandomStreams"]:
+        """Return the rows where `chosen` is true, int64, and their substream."""
+        rows = chosen.nonzero()[:, 0]
+        return rows, self.substream(name, rows)
 
-    def choice(self, values: list[float], weights: list[float]) -> torch.Tensor:
-        """Choose one of `values` for each image by `weights`: float32 of shape `(n,)`."""
+    def choice(self, values: list[int], weights: list[float]) -> torch.Tensor:
+        """Choose one of `values` for each image by `weights`: int64 of shape `(n,)`."""
         bounds = torch.tensor(weights).cumsum(0)
         picked = torch.searchsorted(bounds / bounds[-1], self.uniform(), right=True)
         return torch.tensor(values)[picked.clamp(max=len(values) - 1)]

@@ -53,6 +53,16 @@ class Scene:
         """Height and width of the crops."""
         return self.x.shape[1], self.x.shape[2]
 
+    def points(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return `x` and `y` of some of the texts."""
+        place = rows.to(self.device)
+        return self.x[place], self.y[place]
+
+    def blend(self, image: torch.Tensor, rows: torch.Tensor, colors: torch.Tensor, opacity: torch.Tensor) -> None:
+        """Blend colors `(m, 3)` into the images `rows`, in place; `opacity` has shape `(m, height, width)`."""
+        place = rows.to(self.device)
+        image[place] = image[place].lerp(self.color(colors), opacity[:, None])
+
     def color(self, colors: torch.Tensor) -> torch.Tensor:
         """Reshape colors `(n, 3)` to planes `(n, 3, 1, 1)` on the device."""
         return colors.to(self.device)[:, :, None, None]
@@ -72,8 +82,8 @@ def make_scene(
     background, ink = sample_color_pairs(rng)
     # screens and paper: clean text
     is_print = rng.bernoulli(0.16)
-    own = difficulty * torch.where(is_print, rng.uniform(0, 0.4), torch.ones(len(rng)))
-    times = torch.where(is_print, rng.uniform(1, 3), torch.ones(len(rng)))
+    own = difficulty * torch.where(is_print, rng.uniform(0, 0.4), 1.0)
+    times = torch.where(is_print, rng.uniform(1, 3), 1.0)
     background, ink = saturate(background, times), saturate(ink, times)
     lit = rng.substream("neon")
     neon = lit.bernoulli(0.05 * own) & (luminance(background) < 0.3)
@@ -87,17 +97,14 @@ def make_scene(
     raised = relief.bernoulli(0.03 * own) & (scale < 1.1) & ~neon  # the sides of smaller letters are invisible
     relief_ink = (background + relief.normal(0, 0.04, (1,)) + relief.normal(0, 0.015, (3,))).clamp(0, 1)
     ink = torch.where(raised[:, None], relief_ink, ink)
-    difference = torch.where(raised, torch.full_like(difference, 0.2), difference)
+    difference = torch.where(raised, 0.2, difference)
     return Scene(typesetter, layout, geometry, x, y, scale, background, ink, difference, own, raised, neon, device)
 
 
 class Glyphs:
     """Distance fields of the texts of a layout, sampled at points of the text plane.
 
-    Args:
-        typesetter: creates the distance fields.
-        layout: layout of the texts.
-        middle: float32 of shape `(n, 2)`: `x` and `y` of the layout at the origin of the plane.
+    `middle`, float32 of shape `(n, 2)`, is the point of the layout at the origin of the plane.
     """
 
     def __init__(self, typesetter: Typesetter, layout: Layout, middle: torch.Tensor):
@@ -109,10 +116,7 @@ class Glyphs:
     def distance(self, x: torch.Tensor, y: torch.Tensor, rows: torch.Tensor | None = None) -> torch.Tensor:
         """Return the distance in atlas pixels from each point to the nearest outline, positive inside, at most `SPREAD`.
 
-        Args:
-            x: float32 of shape `(m, height, width)`, for all texts or for those of `rows`.
-            y: float32 of shape `(m, height, width)`.
-            rows: int64 of shape `(m,)`, on the CPU.
+        The points `(m, height, width)` are in the planes of all texts, or of `rows`, int64 of shape `(m,)` on the CPU.
         """
         layout = self.layout if rows is None else self.layout.select(rows)
         middle = self.middle if rows is None else self.middle[rows]

@@ -43,6 +43,7 @@ AFTER, BEFORE, AROUND = 0.05, 0.01, 0.015  # shares of words with punctuation af
 MARKS_AFTER, MARKS_BEFORE = ".,.,.,!?:;-'\")*&/%~|\\", "\"'(-#&*@$+<~/|"
 MARKS_AROUND = ("()", "()", "[]", '""', "''", "<>", "{}", "**", "--", "__", "``", "//", "||")
 
+JOINTS = (" & ", "&", "-", "-", "/", ".", "_", "+", "'n'", " - ", ", ", ": ", "@", "=")
 SIGN_PATTERNS = ("9", "99", "A", "A9", "999")
 MONTHS = (
     "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December",
@@ -102,15 +103,9 @@ class TextSource:
         self._shares_in_lines = list(accumulate(in_lines.values()))
         self._common_words, self._common_shares = _counted(DATA / "common_words.tsv")
         self._phrases, self._phrase_shares = _counted(DATA / "phrases.tsv")
-        self._words = [*_lines(DATA / "words.txt"), *(_lines(Path(words)) if words else ())]
-        self._names = _lines(DATA / "names.txt")
-        self._abbreviations = _lines(DATA / "abbreviations.txt")
-        self._sign_words = _lines(DATA / "sign_words.txt")
-        self._streets = _lines(DATA / "streets.txt")
-        self._units = _lines(DATA / "units.txt")
-        self._phones = _lines(DATA / "patterns_of_phones.txt")
-        self._codes = _lines(DATA / "patterns_of_codes.txt")
-        self._followers = _followers(word.lower() for word in self._words)
+        self._lists = {path.stem: _lines(path) for path in DATA.glob("[a-z]*.txt")}
+        self._lists["words"] += _lines(Path(words)) if words else []
+        self._followers = _followers(word.lower() for word in self._lists["words"])
         self._generator = Random()
         # Only `random()` returns the same sequence in all versions of Python; no other method of the generator is used.
         self._random = self._generator.random
@@ -146,6 +141,10 @@ class TextSource:
     def _choose(self, choices: Sequence[str]) -> str:
         return choices[int(self._random() * len(choices))]
 
+    def _pick(self, name: str) -> str:
+        """Choose an entry of a word list."""
+        return self._choose(self._lists[name])
+
     def _sample_count(self, most: int) -> int:
         """Sample a number from 1 to `most`; small numbers are more likely."""
         return 1 + int(most * self._random() ** 1.5)
@@ -153,13 +152,11 @@ class TextSource:
     def _digits(self, count: int) -> str:
         return "".join([self._choose(digits) for _ in range(count)])
 
+    def _number(self, most: int) -> str:
+        return self._digits(self._sample_count(most))
+
     def _fill(self, pattern: str) -> str:
-        return "".join(
-            [
-                self._choose(PLACEHOLDERS[character]) if character in PLACEHOLDERS else character
-                for character in pattern
-            ]
-        )
+        return "".join([self._choose(PLACEHOLDERS[c]) if c in PLACEHOLDERS else c for c in pattern])
 
     # Words
 
@@ -184,56 +181,60 @@ class TextSource:
             return marks[0] + word + marks[1]
         return word
 
+    def _common_word(self) -> str:
+        return self._common_words[self._sample_index(self._common_shares)]
+
+    def _phrase(self) -> str:
+        return self._phrases[self._sample_index(self._phrase_shares)]
+
     def _common_text(self) -> str:
-        return self._punctuate(self._change_case(self._common_words[self._sample_index(self._common_shares)]))
+        return self._punctuate(self._change_case(self._common_word()))
 
     def _word_text(self) -> str:
-        return self._punctuate(self._change_case(self._choose(self._words)))
+        return self._punctuate(self._change_case(self._pick("words")))
 
     def _name_text(self) -> str:
-        name = self._choose(self._names)
+        name = self._pick("names")
         chance = self._random()
         if chance < 0.1:
             name = self._choose(ascii_uppercase) + ". " + name
         elif chance < 0.2:
-            name = self._choose(self._names) + " " + name
+            name = self._pick("names") + " " + name
         elif chance < 0.27:
             name += "'s"
         return self._punctuate(name.upper() if self._random() < UPPER else name)
 
     def _abbreviation_text(self) -> str:
-        word = self._choose(self._abbreviations)
+        word = self._pick("abbreviations")
         chance = self._random()
         if chance < 0.3:
             return ".".join(word.upper().replace(".", "")) + "."
         return word.upper() if chance < 0.6 else word + "." if chance < 0.7 else word
 
     def _sign_text(self) -> str:
-        word, chance = self._choose(self._sign_words), self._random()
+        word, chance = self._pick("sign_words"), self._random()
         if chance < 0.3:
             text = word
         elif chance < 0.5:
-            text = f"{word} {self._choose(self._sign_words)}"
+            text = f"{word} {self._pick('sign_words')}"
         elif chance < 0.65:
-            text = f"{self._choose(self._names)} {word}"
+            text = f"{self._pick('names')} {word}"
         elif chance < 0.72:
-            text = f"{self._choose(self._names)}'s {word}"
+            text = f"{self._pick('names')}'s {word}"
         elif chance < 0.8:
-            text = f"{self._choose(self._names)} {self._choose(self._streets)}"
+            text = f"{self._pick('names')} {self._pick('streets')}"
         elif chance < 0.88:
-            text = f"{self._digits(self._sample_count(4))} {self._choose(self._names)} {self._choose(self._streets)}"
+            text = f"{self._number(4)} {self._pick('names')} {self._pick('streets')}"
         else:
             text = f"{word} {self._fill(self._choose(SIGN_PATTERNS))}"
         return text.upper() if self._random() < 0.5 else text.title().replace("'S", "'s")
 
     def _compound_text(self) -> str:
         chance = self._random()
-        parts = [self._choose(self._names) if chance < 0.3 else self._choose(self._words) for _ in "12"]
+        parts = [self._pick("names") if chance < 0.3 else self._pick("words") for _ in "12"]
         if chance > 0.85:
-            parts.append(self._choose(self._words))
-        joined = self._choose((" & ", "&", "-", "-", "/", ".", "_", "+", "'n'", " - ", ", ", ": ", "@", "=")).join(
-            parts
-        )
+            parts.append(self._pick("words"))
+        joined = self._choose(JOINTS).join(parts)
         return joined.upper() if self._random() < UPPER else joined.title() if self._random() < 0.3 else joined
 
     def _pseudo_text(self) -> str:
@@ -256,19 +257,15 @@ class TextSource:
         if chance < 0.6:
             return f"{int(self._random() * 10 ** (count + 2)):,}"
         if chance < 0.72:
-            return f"{self._digits(self._sample_count(3))}{self._choose('.,')}{self._digits(self._sample_count(3))}"
+            return f"{self._number(3)}{self._choose('.,')}{self._number(3)}"
         if chance < 0.8:
             return self._choose("+-#<>=~") + self._digits(count)
         if chance < 0.9:
-            return f"{self._digits(self._sample_count(3))}{self._choose('-/:x')}{self._digits(self._sample_count(4))}"
-        return (
-            f"({self._digits(count)})"
-            if chance < 0.93
-            else self._digits(self._sample_count(3)) + self._choose((".", ")", "%", "%", "*"))
-        )
+            return f"{self._number(3)}{self._choose('-/:x')}{self._number(4)}"
+        return f"({self._digits(count)})" if chance < 0.93 else self._number(3) + self._choose(".)%%*")
 
     def _price_text(self) -> str:
-        amount = self._digits(self._sample_count(4))
+        amount = self._number(4)
         if self._random() < 0.6:
             amount += self._choose((".99", ".50", ".00", ".95", ".-", f".{self._digits(2)}", f",{self._digits(2)}"))
         return self._choose(PRICES).format(amount)
@@ -283,12 +280,17 @@ class TextSource:
         name = self._choose((MONTHS[month], MONTHS[month][:3], f"{MONTHS[month][:3]}."))
         if chance < 0.5:
             name = self._choose(DAYS)
-            return self._choose(
-                (name, name.upper(), name[:3], name[:3].upper(), f"{name[:3]}-{self._choose(DAYS)[:3]}")
-            )
-        text = self._choose(
-            (f"{name} {day}", f"{day} {name}", f"{name} {day}, {year}", f"{day} {name} {year}", f"{name} {year}", name)
+            forms = (name, name.upper(), name[:3], name[:3].upper(), f"{name[:3]}-{self._choose(DAYS)[:3]}")
+            return self._choose(forms)
+        dates = (
+            f"{name} {day}",
+            f"{day} {name}",
+            f"{name} {day}, {year}",
+            f"{day} {name} {year}",
+            f"{name} {year}",
+            name,
         )
+        text = self._choose(dates)
         return text.upper() if self._random() < 0.4 else text
 
     def _time_text(self) -> str:
@@ -302,24 +304,20 @@ class TextSource:
         return f"{hour}{self._choose(('-', ' - ', ':00-', 'h-'))}{1 + int(self._random() * 23)}{self._choose(('', half, ':00', 'h'))}"
 
     def _phone_text(self) -> str:
-        return self._fill(self._choose(self._phones))
+        return self._fill(self._pick("patterns_of_phones"))
 
     def _measure_text(self) -> str:
-        amount = self._digits(self._sample_count(4))
+        amount = self._number(4)
         if self._random() < 0.25:
-            amount += self._choose(
-                (".5", f".{self._digits(1)}", "/2", "1/2", f"x{self._digits(2)}", f"-{self._digits(2)}")
-            )
-        return amount + self._choose(("", "", " ")) + self._choose(self._units)
+            fractions = (".5", f".{self._digits(1)}", "/2", "1/2", f"x{self._digits(2)}", f"-{self._digits(2)}")
+            amount += self._choose(fractions)
+        return amount + self._choose(("", "", " ")) + self._pick("units")
 
     def _code_text(self) -> str:
-        return self._fill(self._choose(self._codes))
+        return self._fill(self._pick("patterns_of_codes"))
 
     def _address_text(self) -> str:
-        first, second = (
-            self._choose(self._words).lower(),
-            self._common_words[self._sample_index(self._common_shares)].lower(),
-        )
+        first, second = self._pick("words").lower(), self._common_word().lower()
         ending, chance = self._choose(ENDINGS), self._random()
         site = (first if chance < 0.5 else f"{first}{self._choose(('', '-'))}{second}").replace("'", "") + ending
         kind = self._random()
@@ -351,7 +349,7 @@ class TextSource:
     # Lines
 
     def _phrase_text(self) -> str:
-        phrase = self._phrases[self._sample_index(self._phrase_shares)]
+        phrase = self._phrase()
         chance = self._random()
         if chance < UPPER:
             return phrase.upper()
@@ -363,7 +361,7 @@ class TextSource:
         line = ""
         while len(line) < wanted:
             if self._random() < 0.6 or not self._shares_in_lines[-1]:
-                part = self._phrases[self._sample_index(self._phrase_shares)]
+                part = self._phrase()
             else:
                 part = self._kinds[self._sample_index(self._shares_in_lines)]()
             line += f"{part} "

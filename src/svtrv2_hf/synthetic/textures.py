@@ -22,17 +22,13 @@ class TextureBank:
     """Textures with mean 0 and standard deviation 1, mostly gray with a little color.
 
     They are generated on the CPU from fixed keys, so they are the same on every machine up to rounding.
-
-    Args:
-        device: device of the textures.
     """
 
     def __init__(self, device: torch.device):
         rng = RandomStreams.for_images(0, torch.arange(COUNT))
         kinds = torch.arange(COUNT).split([count for _, count in _KINDS])
-        tiles = torch.cat(
-            [generate(rng.substream("texture", rows)) for (generate, _), rows in zip(_KINDS, kinds, strict=True)]
-        )
+        parts = zip(_KINDS, kinds, strict=True)
+        tiles = torch.cat([generate(rng.substream("texture", rows)) for (generate, _), rows in parts])
         tiles = tiles - tiles.mean((2, 3), keepdim=True)
         tiles = tiles / tiles.mean(1, keepdim=True).std((2, 3), keepdim=True).clamp(min=1e-3)
         tiles = torch.cat([tiles, tiles[:, :, :, :1]], 3)  # so that sampling between the last and the first works
@@ -50,10 +46,12 @@ class TextureBank:
         return sampled.reshape(3, *x.shape).transpose(0, 1)
 
 
-def _noise(rng: RandomStreams, slope: torch.Tensor, stretch: torch.Tensor, channels: int = 1) -> torch.Tensor:
+def _noise(
+    rng: RandomStreams, slope: torch.Tensor, stretch: torch.Tensor | None = None, channels: int = 1
+) -> torch.Tensor:
     """Generate noise with a spectrum of frequency to the power of `-slope`, stretched `stretch` times along x."""
     white = rng.normal(0, 1, (channels, TILE, TILE))
-    across = torch.fft.rfftfreq(TILE) * TILE * stretch[:, None, None, None]
+    across = torch.fft.rfftfreq(TILE) * TILE * (1.0 if stretch is None else stretch[:, None, None, None])
     down = torch.fft.fftfreq(TILE)[:, None] * TILE
     radius = (across.square() + down.square()).sqrt().clamp(min=1)
     noise = torch.fft.irfft2(torch.fft.rfft2(white) * radius ** -slope[:, None, None, None], s=(TILE, TILE))
@@ -62,7 +60,7 @@ def _noise(rng: RandomStreams, slope: torch.Tensor, stretch: torch.Tensor, chann
 
 def _tinted(gray: torch.Tensor, rng: RandomStreams, strength: float = 0.25) -> torch.Tensor:
     """Add a slowly varying tint to a gray texture of shape `(n, 1, TILE, TILE)`."""
-    tint = _noise(rng, torch.full((len(rng),), 1.6), torch.ones(len(rng)), 3)
+    tint = _noise(rng, torch.full((len(rng),), 1.6), channels=3)
     return gray + strength * rng.uniform()[:, None, None, None] * tint
 
 
@@ -72,8 +70,8 @@ def _cloud(rng: RandomStreams) -> torch.Tensor:
 
 
 def _speckle(rng: RandomStreams) -> torch.Tensor:
-    fine = _noise(rng, rng.uniform(0.0, 0.7), torch.ones(len(rng)))
-    return _tinted(fine + _noise(rng, rng.uniform(1.2, 1.8), torch.ones(len(rng))), rng, 0.15)
+    fine = _noise(rng, rng.uniform(0.0, 0.7))
+    return _tinted(fine + _noise(rng, rng.uniform(1.2, 1.8)), rng, 0.15)
 
 
 def _grain(rng: RandomStreams) -> torch.Tensor:
@@ -99,18 +97,17 @@ def _brick(rng: RandomStreams) -> torch.Tensor:
     between = ((down * rows) % 1 < 2 * joint) | (position % 1 < joint * per_row / rows * 2)
     depth = rng.uniform(-3, 3)[:, None, None]
     rendered = torch.where(between, depth, tones * rng.uniform(0.2, 1)[:, None, None])
-    return _tinted(rendered[:, None] + 0.5 * _noise(rng, rng.uniform(0.8, 1.4), torch.ones(n)), rng)
+    return _tinted(rendered[:, None] + 0.5 * _noise(rng, rng.uniform(0.8, 1.4)), rng)
 
 
 def _stripe(rng: RandomStreams) -> torch.Tensor:
     """Corrugated iron, blinds, boards, printed stripes."""
-    n = len(rng)
     down, across = torch.meshgrid(torch.arange(TILE) / TILE, torch.arange(TILE) / TILE, indexing="ij")
     slope = rng.choice([0, 1, -1, 2], [6, 1, 1, 1])[:, None, None]
     phase = (down + slope * across) * rng.choice([4, 8, 12, 20, 32], [1, 1, 1, 1, 1])[:, None, None] % 1
     duty = rng.uniform(0.1, 0.6)[:, None, None]
     rendered = torch.where(rng.bernoulli(0.5)[:, None, None], (phase < duty).float(), torch.sin(2 * math.pi * phase))
-    return _tinted(rendered[:, None] + 0.25 * _noise(rng, rng.uniform(1, 2), torch.ones(n)), rng)
+    return _tinted(rendered[:, None] + 0.25 * _noise(rng, rng.uniform(1, 2)), rng)
 
 
 def _mesh(rng: RandomStreams) -> torch.Tensor:
@@ -121,7 +118,7 @@ def _mesh(rng: RandomStreams) -> torch.Tensor:
     first = torch.where(turned, across + down, across) * count
     second = torch.where(turned, across - down, down) * count
     rendered = (torch.sin(first) * torch.sin(second)) + 0.3 * (torch.sin(first) + torch.sin(second))
-    soft = _noise(rng, rng.uniform(1.2, 2), torch.ones(len(rng)))
+    soft = _noise(rng, rng.uniform(1.2, 2))
     return _tinted(rendered[:, None] * rng.uniform(0.3, 1)[:, None, None, None] + 0.5 * soft, rng)
 
 
@@ -138,7 +135,7 @@ def _scene(rng: RandomStreams) -> torch.Tensor:
     rounded = rng.uniform(0, 1, (leaves,)) < 0.3
     gray, tint = rng.normal(0, 1, (leaves, 1)), rng.normal(0, 0.3, (leaves, 3))
     shade = rng.normal(0, 0.5, (leaves, 2))
-    rendered = torch.zeros(n, 3, TILE, TILE) + _noise(rng, rng.uniform(1.5, 2.0), torch.ones(n)) * 0.4
+    rendered = torch.zeros(n, 3, TILE, TILE) + _noise(rng, rng.uniform(1.5, 2.0)) * 0.4
     for leaf in range(leaves):
         across = torch.remainder(pixels - x[:, leaf, None] + TILE / 2, TILE) - TILE / 2
         down = torch.remainder(pixels - y[:, leaf, None] + TILE / 2, TILE) - TILE / 2
@@ -152,7 +149,7 @@ def _scene(rng: RandomStreams) -> torch.Tensor:
         ramp = (shade[:, leaf, 0, None, None] * along + shade[:, leaf, 1, None, None] * aside) / (2 * r)
         color = (gray[:, leaf] + tint[:, leaf])[:, :, None, None] + ramp[:, None].clamp(-1.5, 1.5)
         torch.where(inside[:, None], color, rendered, out=rendered)
-    texture = _noise(rng, rng.uniform(0.7, 1.3), torch.ones(n))
+    texture = _noise(rng, rng.uniform(0.7, 1.3))
     return rendered + rng.uniform(0.05, 0.35)[:, None, None, None] * texture
 
 
