@@ -47,11 +47,11 @@ def walk(item: griffe.Object) -> Iterator[griffe.Object]:
 def tell_help(attribute: griffe.Attribute) -> None:
     """The help of a dataclass's field becomes its docstring, and its default what it is set to."""
     call = ast.parse(str(attribute.value), mode="eval").body
-    if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "field"):
+    if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "HfArg"):
         return
     given = {keyword.arg: keyword.value for keyword in call.keywords}
-    if "metadata" in given:
-        attribute.docstring = griffe.Docstring(ast.literal_eval(given["metadata"])["help"], parent=attribute)
+    if "help" in given:
+        attribute.docstring = griffe.Docstring(ast.literal_eval(given["help"]), parent=attribute)
         attribute.value = ast.unparse(given["default"]) if "default" in given else None
 
 

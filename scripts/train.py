@@ -1,6 +1,6 @@
 #!/usr/bin/env python
 # SPDX-License-Identifier: Apache-2.0
-"""Trains a recogniser: `python scripts/train.py [RECIPE.yaml] [--name value ...]`; `--help` lists the names."""
+"""Train a model: `python scripts/train.py [RECIPE.yaml] [--name value ...]`; `--help` lists the names."""
 
 import sys
 
