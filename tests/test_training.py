@@ -377,6 +377,7 @@ def test_best_model_has_the_best_metric_and_then_the_lowest_loss(
     def evaluate(**kwargs):
         accuracy, loss = evaluations[trainer.state.global_step - 1]
         trainer.log({"eval_word_accuracy": accuracy, "eval_loss": loss})
+        trainer.control.should_evaluate = False
         return {"eval_word_accuracy": accuracy, "eval_loss": loss}
 
     monkeypatch.setattr(trainer, "evaluate", evaluate)
@@ -504,12 +505,12 @@ def test_output_folder_of_another_run_raises(folder, digits, tmp_path):
 
 def test_augment_magnitude_changes_the_images(folder, digits, tmp_path):
     losses = []
-    for magnitude in ((), ("--augment_magnitude", "5"), ("--augment_magnitude", "0"), ("--augment_magnitude", "10")):
+    for magnitude in ((), ("--augment_magnitude", "5"), ("--augment_magnitude", "10")):
         words = ("--model", "nano", "--charset", str(digits), "--max_steps", "1", "--logging_steps", "1")
         out = run(tmp_path / f"{len(losses)}", folder, *words, *magnitude, "--save_strategy", "no")
         losses.append(json.loads((out / "run.json").read_text())["loss"])
     assert losses[0] == losses[1], "5 is the default"
-    assert losses[1] != losses[2] != losses[3] != losses[1]
+    assert losses[1] != losses[2]
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -674,17 +675,6 @@ def test_stopped_run_resumes(folder, digits, tmp_path):
     assert record["samples"] > step and record["steps"] > step
     assert record["steps"] < step + 50, "the evaluation interval is that of the resumed run"
     assert record["hours"] > seconds / 3600, "the hours of both parts"
-
-
-def test_worker_error_ends_the_program(folder, digits, tmp_path):
-    words = ("--output_dir", tmp_path / "out", "--train_data", folder, "--charset", digits, *LONG_RUN)
-    process = script(*words, "--max_label_length", "1", "--dataloader_num_workers", "2")
-    try:
-        _, errors = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    assert process.returncode == 1
-    assert "samples can be trained on" in errors
 
 
 def test_ctrl_c_saves_a_checkpoint(folder, digits, tmp_path):

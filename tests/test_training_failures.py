@@ -11,7 +11,7 @@ import pytest
 import torch
 from conftest import CHARSET, make_folder
 from safetensors.torch import load_file, save_file
-from test_training import arguments, trainer_on
+from test_training import arguments, run, trainer_on
 from torch.utils.data import IterableDataset, get_worker_info
 from transformers import TrainerCallback
 from transformers.trainer_pt_utils import safe_globals
@@ -548,16 +548,6 @@ def test_empty_resume_from_checkpoint_raises(run_to_damage, value):
     assert before == {path: path.stat().st_mtime_ns for path in output.rglob("*")}
 
 
-def test_repaired_checkpoint_can_be_resumed(run_to_damage):
-    _, new = run_to_damage
-    trainer = new()
-    trainer.train(resume_from_checkpoint=True)
-    assert trainer.state.global_step == 4
-
-
-# Workers
-
-
 class Words(IterableDataset):
     def __init__(self, fail):
         self.fail = fail
@@ -647,20 +637,9 @@ def test_unusable_evaluation_dataset_raises_before_training(tmp_path, folder):
     held = make_folder(tmp_path / "held", ["1", "2"])
     for number in range(2):
         (held / f"{number}.png").write_bytes(b"GIF8 not really")
-    words = [
-        "--model",
-        "nano",
-        "--train_data",
-        str(folder),
-        "--output_dir",
-        str(tmp_path / "out"),
-        "--use_cpu",
-        "True",
-    ]
-    with pytest.raises(
-        ValueError, match=r"Evaluation dataset held cannot be used: none of its first 2 images is readable\."
-    ):
-        main([*words, "--eval_data", str(held)])
+    message = r"Evaluation dataset held cannot be used: none of its first 2 images is readable\."
+    with pytest.raises(ValueError, match=message):
+        run(tmp_path, folder, "--model", "nano", "--eval_data", str(held))
     assert not checkpoints(tmp_path)
     source = open_source(str(folder))
 
@@ -689,17 +668,14 @@ def test_dataset_without_samples_raises(tmp_path):
 # Skipped samples
 
 
-def test_unreadable_evaluation_images_are_reported(tmp_path, folder, held, capsys, caplog):
+def test_command_prints_skipped_samples_and_unreadable_images(tmp_path, folder, held, capsys, caplog):
     (held / "9.png").write_bytes(b"junk")
-    words = [
-        "--model", "nano", "--train_data", str(folder), "--eval_data", str(held), "--output_dir", str(tmp_path / "out"),
-        "--max_steps", "2", "--per_device_train_batch_size", "2", "--use_cpu", "True", "--save_strategy", "no",
-        "--eval_strategy", "steps", "--eval_steps", "1",
-    ]  # fmt: skip
-    main(words)
+    run(tmp_path, folder, "--model", "nano", "--eval_data", str(held), "--eval_steps", "1", "--save_strategy", "no")
     line = "Evaluation dataset held: 1 of 10 images are unreadable and count as errors."
     assert caplog.text.count(line) == 1, "only once for evaluations with the same number"
-    assert capsys.readouterr().out.splitlines()[-1] == line, "also in the summary"
+    printed = capsys.readouterr()
+    assert printed.out.splitlines()[-1] == line, "also in the summary"
+    assert "samples read, 0 were skipped." in printed.err
 
 
 def test_share_of_skipped_samples_is_reported(config, tmp_path):
@@ -717,27 +693,17 @@ def test_share_of_skipped_samples_is_reported(config, tmp_path):
     assert trainer.summarize_samples() == "Of 5 samples read, 0 were skipped."
 
 
-def test_command_prints_skipped_samples_and_saved_checkpoints(tmp_path, folder, held, capsys, monkeypatch):
-    monkeypatch.setattr("svtrv2_hf.training.probe.IMAGES", 1)
-    words = [
-        "--model", "nano", "--train_data", str(folder), "--eval_data", str(held), "--output_dir", str(tmp_path / "out"),
-        "--max_steps", "1", "--per_device_train_batch_size", "2", "--use_cpu", "True", "--save_strategy", "no",
-    ]  # fmt: skip
-    main(words)
-    assert "samples read, 0 were skipped." in capsys.readouterr().err
-    fetched = []
-
-    fetch = FileSource.fetch
+def test_command_prints_the_checkpoint_saved_after_an_error(tmp_path, folder, held, capsys, monkeypatch):
+    fetch, calls = FileSource.fetch, []
 
     def failing(self, indices):
         if self.name == "held":
-            fetched.append(indices)
-            if len(fetched) > 1:
+            calls.append(indices)
+            if len(calls) > 1:  # after the check before training
                 raise OSError("gone")
         return fetch(self, indices)
 
     monkeypatch.setattr(FileSource, "fetch", failing)
-    words[words.index("--output_dir") + 1] = str(tmp_path / "other")
     with pytest.raises(ValueError, match="Evaluation dataset held cannot be read: gone"):
-        main(words)
-    assert "other/checkpoint-1. To resume, add --resume_from_checkpoint True" in capsys.readouterr().err
+        run(tmp_path, folder, "--model", "nano", "--eval_data", str(held), "--save_strategy", "no")
+    assert "out/checkpoint-3. To resume, add --resume_from_checkpoint True" in capsys.readouterr().err

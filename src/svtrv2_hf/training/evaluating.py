@@ -75,7 +75,10 @@ class EvaluatingTrainer(RecoveringTrainer):
         return self.model if self.averaged is None else cast(SVTRv2ForCTC, self.averaged.module)
 
     def evaluate(
-        self, eval_dataset: Mapping[str, EvaluationBatches] | None = None, metric_key_prefix: str = "eval", **_: Any
+        self,
+        eval_dataset: Mapping[str, EvaluationBatches] | None = None,
+        ignore_keys: list[str] | None = None,  # noqa: ARG002
+        metric_key_prefix: str = "eval",
     ) -> dict[str, float]:
         """Evaluate on every dataset, each process on a part of it.
 

@@ -91,7 +91,7 @@ class SVTRv2Trainer(EvaluatingTrainer):
 
     # Training
 
-    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
         """Train, and resume from a checkpoint as if training had not been interrupted.
 
         After an error, a checkpoint of the last complete step is saved if possible; a note on the error says so.
@@ -124,7 +124,7 @@ class SVTRv2Trainer(EvaluatingTrainer):
             torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, COMPILED_SIZES)
         try:
             with plain_worker_errors():
-                return super().train(resume_from_checkpoint=checkpoint and str(checkpoint), **kwargs)
+                return super().train(checkpoint and str(checkpoint), *args, **kwargs)
         except BaseException as error:
             self._save_after(error)
             raise
