@@ -40,7 +40,9 @@ def test_override_accepts_all_arguments_of_transformers(name):
 
 def test_all_private_names_are_listed():
     sources = "".join(inspect.getsource(inspect.getmodule(cls)) for cls in OWN)
-    used = set(re.findall(r"(?:self|super\(\))\.(_(?!_)\w+)", sources)) | {name for name in OVERRIDDEN if name[0] == "_"}
+    used = set(re.findall(r"(?:self|super\(\))\.(_(?!_)\w+)", sources)) | {
+        name for name in OVERRIDDEN if name[0] == "_"
+    }
     of_transformers = {
         name for name in used if hasattr(Trainer, name) or re.search(rf"self\.{name}\b", inspect.getsource(Trainer))
     }
