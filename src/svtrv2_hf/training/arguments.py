@@ -117,6 +117,7 @@ class SVTRv2TrainingArguments(TrainingArguments):
         default=False, help="Do not change: training stops if the loss is not finite."
     )
     ignore_data_skip: bool = HfArg(default=True, help="Do not change: the position in the data is restored anyway.")
+    hub_token: str | None = HfArg(default=None, help="Token for the Hub; `hf auth login` is safer.")
     ddp_find_unused_parameters: bool | None = HfArg(default=False, help="Do not change: all parameters are used.")
     save_total_limit: int | None = HfArg(default=2, help="Number of checkpoints to keep.")
     ema_decay: float | None = HfArg(
@@ -151,8 +152,8 @@ class SVTRv2TrainingArguments(TrainingArguments):
                     f"--{name} epoch is not supported: the data are an endless stream without epochs. Use steps and "
                     f"--{name.removesuffix('strategy')}steps."
                 )
-        for requirement, (is_valid, names) in RANGES.items():
-            for name in names:
+        for requirement, (is_valid, limited) in RANGES.items():
+            for name in limited:
                 value = getattr(self, name)
                 if value is not None and not is_valid(value):
                     raise ValueError(f"--{name} must be {requirement}, not {value}.")

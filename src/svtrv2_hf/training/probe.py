@@ -47,7 +47,7 @@ def check_characters(sources: Sequence[Source], encoder: LabelEncoder) -> None:
             unknown.update(sorted(characters))
             solved.update(form for form in forms if not encoder.unknown(normalize_unicode(text, form)))
     if invalid:
-        form = "nfkc" if solved["nfkc"] > solved["nfc"] else "nfc"
+        form: Normalization = "nfkc" if solved["nfkc"] > solved["nfc"] else "nfc"
         hint = f" With --normalize {form}, {solved[form]} of the labels are in the charset." if solved[form] else ""
         raise UnknownCharactersError(
             f"{invalid} of {labels} labels have characters outside the charset: {_list(unknown)}. Add them to the charset "

@@ -91,7 +91,7 @@ def main(argv: Sequence[str]) -> None:
         f"parameters on {batches.num_samples or 'an unknown number of'} samples for {arguments.max_steps} steps.",
     )
     try:
-        trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         _print(arguments, trainer.summarize_samples())
         if trainer.stop.reason is None:
             _finish(trainer)
