@@ -47,11 +47,11 @@ def walk(item: griffe.Object) -> Iterator[griffe.Object]:
 def use_help(attribute: griffe.Attribute) -> None:
     """Use the help of a dataclass field as its docstring, and the default of the field as its value."""
     call = ast.parse(str(attribute.value), mode="eval").body
-    if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "field"):
+    if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "HfArg"):
         return
     given = {keyword.arg: keyword.value for keyword in call.keywords}
-    if "metadata" in given:
-        attribute.docstring = griffe.Docstring(ast.literal_eval(given["metadata"])["help"], parent=attribute)
+    if "help" in given:
+        attribute.docstring = griffe.Docstring(ast.literal_eval(given["help"]), parent=attribute)
         attribute.value = ast.unparse(given["default"]) if "default" in given else None
 
 

@@ -10,13 +10,13 @@ from test_training import arguments, trainer_on
 from svtrv2_hf import SVTRv2ForCTC
 
 
-def test_torch_compile_makes_a_graph_for_each_image_size(config):
-    """Whatever the batch size, but for a single image; one graph for several sizes is more than inductor can compile."""
+def test_torch_compile_creates_a_graph_per_image_size(config):
+    """One graph for all batch sizes except 1; inductor cannot compile a graph for several image sizes."""
     shapes = []
 
     def backend(graph, _):
         [images] = [n.meta["example_value"] for n in graph.graph.nodes if n.op == "placeholder" and "pixel" in n.name]
-        shapes.append(" x ".join(str(size) for size in images.shape[-2:]))  # a size that is not constant has a letter
+        shapes.append(" x ".join(str(size) for size in images.shape[-2:]))  # symbolic sizes are letters
         return graph
 
     torch.compiler.reset()
@@ -29,8 +29,8 @@ def test_torch_compile_makes_a_graph_for_each_image_size(config):
 
 
 @pytest.mark.slow
-def test_a_compiled_model_computes_the_same_at_every_size(config):
-    """Training and reading, images of one size and of several in a batch, with the compiler that users get."""
+def test_compiled_model_computes_the_same_at_every_size(config):
+    """Loss and gradients with the default compiler, for batches of one image size and of several."""
     config.depths, config.drop_path_rate, config.use_guidance = [1, 1, 1], 0.0, True
     config.num_convolution_blocks = [1, 0, 0]
     model = SVTRv2ForCTC(config).train()
@@ -52,8 +52,8 @@ def test_a_compiled_model_computes_the_same_at_every_size(config):
 
 
 @pytest.mark.slow
-def test_the_trainer_compiles_the_model(config, tmp_path, monkeypatch):
-    """Every size, and the losses stay as they are."""
+def test_trainer_compiles_the_model(config, tmp_path, monkeypatch):
+    """All sizes are compiled, and the losses do not change."""
     folder = make_folder(tmp_path / "data", [f"{number:03}" for number in range(40)] + [f"{n:07}" for n in range(24)])
     monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 1)
     torch.compiler.reset()
@@ -66,4 +66,4 @@ def test_the_trainer_compiles_the_model(config, tmp_path, monkeypatch):
         trainer.train()
         losses.append([entry["loss"] for entry in trainer.state.log_history if "loss" in entry])
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
-    assert torch._dynamo.config.recompile_limit >= 40, "twenty sizes, single images by themselves"
+    assert torch._dynamo.config.recompile_limit >= 40, "twenty sizes, each for batches and for single images"

@@ -1,4 +1,4 @@
-"""Training on two ranks. `accelerate launch` on CPUs may start one process and say nothing; torch's own launcher does not."""
+"""Training on two ranks, started by torchrun: on CPUs, `accelerate launch` may start only one process without a warning."""
 
 import json
 import subprocess
@@ -17,7 +17,7 @@ from svtrv2_hf import SVTRv2Config, SVTRv2ForCTC
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    """Where two ranks have trained, and left what they did."""
+    """The folder with the results of two ranks."""
     root = tmp_path_factory.mktemp("two_ranks")
     make_folder(root / "data", [f"{number:03}" for number in range(40)] + [f"{n:07}" for n in range(24)] + [""])
     make_folder(root / "held", [f"{number:03}" for number in range(11)] + ["caf\u00e9", "a line of words"])
@@ -39,7 +39,7 @@ def results(root):
     return [json.loads((root / f"results_{rank}.json").read_text()) for rank in range(2)]
 
 
-def test_the_gradient_is_the_mean_over_the_samples_of_all_ranks(root):
+def test_gradient_is_the_mean_over_the_samples_of_all_ranks(root):
     model = SVTRv2ForCTC(SVTRv2Config(**CONFIG, drop_path_rate=0.0))
     model.load_state_dict(load_file(root / "initial_0.safetensors"))
     model.train()
@@ -61,7 +61,7 @@ def test_the_gradient_is_the_mean_over_the_samples_of_all_ranks(root):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_ranks_stay_together(root, workers):
+def test_ranks_have_equal_parameters(root, workers):
     first, second = (load_file(root / f"parameters_{workers}_{rank}.safetensors") for rank in range(2))
     for name, parameter in first.items():
         assert torch.equal(parameter, second[name]), name
@@ -76,58 +76,60 @@ def test_resuming_is_exact_on_both_ranks(results, workers):
         assert result["same_counts"]
 
 
-def test_counts_are_of_all_ranks(results):
+def test_counts_are_summed_over_ranks(results):
     logged = {ranks["resuming_0"]["logged_samples"] for ranks in results}
     assert logged == {sum(ranks["resuming_0"]["own_samples"] for ranks in results)}
 
 
 def test_all_ranks_stop_after_the_same_step(results, root):
     assert [ranks["stopping"]["step"] for ranks in results] == [3, 3]
-    assert [ranks["stopping"]["reason"] for ranks in results] == ["another process was told to stop", "test"]
+    assert [ranks["stopping"]["reason"] for ranks in results] == ["another process was asked to stop", "test"]
     assert (root / "stop" / "out" / "checkpoint-3" / "data_state.json").is_file()
 
 
-def test_evaluation_is_that_of_one_process(results, root):
+def test_evaluation_equals_that_of_one_process(results, root):
     torch.manual_seed(1)
     model = SVTRv2ForCTC(SVTRv2Config(**CONFIG))
-    alone = trainer_on(root / "data", model, arguments(root / "alone"), root / "held").evaluate()
-    assert alone["eval_held_samples"] == 13
+    single = trainer_on(root / "data", model, arguments(root / "single"), root / "held").evaluate()
+    assert single["eval_held_samples"] == 13
     for ranks in results:
-        assert ranks["evaluation"] == pytest.approx(alone, rel=1e-5)
+        assert ranks["evaluation"] == pytest.approx(single, rel=1e-5)
 
 
-def test_evaluated_is_the_model_that_is_saved(results, root):
+def test_evaluation_uses_the_statistics_that_are_saved(results, root):
     model = SVTRv2ForCTC(SVTRv2Config(**CONFIG))
     model.load_state_dict(load_file(root / "evaluated_0.safetensors"))
-    alone = trainer_on(root / "data", model, arguments(root / "alone"), root / "held").evaluate()
+    single = trainer_on(root / "data", model, arguments(root / "single"), root / "held").evaluate()
     for ranks in results:
-        assert ranks["evaluation_after_training"]["eval_held_loss"] == pytest.approx(alone["eval_held_loss"], rel=1e-5)
+        assert ranks["evaluation_after_training"]["eval_held_loss"] == pytest.approx(
+            single["eval_held_loss"], rel=1e-5
+        )
 
 
-def test_another_number_of_processes_is_refused(root):
+def test_resuming_with_another_number_of_processes_raises(root):
     model = SVTRv2ForCTC(SVTRv2Config(**CONFIG))
-    trainer = trainer_on(root / "data", model, arguments(root / "alone", gradient_accumulation_steps=2, max_steps=6))
-    with pytest.raises(ValueError, match=r"checkpoint-3 was made with other settings.*: processes was 2 and is 1; "):
+    trainer = trainer_on(root / "data", model, arguments(root / "single", gradient_accumulation_steps=2, max_steps=6))
+    with pytest.raises(ValueError, match=r"checkpoint-3 was made with other settings: processes was 2 and is 1; "):
         trainer.train(resume_from_checkpoint=str(root / "resume0" / "out" / "checkpoint-3"))
 
 
 @pytest.mark.parametrize(
-    ("what", "message"), [("data", "OSError: the disk"), ("held", "ValueError: The evaluation set held")]
+    ("failure", "message"), [("data", "OSError: the disk"), ("held", "ValueError: Evaluation dataset held")]
 )
-def test_an_error_of_one_rank_ends_all_with_a_checkpoint(results, root, what, message):
-    first, second = (ranks[what] for ranks in results)
+def test_error_of_one_rank_stops_all_with_a_checkpoint(results, root, failure, message):
+    first, second = (ranks[failure] for ranks in results)
     assert first["error"].startswith("ChildProcessError: Training stops because another process failed")
     assert second["error"].startswith(message)
-    assert first["notes"] == second["notes"] and "goes on from there" in first["notes"][0]
-    [checkpoint] = (root / f"{what}_fails" / "out").glob("checkpoint-*")
+    assert first["notes"] == second["notes"] and "To resume, add" in first["notes"][0]
+    [checkpoint] = (root / f"{failure}_fails" / "out").glob("checkpoint-*")
     assert str(checkpoint) in first["notes"][0]
     states = json.loads((checkpoint / "data_state.json").read_text())
     step = json.loads((checkpoint / "trainer_state.json").read_text())["global_step"]
     assert [rank["taken"] for rank in states["ranks"]] == [2 * step, 2 * step]
-    assert states["evaluation_due"] == (what == "held")
+    assert states["evaluation_pending"] == (failure == "held")
 
 
-def test_all_ranks_stop_where_one_has_diverged(results, root):
+def test_divergence_of_one_rank_stops_all(results, root):
     for ranks in results:
         assert ranks["diverged"]["error"].startswith("DivergedError: Training has diverged by step 2")
     assert [path.name for path in (root / "diverged" / "out").glob("checkpoint-*")] == ["checkpoint-1"]

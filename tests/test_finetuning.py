@@ -1,8 +1,8 @@
-"""Going on from a saved model, for its own charset or another."""
+"""Fine-tuning a checkpoint, for its charset or another."""
 
 import pytest
 import torch
-from conftest import GOLDEN, make_folder
+from conftest import GOLDEN, golden_state_dict, make_folder
 from safetensors.torch import save_file
 from test_training import run
 
@@ -32,7 +32,7 @@ def guided(config, known):
     return SVTRv2ForCTC(config).eval()
 
 
-def test_shared_characters_keep_what_is_known_of_them(guided, known):
+def test_shared_characters_keep_their_weights(guided, known):
     charset = list("xbyaf")
     adapted = adapt_to_charset(guided, known, charset).eval()
     images = torch.randn(2, 3, 32, 128)
@@ -51,30 +51,30 @@ def test_shared_characters_keep_what_is_known_of_them(guided, known):
         assert torch.equal(parameter, guided.svtrv2.get_parameter(name))
 
 
-def test_new_characters_begin_as_the_average_one(guided, known):
+def test_new_characters_start_as_the_average_character(guided, known):
     with torch.no_grad():
         guided.head.weight[1:] += 3.0
         guided.head.bias[1:] = torch.arange(6.0)
     head = adapt_to_charset(guided, known, list("abxyz")).head
     new = head.weight[3:]
     torch.testing.assert_close(new.mean(0), guided.head.weight[1:].mean(0), atol=0.5, rtol=0)
-    assert (new[0] != new[1]).any(), "no two are the same"
+    assert (new[0] != new[1]).any(), "new characters differ"
     assert head.bias[3:].tolist() == [2.5, 2.5, 2.5]
 
 
-def test_no_character_is_shared(guided, known):
+def test_charset_without_shared_characters(guided, known):
     adapted = adapt_to_charset(guided, known, list("\u4eac\u6d25"))
-    assert torch.equal(adapted.head.weight[0], guided.head.weight[0]), "the blank is"
+    assert torch.equal(adapted.head.weight[0], guided.head.weight[0]), "the blank is shared"
     assert adapted(torch.randn(1, 3, 32, 128), labels=torch.tensor([[1, 2]])).loss.isfinite()
 
 
-def test_a_charset_that_is_not_the_models_is_refused(guided):
+def test_charset_of_another_model_raises(guided):
     with pytest.raises(ValueError, match="The model scores 6 characters, the charset has 2"):
         adapt_to_charset(guided, list("ab"), list("abc"))
 
 
-def test_fine_tuning_to_another_alphabet(tmp_path, saved):
-    """The saved folder knows the new alphabet; its tokenizer comes with it."""
+def test_fine_tuning_to_another_charset(tmp_path, saved):
+    """The saved folder contains the new charset in model and tokenizer."""
     folder = make_folder(tmp_path / "data", ["A1", "B2", "AB12", "B1", "A2", "AA11"])
     charset = tmp_path / "charset.txt"
     charset.write_text("A\nB\n1\n2\n\u7696\n", encoding="utf-8")
@@ -87,7 +87,7 @@ def test_fine_tuning_to_another_alphabet(tmp_path, saved):
         assert torch.equal(parameter, before.svtrv2.get_parameter(name)) == frozen, name
 
 
-def test_the_same_charset_changes_nothing(tmp_path, saved):
+def test_same_charset_keeps_all_weights(tmp_path, saved):
     folder = make_folder(tmp_path / "data", ["12", "34", "56", "78"])
     charset = tmp_path / "charset.txt"
     characters = charset_of(SVTRv2Processor.from_pretrained(saved).tokenizer)
@@ -100,9 +100,7 @@ def test_the_same_charset_changes_nothing(tmp_path, saved):
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), before.parameters(), strict=True))
 
 
-def test_from_a_checkpoint_of_the_reference(tmp_path):
-    from conftest import golden_state_dict
-
+def test_fine_tuning_a_converted_checkpoint(tmp_path):
     assert (GOLDEN / "tiny_rctc_state_dict_shapes.json").is_file()
     save_file({k: v.contiguous() for k, v in golden_state_dict("tiny_rctc").items()}, tmp_path / "best.safetensors")
     convert(tmp_path / "best.safetensors", tmp_path / "converted")
@@ -116,8 +114,8 @@ def test_from_a_checkpoint_of_the_reference(tmp_path):
     assert SVTRv2ForCTC.from_pretrained(out).config.vocab_size == 12
 
 
-def test_a_model_of_the_server_kind(tmp_path, config, known):
-    """Images of one height, in widths that come again; frames of eight pixels; what the head knows stays."""
+def test_fine_tuning_a_server_model(tmp_path, config, known):
+    """Images of one height with rounded widths, frames of eight pixels; the head keeps shared characters."""
     for name, value in {"neck": "mixing", "neck_hidden_size": 32, "kernel_size": 5, "convolutions_per_block": 1,
                         "height_strides": [2, 2], "stem_bias": True, "vocab_size": len(known) + 1}.items():  # fmt: skip
         setattr(config, name, value)
@@ -140,7 +138,7 @@ def test_a_model_of_the_server_kind(tmp_path, config, known):
     assert {height for height, _ in sizes} == {48} and all(width % 32 == 0 for _, width in sizes)
 
 
-def test_guidance_comes_with_stage_two(tmp_path, config, known):
+def test_guidance_can_be_added_in_stage_two(tmp_path, config, known):
     config.vocab_size = len(known) + 1
     SVTRv2ForCTC(config).save_pretrained(tmp_path / "stage1")
     SVTRv2Processor(SVTRv2ImageProcessor(), build_tokenizer(known)).save_pretrained(tmp_path / "stage1")

@@ -443,7 +443,7 @@ def test_frame_labels_require_synthetic_text_only(atlas, tmp_path):
         "drop_sample",
     )
     run(tmp_path, f"synthetic:{atlas}?samples=100", *words, "--augment_operations", "0")
-    with pytest.raises(ValueError, match="--frame_label_steps needs drawn text alone"):
+    with pytest.raises(ValueError, match="--frame_label_steps requires a single synthetic source"):
         run(tmp_path / "augmented", f"synthetic:{atlas}?samples=100", *words)
 
 

@@ -1,4 +1,4 @@
-"""Training by our own script, in one process."""
+"""Training in one process: updates, schedule, evaluation, stopping and resuming."""
 
 import copy
 import json
@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-import warnings
 from pathlib import Path
 
 import pyarrow.parquet
@@ -28,7 +27,7 @@ from svtrv2_hf.data.labels import LabelEncoder, UnknownCharactersError
 from svtrv2_hf.data.sources import open_source
 from svtrv2_hf.training import train
 from svtrv2_hf.training.arguments import SVTRv2TrainingArguments, parse_arguments
-from svtrv2_hf.training.callbacks import StopInTime
+from svtrv2_hf.training.callbacks import GracefulStop, Processes
 from svtrv2_hf.training.model import model_and_processor
 from svtrv2_hf.training.train import check_characters, main
 from svtrv2_hf.training.trainer import SVTRv2Trainer
@@ -74,7 +73,7 @@ def trainer_on(folder, model, args, eval_folder=None, policy="drop_sample", augm
 
 
 def test_accumulated_gradients_are_the_mean_over_all_samples(folder, config, tmp_path):
-    """Batches of two sizes and unequal numbers of samples; one step equals the gradient over their union."""
+    """With batches of two sizes and unequal numbers of samples, a step equals the gradient over all samples."""
     config.drop_path_rate = 0.0
     torch.manual_seed(0)
     model = SVTRv2ForCTC(config)
@@ -115,7 +114,7 @@ class _Recorded:
             yield batch
 
 
-def test_weight_decay_spares_what_the_reference_spares(config, folder, tmp_path):
+def test_weight_decay_groups_match_the_reference(config, folder, tmp_path):
     model = SVTRv2ForCTC(config)
     optimizer = trainer_on(folder, model, arguments(tmp_path, weight_decay=0.05)).create_optimizer()
     names = {id(parameter): name for name, parameter in model.named_parameters()}
@@ -128,7 +127,7 @@ def test_weight_decay_spares_what_the_reference_spares(config, folder, tmp_path)
     assert {"rearrangement.token", "head.weight", "svtrv2.stages.0.blocks.0.mixer.0.weight"} <= decayed
 
 
-def test_one_cycle(config, folder, tmp_path):
+def test_learning_rate_follows_one_cycle(config, folder, tmp_path):
     steps = 40
     trainer = trainer_on(folder, SVTRv2ForCTC(config), arguments(tmp_path, max_steps=steps, logging_steps=1))
     trainer.train()
@@ -145,7 +144,7 @@ def test_one_cycle(config, folder, tmp_path):
     assert max(rates) == pytest.approx(6.5e-4)
 
 
-def test_what_was_read_and_rejected_is_logged(config, tmp_path):
+def test_samples_read_and_skipped_are_logged(config, tmp_path):
     folder = make_folder(tmp_path / "data", [*[f"{number:03}" for number in range(30)], "", "\u00e9"])
     trainer = trainer_on(folder, SVTRv2ForCTC(config), arguments(tmp_path, max_steps=12, logging_steps=12))
     trainer.train()
@@ -159,7 +158,7 @@ def test_what_was_read_and_rejected_is_logged(config, tmp_path):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_resuming_is_exact(config, folder, tmp_path, workers):
-    """Data, losses and parameters are those of a run without a break."""
+    """Data, losses and parameters equal those of an uninterrupted run."""
     options = {
         "max_steps": 6,
         "save_strategy": "steps",
@@ -189,7 +188,7 @@ def test_resuming_is_exact(config, folder, tmp_path, workers):
     assert any(not torch.equal(p, averaged[name]) for name, p in whole.model.named_parameters())
 
 
-def test_resuming_otherwise_is_refused_or_asked_for(config, folder, tmp_path):
+def test_resuming_with_other_settings_requires_resume_inexactly(config, folder, tmp_path):
     options = {"save_strategy": "steps", "save_steps": 2, "logging_steps": 1}
     first = trainer_on(folder, SVTRv2ForCTC(config), arguments(tmp_path, max_steps=2, **options))
     first.train()
@@ -200,50 +199,43 @@ def test_resuming_otherwise_is_refused_or_asked_for(config, folder, tmp_path):
         match=r"dataloader_num_workers was 0 and is 1; max_steps was 2 and is 6; learning_rate .*--resume_inex",
     ):
         refused.train(resume_from_checkpoint=True)
-    going_on = trainer_on(folder, SVTRv2ForCTC(config), arguments(tmp_path, resume_inexactly=True, **other))
-    going_on.train(resume_from_checkpoint=True)
-    assert going_on.state.global_step == 6
-    assert going_on.counts[0, "samples"] > first.counts[0, "samples"]
+    resumed = trainer_on(folder, SVTRv2ForCTC(config), arguments(tmp_path, resume_inexactly=True, **other))
+    resumed.train(resume_from_checkpoint=True)
+    assert resumed.state.global_step == 6
+    assert resumed.counts[0, "samples"] > first.counts[0, "samples"]
     again = trainer_on(folder, SVTRv2ForCTC(config), arguments(tmp_path, **other))
     again.train(resume_from_checkpoint=str(tmp_path / "out" / "checkpoint-4"))  # exactly, in the new order
-    assert again.state.log_history[-2]["loss"] == going_on.state.log_history[-2]["loss"]
-    assert again.counts == going_on.counts
-    rates = [entry["learning_rate"] for entry in going_on.state.log_history if "loss" in entry]
+    assert again.state.log_history[-2]["loss"] == resumed.state.log_history[-2]["loss"]
+    assert again.counts == resumed.counts
+    rates = [entry["learning_rate"] for entry in resumed.state.log_history if "loss" in entry]
     assert len(rates) == 6
-    assert 1e-4 >= rates[2] > rates[-1] > 0, "the schedule of this run is gone on with"
+    assert 1e-4 >= rates[2] > rates[-1] > 0, "the schedule is that of the new settings"
 
 
-def test_resuming_with_other_labels_or_hyperparameters_is_refused(config, folder, tmp_path):
+def test_resuming_with_other_labels_or_hyperparameters_raises(config, folder, tmp_path):
     options = {"save_strategy": "steps", "save_steps": 2}
     trainer_on(folder, SVTRv2ForCTC(config), arguments(tmp_path, **options)).train()
     again = trainer_on(folder, SVTRv2ForCTC(config), arguments(tmp_path, **options))
     again.train(resume_from_checkpoint=str(tmp_path / "out" / "checkpoint-2"))
     for name, value in (("ema_decay", 0.9), ("max_grad_norm", 1.0), ("adam_beta2", 0.9)):
         other = trainer_on(folder, SVTRv2ForCTC(config), arguments(tmp_path, **{name: value}))
-        with pytest.raises(ValueError, match=f"other settings than this run has: {name} was .* and is {value}"):
+        with pytest.raises(ValueError, match=f"other settings: {name} was .* and is {value}"):
             other.train(resume_from_checkpoint=True)
     listing = folder / "labels.tsv"
     listing.write_text(listing.read_text().replace("\t001", "\t999"))
     other = trainer_on(folder, SVTRv2ForCTC(config), arguments(tmp_path))
-    with pytest.raises(ValueError, match="other settings than this run has: fingerprints was"):
+    with pytest.raises(ValueError, match="other settings: fingerprints was"):
         other.train(resume_from_checkpoint=True)
-    data_state = tmp_path / "out" / "checkpoint-2" / "data_state.json"
-    states = json.loads(data_state.read_text())
-    for name in ("ema_decay", "max_grad_norm", "adam_beta2", "freeze_stages", "fingerprints"):
-        del states["settings"][name]
-    data_state.write_text(json.dumps(states))
-    other.train(resume_from_checkpoint=str(data_state.parent))  # of an older version, which did not write them
-    assert other.state.global_step == 4
 
 
-def test_no_run_goes_on_from_another_model(config, folder, tmp_path):
+def test_resuming_with_another_model_raises(config, folder, tmp_path):
     options = {"save_strategy": "steps", "save_steps": 2}
     trainer_on(folder, SVTRv2ForCTC(config), arguments(tmp_path, **options)).train()
     checkpoint = str(tmp_path / "out" / "checkpoint-2")
     args = arguments(tmp_path, resume_inexactly=True)
     frozen = trainer_on(folder, SVTRv2ForCTC(config), args, freeze_stages=1)
     with pytest.raises(
-        ValueError, match=r"checkpoint-2 was made with --freeze_stages 0, .*pass --model .*checkpoint-2"
+        ValueError, match=r"checkpoint-2 was made with another freeze_stages, .*pass --model .*checkpoint-2"
     ):
         frozen.train(resume_from_checkpoint=checkpoint)
     other_charset = trainer_on(folder, SVTRv2ForCTC(config), args)
@@ -255,74 +247,60 @@ def test_no_run_goes_on_from_another_model(config, folder, tmp_path):
         trainer_on(folder, SVTRv2ForCTC(config), args).train(resume_from_checkpoint=checkpoint)
 
 
-def test_an_average_that_begins_after_the_last_step_is_of_the_trained_weights(config, folder, tmp_path):
+def test_average_added_after_the_last_step_equals_the_trained_weights(config, folder, tmp_path):
     options = {"save_strategy": "steps", "save_steps": 4}
     trainer = trainer_on(folder, SVTRv2ForCTC(config), arguments(tmp_path, **options))
     trainer.train()
     again = arguments(tmp_path, ema_decay=0.9, resume_inexactly=True, **options)
     resumed = trainer_on(folder, SVTRv2ForCTC(config), again)
     resumed.train(resume_from_checkpoint=True)
-    for name, tensor in resumed.recogniser.state_dict().items():
+    for name, tensor in resumed.inference_model.state_dict().items():
         torch.testing.assert_close(tensor, trainer.model.state_dict()[name], msg=name)
 
 
-def test_without_its_optimiser_a_checkpoint_is_refused(config, folder, tmp_path):
-    trainer_on(folder, SVTRv2ForCTC(config), arguments(tmp_path, save_strategy="steps", save_steps=2)).train()
-    (tmp_path / "out" / "checkpoint-2" / "optimizer.pt").unlink()
-    trainer = trainer_on(folder, SVTRv2ForCTC(config), arguments(tmp_path))
-    with pytest.raises(ValueError, match=r"checkpoint-2/optimizer.pt is missing"):
-        trainer.train(resume_from_checkpoint=str(tmp_path / "out" / "checkpoint-2"))
-
-
-def test_a_checkpoint_of_others_is_refused(config, folder, tmp_path):
-    (tmp_path / "checkpoint-3").mkdir()
-    trainer = trainer_on(folder, SVTRv2ForCTC(config), arguments(tmp_path))
-    with pytest.raises(ValueError, match=r"data_state\.json is missing"):
-        trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
-    with pytest.raises(ValueError, match="no checkpoint in"):
-        trainer.train(resume_from_checkpoint=True)
-
-
-def test_several_devices_in_a_process_are_refused(config, folder, tmp_path, monkeypatch):
+def test_several_devices_in_a_process_raise(config, folder, tmp_path, monkeypatch):
     monkeypatch.setattr(SVTRv2TrainingArguments, "n_gpu", 2)
     with pytest.raises(ValueError, match="One process cannot train on 2 devices"):
         trainer_on(folder, SVTRv2ForCTC(config), arguments(tmp_path))
 
 
-def test_old_checkpoints_go_when_new_ones_are_complete(config, folder, tmp_path):
+def test_save_total_limit_keeps_the_last_checkpoints(config, folder, tmp_path):
     options = {"max_steps": 5, "save_strategy": "steps", "save_steps": 1, "save_total_limit": 2}
     trainer_on(folder, SVTRv2ForCTC(config), arguments(tmp_path, **options)).train()
     assert sorted(path.name for path in (tmp_path / "out").glob("checkpoint-*")) == ["checkpoint-4", "checkpoint-5"]
     assert not (tmp_path / "out" / ".saving").exists()
 
 
-def test_evaluation_is_the_mean_over_samples_and_keeps_the_best(config, folder, tmp_path, monkeypatch):
+def test_evaluation_is_the_mean_over_samples_and_saves_the_best_model(config, folder, tmp_path, monkeypatch):
     held = make_folder(tmp_path / "held", [f"{number:03}" for number in range(10)] + ["caf\u00e9", "a line of words"])
     (held / "0.png").write_bytes(b"no image")
     options = {"max_steps": 4, "eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 2}
     trainer = trainer_on(folder, SVTRv2ForCTC(config), arguments(tmp_path, **options), held)
     saved_at = []
-    save = trainer.save_recogniser
-    monkeypatch.setattr(trainer, "save_recogniser", lambda: (saved_at.append(trainer.state.global_step), save())[1])
-    accuracies = iter([0.2, 0.5, 0.5, 0.4])
+    save = trainer.save_model_for_inference
+    monkeypatch.setattr(
+        trainer, "save_model_for_inference", lambda: (saved_at.append(trainer.state.global_step), save())[1]
+    )
+    accuracies = iter([0.2, 0.5, 0.3, 0.4])
     real = trainer.evaluate
     seen = []
 
     def evaluate(**kwargs):
         metrics = real(**kwargs)
         seen.append(dict(metrics))
-        return {**metrics, "eval_word_accuracy": next(accuracies)}
+        trainer.state.log_history[-1]["eval_word_accuracy"] = next(accuracies)
+        return metrics
 
     monkeypatch.setattr(trainer, "evaluate", evaluate)
     trainer.train()
-    assert saved_at == [1, 2], "only what is better than all before"
+    assert saved_at == [1, 2], "only improvements are saved"
     assert seen[0]["eval_held_samples"] == 12
     assert seen[0]["eval_held_unreadable"] == 1
     best = SVTRv2ForCTC.from_pretrained(tmp_path / "out")
     at_two = SVTRv2ForCTC.from_pretrained(tmp_path / "out" / "checkpoint-2")
     assert all(torch.equal(a, b) for a, b in zip(best.parameters(), at_two.parameters(), strict=True))
 
-    # by hand, one image a time
+    # the same, one image at a time
     processor = SVTRv2Processor.from_pretrained(tmp_path / "out")
     losses, texts = [], {}
     trainer.model.eval()
@@ -343,91 +321,109 @@ def test_evaluation_is_the_mean_over_samples_and_keeps_the_best(config, folder, 
         assert picture.size == (1100, 400)
 
 
-def test_the_best_model_has_the_lowest_loss(config, folder, tmp_path):
-    assert arguments(tmp_path).greater_is_better is True
-    held = make_folder(tmp_path / "held", ["1", "2"])
-    trainer = trainer_on(folder, SVTRv2ForCTC(config), arguments(tmp_path, metric_for_best_model="loss"), held)
-    assert [trainer._determine_best_metric({"eval_loss": loss}, None) for loss in (3.0, 4.0, 2.0)] == [
-        True,
-        False,
-        True,
-    ]
-    with pytest.raises(ValueError, match=r"accuracy: there is no such metric. There are word_accuracy, .* held_loss"):
-        trainer_on(folder, SVTRv2ForCTC(config), arguments(tmp_path, metric_for_best_model="accuracy"), held)
-
-
-def test_the_best_is_chosen_among_evaluations_that_can_be_compared(config, folder, tmp_path):
-    """With other sets or another metric on resuming, the first evaluation is the best so far, whatever came before."""
+def test_best_model_is_selected_among_comparable_evaluations(config, folder, tmp_path, caplog):
+    """If datasets or metric change on resuming, earlier evaluations do not count."""
     held = make_folder(tmp_path / "held", ["1", "23"])
     other = make_folder(tmp_path / "other", ["1", "23", "4"])
     options = {"save_strategy": "steps", "save_steps": 2, "eval_strategy": "steps", "eval_steps": 2}
     trainer_on(folder, SVTRv2ForCTC(config), arguments(tmp_path, **options), held).train()
     output, checkpoint = tmp_path / "out", tmp_path / "out" / "checkpoint-2"
     state = json.loads((checkpoint / "trainer_state.json").read_text())
-    state["best_metric"] = 2.0  # which nothing beats
+    [evaluation] = [entry for entry in state["log_history"] if "eval_loss" in entry]
+    evaluation["eval_word_accuracy"] = 2.0  # cannot be exceeded
     (checkpoint / "trainer_state.json").write_text(json.dumps(state))
 
     shutil.copytree(output, tmp_path / "kept")
     for change in ({"metric_for_best_model": "loss"}, {"eval": other}, {"output_dir": str(tmp_path / "new")}, {}):
         shutil.rmtree(output)
         shutil.copytree(tmp_path / "kept", output)
-        (output / "model.safetensors").write_bytes(b"the best of before")
+        (output / "model.safetensors").write_bytes(b"the best model so far")
         args = arguments(tmp_path, **options, **{key: value for key, value in change.items() if key.startswith("m")})
         args.output_dir = change.get("output_dir", args.output_dir)
         trainer = trainer_on(folder, SVTRv2ForCTC(config), args, change.get("eval", held))
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            trainer.train(resume_from_checkpoint=str(checkpoint))
-        told = [str(one.message) for one in caught if "The best model until now is passed over" in str(one.message)]
-        assert len(told) == bool(change), change
+        caplog.clear()
+        trainer.train(resume_from_checkpoint=str(checkpoint))
+        assert ("The best model so far is ignored" in caplog.text) == bool(change), change
         assert len(trainer.evaluations) == (1 if change else 2)
-        trainer.evaluate_at_the_end()
-        replaced = (Path(args.output_dir) / "model.safetensors").read_bytes() != b"the best of before"
+        trainer.evaluate_last_step()
+        replaced = (Path(args.output_dir) / "model.safetensors").read_bytes() != b"the best model so far"
         assert replaced == bool(change), change
 
 
-def test_of_equally_accurate_models_the_one_with_the_lower_loss_is_kept(config, folder, tmp_path):
-    trainer = trainer_on(folder, SVTRv2ForCTC(config), arguments(tmp_path))
-    best = []
-    for step, (accuracy, loss) in enumerate([(0.5, 3.0), (0.5, 4.0), (0.5, 2.0), (0.5, 2.5), (0.4, 1.0), (0.6, 9.0)]):
-        trainer.state.global_step = step
-        metrics = {"eval_word_accuracy": accuracy, "eval_loss": loss}
-        trainer.state.log_history.append({**metrics, "step": step})
-        best.append(trainer._determine_best_metric(metrics, None))
-    assert best == [True, False, True, False, False, True]
-    assert trainer.state.best_metric == 0.6
+@pytest.mark.parametrize(
+    ("metric", "evaluations", "is_best"),
+    [
+        ("loss", [(0.1, 3.0), (0.9, 4.0), (0.1, 2.0), (0.1, 2.0)], [True, False, True, False]),
+        (
+            "word_accuracy",
+            [(0.5, 3.0), (0.5, 4.0), (0.5, 2.0), (0.5, 2.5), (0.4, 1.0), (0.6, float("nan"))],
+            [True, False, True, False, False, True],
+        ),
+    ],
+)
+def test_best_model_has_the_best_metric_and_then_the_lowest_loss(
+    config, folder, tmp_path, monkeypatch, metric, evaluations, is_best
+):
+    options = {
+        "max_steps": len(evaluations),
+        "eval_strategy": "steps",
+        "eval_steps": 1,
+        "metric_for_best_model": metric,
+    }
+    held = make_folder(tmp_path / "held", ["1", "2"])
+    trainer = trainer_on(folder, SVTRv2ForCTC(config), arguments(tmp_path, **options), held)
+    saved_at = []
+
+    def evaluate(**kwargs):
+        accuracy, loss = evaluations[trainer.state.global_step - 1]
+        trainer.log({"eval_word_accuracy": accuracy, "eval_loss": loss})
+        trainer.control.should_evaluate = False
+        return {"eval_word_accuracy": accuracy, "eval_loss": loss}
+
+    monkeypatch.setattr(trainer, "evaluate", evaluate)
+    monkeypatch.setattr(trainer, "save_model_for_inference", lambda: saved_at.append(trainer.state.global_step))
+    trainer.train()
+    assert saved_at == [step for step, best in enumerate(is_best, start=1) if best]
+    assert trainer.state.best_global_step == saved_at[-1]
+
+
+def test_unknown_metric_for_the_best_model_raises(config, folder, tmp_path):
+    held = make_folder(tmp_path / "held", ["1", "2"])
+    with pytest.raises(ValueError, match=r"accuracy is not one of word_accuracy, .* held_loss"):
+        trainer_on(folder, SVTRv2ForCTC(config), arguments(tmp_path, metric_for_best_model="accuracy"), held)
 
 
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("lr_scheduler_type", "cosine", "not supported here: the schedule is always one cycle"),
-        ("optim", "sgd", "not supported here: the optimiser is always AdamW"),
-        ("average_tokens_across_devices", False, "not supported here: the loss is always the mean"),
-        ("save_only_model", True, "not supported here: a checkpoint is there to go on from"),
-        ("label_smoothing_factor", 0.1, "not supported here: the loss"),
-        ("include_for_metrics", ["loss"], "not supported here: evaluation"),
-        ("eval_strategy", "epoch", "no epoch ends. Use steps, and --eval_steps"),
-        ("save_strategy", "epoch", "no epoch ends. Use steps, and --save_steps"),
+        ("lr_scheduler_type", "cosine", "not supported: the schedule is always one cycle"),
+        ("optim", "sgd", "not supported: the optimizer is always AdamW"),
+        ("average_tokens_across_devices", False, "not supported: the loss is always the mean"),
+        ("save_only_model", True, "not supported: checkpoints are for resuming"),
+        ("label_smoothing_factor", 0.1, "not supported: the loss"),
+        ("include_for_metrics", ["loss"], "not supported: evaluation"),
+        ("eval_strategy", "epoch", "without epochs. Use steps and --eval_steps"),
+        ("save_strategy", "epoch", "without epochs. Use steps and --save_steps"),
         ("per_device_train_batch_size", 0, "must be 1 or more, not 0"),
         ("max_hours", -1.0, "must be more than 0, not -1.0"),
         ("max_grad_norm", -1.0, "must be 0 or more, not -1.0"),
         ("ema_decay", 1.0, "less than 1, not 1.0"),
-        ("report_to", "nowhere", "nowhere: transformers finds no package of that name"),
+        ("logging_nan_inf_filter", True, "not supported: training stops"),
+        ("report_to", "nowhere", "nowhere: not installed"),
     ],
 )
-def test_what_is_not_supported_is_refused(tmp_path, name, value, message):
+def test_unsupported_argument_raises(tmp_path, name, value, message):
     with pytest.raises(ValueError, match=f"^--{name} .*{message}"):
         arguments(tmp_path, **{name: value})
 
 
-def test_a_warmup_longer_than_the_run_is_refused(config, folder, tmp_path):
-    with pytest.raises(ValueError, match="--warmup_steps 10 is more than the 4 steps"):
+def test_warmup_longer_than_the_run_raises(config, folder, tmp_path):
+    with pytest.raises(ValueError, match="--warmup_steps 10 exceeds the 4 steps"):
         trainer_on(folder, SVTRv2ForCTC(config), arguments(tmp_path, warmup_steps=10)).train()
 
 
-def test_an_error_in_a_worker_leaves_no_worker_and_no_handler(config, folder, tmp_path):
-    """While the error is held, and with it, by its traceback, the loader's iterator."""
+def test_worker_error_leaves_no_worker_and_no_signal_handler(config, folder, tmp_path):
+    """The traceback of the error keeps the iterator of the loader alive."""
     held = make_folder(tmp_path / "held", [f"{number:03}" for number in range(9)])
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     trainer = trainer_on(folder, SVTRv2ForCTC(config), arguments(tmp_path, dataloader_num_workers=2), held)
@@ -439,7 +435,7 @@ def test_an_error_in_a_worker_leaves_no_worker_and_no_handler(config, folder, tm
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
 
 
-def test_frozen_stages_stay_as_they_are(config, folder, tmp_path):
+def test_frozen_stages_do_not_change(config, folder, tmp_path):
     model = SVTRv2ForCTC(config)
     before = copy.deepcopy(model.state_dict())
     trainer_on(folder, model, arguments(tmp_path), freeze_stages=1).train()
@@ -469,18 +465,18 @@ def digits(tmp_path):
     return path
 
 
-def test_a_run_from_scratch_and_on(folder, digits, tmp_path, capsys):
+def test_training_from_scratch_and_fine_tuning(folder, digits, tmp_path, capsys):
     saved = run(
         tmp_path, folder, "--model", "nano", "--charset", str(digits), "--max_ratio", "6", "--eval_data", str(folder)
     )
-    told = capsys.readouterr().out
-    assert "Best of 1 evaluations, at step 3:" in told
-    assert told.splitlines()[-1].split()[:2] == ["data", "64"]
+    printed = capsys.readouterr().out
+    assert "Best of 1 evaluations, at step 3:" in printed
+    assert printed.splitlines()[-1].split()[1:4:2] == ["data", "64"]
     model = SVTRv2ForCTC.from_pretrained(saved)
     assert model.config.vocab_size == 11
     assert model.config.hidden_sizes == SVTRv2Config.preset("nano").hidden_sizes
     assert SVTRv2Processor.from_pretrained(saved).image_processor.max_ratio == 6
-    assert (saved / "modeling_svtrv2.py").is_file(), "what is trained can be shared"
+    assert (saved / "modeling_svtrv2.py").is_file(), "the folder contains the code of the model"
     assert json.loads((saved / "checkpoint-3" / "trainer_state.json").read_text())["global_step"] == 3
 
     again = run(tmp_path / "again", folder, "--model", str(saved), "--use_guidance", "True")
@@ -490,25 +486,35 @@ def test_a_run_from_scratch_and_on(folder, digits, tmp_path, capsys):
     assert guided.guidance is not None
 
 
-def test_steps_follow_from_epochs(folder, digits, tmp_path, capsys):
+def test_number_of_steps_is_computed_from_epochs(folder, digits, tmp_path, capsys):
     run(
         tmp_path, folder, "--model", "nano", "--charset", str(digits), "--max_steps", "-1", "--num_train_epochs", "0.5"
     )
     assert "on 64 samples for 8 steps" in capsys.readouterr().err  # 64 / 4 / 2
 
 
-def test_a_folder_with_another_run_is_not_mixed_up(folder, digits, tmp_path):
+def test_output_folder_of_another_run_raises(folder, digits, tmp_path):
     words = ("--model", "nano", "--charset", str(digits))
     run(tmp_path, folder, *words)
     with pytest.raises(ValueError, match=r"checkpoint-3 is of an earlier run: pass --resume_from_checkpoint True"):
         run(tmp_path, folder, *words)
-    run(tmp_path, folder, *words, "--resume_from_checkpoint", "True")  # nothing left to do
-    with pytest.raises(ValueError, match=r"no checkpoint in .*elsewhere"):
+    run(tmp_path, folder, *words, "--resume_from_checkpoint", "True")  # the run is complete
+    with pytest.raises(ValueError, match=r"No checkpoint to resume from in .*elsewhere"):
         run(tmp_path / "elsewhere", folder, *words, "--resume_from_checkpoint", "true")
 
 
+def test_augment_magnitude_changes_the_images(folder, digits, tmp_path):
+    losses = []
+    for magnitude in ((), ("--augment_magnitude", "5"), ("--augment_magnitude", "10")):
+        words = ("--model", "nano", "--charset", str(digits), "--max_steps", "1", "--logging_steps", "1")
+        out = run(tmp_path / f"{len(losses)}", folder, *words, *magnitude, "--save_strategy", "no")
+        losses.append(json.loads((out / "run.json").read_text())["loss"])
+    assert losses[0] == losses[1], "5 is the default"
+    assert losses[1] != losses[2]
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_whatever_a_model_was_saved_in_it_is_trained_in_float32(config, folder, tmp_path, dtype):
+def test_checkpoints_of_any_dtype_are_trained_in_float32(config, folder, tmp_path, dtype):
     SVTRv2ForCTC(config).to(dtype).save_pretrained(tmp_path / "saved")
     SVTRv2Processor(SVTRv2ImageProcessor(), build_tokenizer(CHARSET)).save_pretrained(tmp_path / "saved")
     words = ["--train_data", str(folder), "--output_dir", str(tmp_path / "out"), "--model", str(tmp_path / "saved")]
@@ -520,7 +526,7 @@ def test_whatever_a_model_was_saved_in_it_is_trained_in_float32(config, folder, 
 @pytest.mark.parametrize(
     ("words", "error", "message"),
     [
-        (["--model", "large"], ValueError, r"--model large is no size \(nano, tiny, small, base\), not default"),
+        (["--model", "large"], ValueError, r"--model large: not a model size \(nano, tiny, small, base\)"),
         (
             ["--charset", "{digits}"],
             UnknownCharactersError,
@@ -537,8 +543,8 @@ def test_errors_before_training(folder, digits, tmp_path, words, error, message)
     assert not list((tmp_path / "out").glob("checkpoint-*"))
 
 
-def test_every_label_that_lies_here_is_looked_at(tmp_path):
-    """Of parquet as of lists, however many there are; of what comes over a network, the first ones."""
+def test_all_labels_of_local_sources_are_checked(tmp_path):
+    """All labels of a parquet file; only the first 10,000 of a remote source."""
     rows = [{"image": b"", "text": "1"}] * 10_500 + [{"image": b"", "text": "\u00e9"}]
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "many.parquet")
     source = open_source(str(tmp_path / "many.parquet"))
@@ -550,7 +556,7 @@ def test_every_label_that_lies_here_is_looked_at(tmp_path):
     check_characters([remote], LabelEncoder(CHARSET))
 
 
-def test_labels_are_normalized_where_that_is_asked_for(tmp_path):
+def test_normalize_applies_to_labels(tmp_path):
     make_folder(tmp_path / "data", ["cafe\u0301", "\uff21", "x"])
     encoder = LabelEncoder("acefx\u00e9A")
     spec = str(tmp_path / "data")
@@ -558,15 +564,15 @@ def test_labels_are_normalized_where_that_is_asked_for(tmp_path):
     for form, count in expected.items():
         message = f"{count} of 3 labels have characters outside .* With --normalize nfkc, {count} of the labels"
         with pytest.raises(UnknownCharactersError, match=message):
-            check_characters(train._open_sources([spec], form), encoder)
-    [source] = train._open_sources([spec], "nfkc")
+            check_characters(train.open_sources([spec], form), encoder)
+    [source] = train.open_sources([spec], "nfkc")
     check_characters([source], encoder)
     assert list(source.texts()) == [sample.text for sample in source.read()] == ["caf\u00e9", "A", "x"]
-    [plain] = train._open_sources([spec], "none")
-    assert source.fingerprint != plain.fingerprint, "a run is not resumed with other labels"
+    [plain] = train.open_sources([spec], "none")
+    assert source.fingerprint != plain.fingerprint, "resuming with other labels raises"
 
 
-def test_a_recipe_and_the_command_line(tmp_path):
+def test_command_line_overrides_the_recipe(tmp_path):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("train_data: [a, b]\nmodel: nano\noutput_dir: out\nlearning_rate: 1.0e-3\nmax_steps: 10\n")
     chosen, arguments = parse_arguments([str(recipe), "--max_steps", "20"])
@@ -582,24 +588,21 @@ def test_a_recipe_and_the_command_line(tmp_path):
     with pytest.raises(ValueError, match="must map names of arguments"):
         parse_arguments([str(recipe)])
     recipe.write_text("a: [")
-    with pytest.raises(ValueError, match=r"recipe\.yaml is no YAML"):
+    with pytest.raises(ValueError, match=r"recipe\.yaml is not valid YAML"):
         parse_arguments([str(recipe)])
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
-def test_the_recipes_of_the_repository(path):
+def test_recipes_are_valid(path):
     chosen, arguments = parse_arguments([str(path), "--bf16", "False"])
-    header = path.read_text(encoding="utf-8").split("\nmodel:")[0]
-    assert f"scripts/train.py scripts/recipes/{path.name}" in header, "the command"
-    assert all(word in header for word in ("# Hardware:", "# Time:", "# Result:", "# Commit:"))
     assert chosen.train_data and chosen.eval_data
     assert chosen.charset is None or "data/" in chosen.charset or read_charset(path.parents[2] / chosen.charset)
-    if path.stem.startswith(("union14m", "mjst", "chinese")):  # the paper's
+    if path.stem.startswith(("union14m", "mjst", "chinese")):  # of the paper
         stage_two = path.stem.endswith("stage2")
         assert chosen.use_guidance is (True if stage_two or path.stem == "chinese" else None)
         images_a_step = 4 * arguments.per_device_train_batch_size
         assert arguments.learning_rate == pytest.approx(6.5e-4 * images_a_step / 1024)
-        assert chosen.model.endswith("_stage1") == stage_two, "which begins with the first stage's model"
+        assert chosen.model.endswith("_stage1") == stage_two, "stage 2 starts from the model of stage 1"
         assert arguments.eval_steps == arguments.save_steps
 
 
@@ -613,8 +616,8 @@ def script(*words, **kwargs):
     )
 
 
-def test_the_script_and_the_smoke_recipe(folder, digits, tmp_path):
-    """Two sources of two kinds, guidance, averaged weights, evaluation."""
+def test_script_runs_the_smoke_recipe(folder, digits, tmp_path):
+    """Sources of two formats, guidance, averaged weights, evaluation."""
     more = make_folder(tmp_path / "more", [f"{number:02}" for number in range(12)])
     (more / "metadata.csv").write_text("file_name,text\n" + (more / "labels.tsv").read_text().replace("\t", ","))
     (more / "labels.tsv").unlink()
@@ -622,14 +625,16 @@ def test_the_script_and_the_smoke_recipe(folder, digits, tmp_path):
         RECIPES / "smoke.yaml", "--output_dir", tmp_path / "out", "--train_data", folder, more, "--eval_data", folder,
         "--charset", digits,
     )  # fmt: skip
-    told, errors = process.communicate()
+    printed, errors = process.communicate()
     assert process.returncode == 0, errors
-    assert "Best of 2 evaluations" in told
+    assert "Best of 2 evaluations" in printed
     for name in ("model.safetensors", "learning_curve.png", "checkpoint-6/averaged_weights.safetensors"):
         assert (tmp_path / "out" / name).is_file(), name
     state = json.loads((tmp_path / "out" / "checkpoint-6" / "trainer_state.json").read_text())
     assert any(entry.get("data/more/samples") for entry in state["log_history"])
-    assert state["best_global_step"] and state["best_model_checkpoint"] is None, "the best is in the output folder"
+    assert state["best_global_step"] and state["best_model_checkpoint"] is None, (
+        "the best model is in the output folder"
+    )
     record = json.loads((tmp_path / "out" / "run.json").read_text())
     assert record["command"].startswith("python scripts/train.py ") and "smoke.yaml" in record["command"]
     assert record["recipe"]["ema_decay"] == 0.9
@@ -644,59 +649,48 @@ def test_the_script_and_the_smoke_recipe(folder, digits, tmp_path):
 LONG_RUN = ("--model", "nano", "--max_steps", "100000", "--per_device_train_batch_size", "2", "--use_cpu", "True")
 
 
-def test_it_stops_after_some_hours_and_goes_on(folder, digits, tmp_path):
+def test_stopped_run_resumes(folder, digits, tmp_path):
     words = ("--output_dir", tmp_path / "out", "--train_data", folder, "--charset", digits, *LONG_RUN)
     words = (*words, "--dataloader_num_workers", "1")
     process = script(*words, "--max_hours", "0.0008")
     _, errors = process.communicate()
     assert process.returncode == 0, errors
-    assert "--max_hours have passed. The same command with --resume_from_checkpoint True goes on" in errors
+    assert "--max_hours have passed. To resume, add --resume_from_checkpoint True" in errors
     [checkpoint] = (tmp_path / "out").glob("checkpoint-*")
-    assert not (tmp_path / "out" / "model.safetensors").exists(), "what is unfinished is no result"
+    assert not (tmp_path / "out" / "model.safetensors").exists(), "an incomplete run has no result"
     step = json.loads((checkpoint / "trainer_state.json").read_text())["global_step"]
     seconds = json.loads((checkpoint / "data_state.json").read_text())["seconds"]
     assert 0 < seconds < 60
 
     often = ("--eval_steps", "2", "--logging_steps", "1")
-    # With an evaluation between, workers of the endless stream once outlived the run, which then waited for them for ever.
+    # After an evaluation, workers of the endless stream used to outlive the run, which waited for them forever.
     process = script(*words, "--resume_from_checkpoint", "True", "--eval_data", folder, *often)
     assert any("eval_loss" in line for line in iter(process.stdout.readline, "")), process.stderr.read()
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
-    assert "it was sent SIGTERM" in errors
+    assert "received SIGTERM" in errors
     assert max(int(path.name[11:]) for path in (tmp_path / "out").glob("checkpoint-*")) > step
     record = json.loads((tmp_path / "out" / "run.json").read_text())
     assert record["samples"] > step and record["steps"] > step
-    assert record["steps"] < step + 50, "it was evaluated every other step, not as often as the part before"
+    assert record["steps"] < step + 50, "the evaluation interval is that of the resumed run"
     assert record["hours"] > seconds / 3600, "the hours of both parts"
-
-
-def test_an_error_in_a_worker_ends_the_program(folder, digits, tmp_path):
-    words = ("--output_dir", tmp_path / "out", "--train_data", folder, "--charset", digits, *LONG_RUN)
-    process = script(*words, "--max_label_length", "1", "--dataloader_num_workers", "2")
-    try:
-        _, errors = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    assert process.returncode == 1
-    assert "samples can be trained on" in errors
 
 
 def test_ctrl_c_saves_a_checkpoint(folder, digits, tmp_path):
     words = ("--output_dir", tmp_path / "out", "--train_data", folder, "--charset", digits, *LONG_RUN)
     process = script(*words, "--dataloader_num_workers", "1", "--logging_steps", "1", start_new_session=True)
     assert any("'loss'" in line for line in iter(process.stdout.readline, "")), process.stderr.read()
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the trainer and its workers
+    os.killpg(process.pid, signal.SIGINT)  # the trainer and its workers, as from a terminal
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert "Saving a checkpoint after this step" in errors
-    assert "it was sent SIGINT. The same command with --resume_from_checkpoint True goes on" in errors
+    assert "received SIGINT. To resume, add --resume_from_checkpoint True" in errors
     assert "Traceback" not in errors
     assert last_step(tmp_path / "out") > 0
 
 
-def test_an_evaluation_is_broken_off_to_stop_and_made_up_for(config, folder, tmp_path):
+def test_evaluation_aborted_by_a_stop_runs_after_resuming(config, folder, tmp_path):
     held = make_folder(tmp_path / "held", [f"{number:03}" for number in range(20)])
     options = {"save_strategy": "steps", "save_steps": 9, "eval_strategy": "steps", "eval_steps": 2}
     whole = trainer_on(folder, SVTRv2ForCTC(config), arguments(tmp_path / "whole", **options), held)
@@ -705,14 +699,14 @@ def test_an_evaluation_is_broken_off_to_stop_and_made_up_for(config, folder, tmp
     model = SVTRv2ForCTC(config)
     model.load_state_dict(initial)
     stopped = trainer_on(folder, model, arguments(tmp_path, **options), held)
-    recognise = stopped.model.forward
+    forward = stopped.model.forward
 
-    def told_while_it_reads(*args, **kwargs):
+    def stop_during_evaluation(*args, **kwargs):
         if not stopped.model.training:
-            stopped.stop_in_time.reason = "told"
-        return recognise(*args, **kwargs)
+            stopped.stop.reason = "printed"
+        return forward(*args, **kwargs)
 
-    stopped.model.forward = told_while_it_reads
+    stopped.model.forward = stop_during_evaluation
     stopped.train()
     assert (stopped.state.global_step, stopped.evaluations) == (2, [])
     resumed = trainer_on(folder, SVTRv2ForCTC(config), arguments(tmp_path, **options), held)
@@ -722,42 +716,46 @@ def test_an_evaluation_is_broken_off_to_stop_and_made_up_for(config, folder, tmp
         assert one["eval_loss"] == other["eval_loss"]
 
 
-def test_a_stop_in_the_last_evaluation_leaves_it_for_the_next_time(config, folder, tmp_path):
+def test_last_evaluation_skipped_by_a_stop_runs_after_resuming(config, folder, tmp_path):
     held = make_folder(tmp_path / "held", ["1", "2"])
     options = {"save_strategy": "steps", "save_steps": 9, "eval_strategy": "steps", "eval_steps": 4}
     stopped = trainer_on(folder, SVTRv2ForCTC(config), arguments(tmp_path, **options), held)
     forward = stopped.model.forward
 
-    def told_at_the_last_step(*args, **kwargs):
-        stopped.stop_in_time.reason = "told" if stopped.state.global_step == 3 else None
+    def stop_at_the_last_step(*args, **kwargs):
+        stopped.stop.reason = "printed" if stopped.state.global_step == 3 else None
         return forward(*args, **kwargs)
 
-    stopped.model.forward = told_at_the_last_step
+    stopped.model.forward = stop_at_the_last_step
     stopped.train()
-    assert (stopped.state.global_step, stopped.evaluations, stopped.stop_in_time.reason) == (4, [], "told")
+    assert (stopped.state.global_step, stopped.evaluations, stopped.stop.reason) == (4, [], "printed")
     resumed = trainer_on(folder, SVTRv2ForCTC(config), arguments(tmp_path, **options), held)
     resumed.train(resume_from_checkpoint=True)
-    resumed.evaluate_at_the_end()
+    resumed.evaluate_last_step()
     assert [entry["step"] for entry in resumed.evaluations] == [4]
 
 
-def test_a_second_ctrl_c_stops_at_once(capfd):
-    stop = StopInTime()
-    stop._note_signal(signal.SIGINT, None)
-    with pytest.raises(KeyboardInterrupt):
-        stop._note_signal(signal.SIGINT, None)
-    assert "Ctrl-C again stops at once" in capfd.readouterr().err
+def test_second_ctrl_c_aborts_immediately(capfd):
+    stop = GracefulStop(Processes())
+    stop.on_train_begin(None, None, None)
+    try:
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        stop.restore_signal_handlers()
+    assert "Press Ctrl-C again to stop immediately" in capfd.readouterr().err
 
 
-def test_a_mistake_is_told_in_one_line(tmp_path):
+def test_user_error_is_printed_in_one_line(tmp_path):
     process = script("--model", "nano", "--train_data", "nodir", "--output_dir", tmp_path / "out")
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert errors.startswith("svtrv2: There is no data") and errors.count("\n") == 1
+    assert errors.startswith("svtrv2: ") and errors.count("\n") == 1
 
 
-def test_killed_at_any_moment_it_leaves_a_checkpoint(folder, digits, tmp_path):
-    """Saving and evaluating after each step; two kills are aimed at its saving, one is not."""
+def test_killed_run_leaves_a_complete_checkpoint(folder, digits, tmp_path):
+    """Saves and evaluates after each step; two of three kills hit it while it saves."""
     rng = random.Random(0)
     output = tmp_path / "out"
     words = ("--output_dir", output, "--train_data", folder, "--charset", digits, "--save_steps", "1", *LONG_RUN)
@@ -782,14 +780,14 @@ def test_killed_at_any_moment_it_leaves_a_checkpoint(folder, digits, tmp_path):
         for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
             torch.load(checkpoint / name, weights_only=name != "rng_state.pth")
         assert json.loads((checkpoint / "trainer_state.json").read_text())["global_step"] == last
-    assert saving, "no kill has hit it while it saved: this test shows nothing"
+    assert saving, "no kill hit the run while it saved, so the test shows nothing"
 
 
 def unfinished(output):
-    """The checkpoints that are being saved."""
+    """Return the checkpoints that are being saved."""
     try:
         return list((output / ".saving").glob("checkpoint-*"))
-    except FileNotFoundError:  # moved while it was looked at
+    except FileNotFoundError:  # renamed meanwhile
         return []
 
 
@@ -799,7 +797,7 @@ def last_step(output):
 
 @pytest.mark.slow
 def test_learns_to_read(digits, tmp_path, capsys):
-    """Four hundred steps of nano on drawn numbers read other numbers."""
+    """After 400 steps on rendered numbers, nano recognizes other numbers."""
     rng = random.Random(0)
     numbers = sorted({str(rng.randrange(10_000, 100_000)) for _ in range(600)})
     rng.shuffle(numbers)
@@ -808,6 +806,8 @@ def test_learns_to_read(digits, tmp_path, capsys):
         tmp_path, train, "--model", "nano", "--charset", str(digits), "--max_steps", "400", "--learning_rate", "1e-3",
         "--per_device_train_batch_size", "16", "--augment_operations", "0", "--eval_data", str(held_out),
     )  # fmt: skip
-    [accuracy] = [float(line.split()[2]) for line in capsys.readouterr().out.splitlines() if line.startswith("test")]
+    [accuracy] = [
+        float(line.split()[5]) for line in capsys.readouterr().out.splitlines() if line.startswith("| test ")
+    ]
     assert accuracy > 90
     assert (saved / "model.safetensors").is_file()

@@ -1,4 +1,4 @@
-"""Training that fails: what is saved, what is refused, and what the error says."""
+"""Training that fails: divergence, errors, damaged checkpoints, and unusable data."""
 
 import copy
 import io
@@ -11,7 +11,7 @@ import pytest
 import torch
 from conftest import CHARSET, make_folder
 from safetensors.torch import load_file, save_file
-from test_training import arguments, trainer_on
+from test_training import arguments, run, trainer_on
 from torch.utils.data import IterableDataset, get_worker_info
 from transformers import TrainerCallback
 from transformers.trainer_pt_utils import safe_globals
@@ -21,9 +21,7 @@ from svtrv2_hf.data.file_source import FileSource
 from svtrv2_hf.data.labels import LabelEncoder, RejectedSampleError, Rejection
 from svtrv2_hf.data.loader import Loader, plain_worker_errors
 from svtrv2_hf.data.sources import open_source
-from svtrv2_hf.training.arguments import SVTRv2TrainingArguments
-from svtrv2_hf.training.checkpoint_files import check_optimizer_files
-from svtrv2_hf.training.divergence import DivergedError
+from svtrv2_hf.training.checkpoint_files import DivergedError, check_optimizer_files
 from svtrv2_hf.training.probe import check_evaluation_set, check_not_empty
 from svtrv2_hf.training.record import RunRecord
 from svtrv2_hf.training.train import main
@@ -44,7 +42,7 @@ def held(tmp_path):
 
 
 class Poison(TrainerCallback):
-    """Makes a weight NaN before or after a step."""
+    """Set a weight to NaN before or after a step."""
 
     def __init__(self, before=None, after=None):
         self.before, self.after = before, after
@@ -66,7 +64,7 @@ def checkpoints(tmp_path):
 
 
 @pytest.mark.parametrize("options", [{}, {"gradient_accumulation_steps": 2}, {"ema_decay": 0.9}, {"bf16": True}])
-def test_training_that_diverges_stops(config, folder, held, tmp_path, options):
+def test_diverged_training_stops(config, folder, held, tmp_path, options):
     args = arguments(tmp_path, eval_strategy="steps", eval_steps=2, max_steps=6, **SAVING, **options)
     trainer = trainer_on(folder, SVTRv2ForCTC(config), args, held)
     trainer.add_callback(Poison(before=4))
@@ -81,53 +79,50 @@ def test_training_that_diverges_stops(config, folder, held, tmp_path, options):
         assert all(tensor.isfinite().all() for tensor in load_file(path).values()), path
 
 
-def test_a_loss_that_is_not_finite_is_not_logged_as_zero(config, folder, tmp_path):
+def test_non_finite_loss_is_not_logged_as_zero(config, folder, tmp_path):
     args = arguments(tmp_path, max_steps=3, logging_steps=3, learning_rate=1e30, warmup_steps=0)
     trainer = trainer_on(folder, SVTRv2ForCTC(config), args)
-    with pytest.raises(DivergedError, match=r"by step 3.* None was saved before"):
+    with pytest.raises(DivergedError, match=r"by step 3: .* weight tensors contain NaN or infinity\. Lower"):
         trainer.train()
     assert not [entry for entry in trainer.state.log_history if "loss" in entry]
 
 
 @pytest.mark.parametrize("where", ["weights", "buffers", "average"])
-def test_weights_that_are_not_finite_are_not_saved(config, folder, tmp_path, where):
+def test_non_finite_weights_are_not_saved(config, folder, tmp_path, where):
     args = arguments(tmp_path, max_steps=2, ema_decay=0.5 if where == "average" else None)
     trainer = trainer_on(folder, SVTRv2ForCTC(config), args)
     if where == "weights":
         trainer.add_callback(Poison(after=2))
-        with pytest.raises(DivergedError, match=r"1 of .* tensors of weights hold NaN or infinity"):
+        with pytest.raises(DivergedError, match=r"1 of .* weight tensors contain NaN or infinity"):
             trainer.train()
     else:
         trainer.train()
-    next(iter(trainer.recogniser.buffers() if where == "buffers" else trainer.recogniser.parameters())).data.fill_(NAN)
+    next(
+        iter(trainer.inference_model.buffers() if where == "buffers" else trainer.inference_model.parameters())
+    ).data.fill_(NAN)
     with pytest.raises(DivergedError):
-        trainer.save_recogniser()
+        trainer.save_model_for_inference()
     with pytest.raises(DivergedError):
         trainer._save_checkpoint(trainer.model, None)
     assert not list((tmp_path / "out").rglob("*.safetensors"))
 
 
-def test_a_step_that_overflows_in_float16_is_not_counted(config, folder, tmp_path):
-    """The scaler skips it. Where all overflow, training has diverged."""
+def test_float16_step_that_overflows_does_not_count(config, folder, tmp_path):
+    """The scaler skips it. If all steps overflow, training has diverged."""
     args = arguments(tmp_path, max_steps=4, logging_steps=2)
     trainer = trainer_on(folder, SVTRv2ForCTC(config), args)
     trainer.state.global_step, trainer._globalstep_last_logged = 4, 0
     trainer.control.should_log = True
     trainer._overflows += 1
     losses = torch.tensor(6.0)
-    trainer._count_overflows(losses)
-    assert losses == 8.0, "the mean of the three others four times"
+    trainer._correct_overflows(losses)
+    assert losses == 8.0, "four times the mean of the three others"
     trainer._overflows += 4
-    trainer._count_overflows(losses)
+    trainer._correct_overflows(losses)
     assert losses.isnan()
 
 
-def test_the_filter_of_losses_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="--logging_nan_inf_filter is not supported here: training stops"):
-        arguments(tmp_path, logging_nan_inf_filter=True)
-
-
-def test_a_checkpoint_with_nan_is_not_resumed_from(config, folder, tmp_path):
+def test_resuming_from_a_checkpoint_with_nan_raises(config, folder, tmp_path):
     args = arguments(tmp_path, ema_decay=0.9, **SAVING)
     trainer_on(folder, SVTRv2ForCTC(config), args).train()
     for name in ("averaged_weights.safetensors", "model.safetensors"):
@@ -139,19 +134,19 @@ def test_a_checkpoint_with_nan_is_not_resumed_from(config, folder, tmp_path):
             trainer_on(folder, SVTRv2ForCTC(config), args).train(resume_from_checkpoint=True)
 
 
-def test_the_record_of_a_run_is_valid_json(tmp_path, config, folder):
+def test_run_record_is_valid_json(tmp_path, config, folder):
     trainer = trainer_on(folder, SVTRv2ForCTC(config), arguments(tmp_path))
     trainer.state.log_history = [{"step": 1, "loss": NAN}, {"step": 1, "eval_loss": float("inf")}]
-    RunRecord([])._write(trainer.args, trainer.state)
+    RunRecord([]).write(trainer.args, trainer.state)
     record = json.loads((tmp_path / "out" / "run.json").read_text(), parse_constant=pytest.fail)
     assert record["loss"] == [[1, None]] and record["evaluations"] == [{"loss": None, "step": 1}]
 
 
-# Whatever ends a run leaves a checkpoint
+# Errors during training
 
 
 class Fail(TrainerCallback):
-    """Raises an error in one event after a step."""
+    """Raise an error in one event after a step."""
 
     def __init__(self, event, step, error):
         def fail(args, state, control, **kwargs):
@@ -166,7 +161,7 @@ def losses(trainer):
 
 
 def fail_in_the_data(trainer):
-    """At the first batch of the fourth step."""
+    """Fail at the first batch of the fourth step."""
     make, calls = trainer.train_dataset._batch, []
 
     def failing(*args):
@@ -179,7 +174,7 @@ def fail_in_the_data(trainer):
 
 
 def fail_in_a_forward_pass(trainer):
-    """After batch normalization has changed its statistics and random numbers were drawn."""
+    """Fail after batch normalization has updated its statistics and random numbers were used."""
     forward, calls = trainer.model.forward, []
 
     def failing(*args, **kwargs):
@@ -209,7 +204,7 @@ WAYS = {
 
 @pytest.fixture(scope="module")
 def whole_run(tmp_path_factory):
-    """A run that nothing ends, and what makes trainers of the same run elsewhere."""
+    """A complete run, and a function that creates trainers of the same run in another folder."""
     root = tmp_path_factory.mktemp("whole")
     data = make_folder(root / "data", [f"{number:03}" for number in range(40)] + [f"{n:07}" for n in range(24)])
     held = make_folder(root / "held", [f"{number:03}" for number in range(10)])
@@ -236,8 +231,8 @@ def small_config():
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_whatever_ends_a_run_leaves_a_checkpoint(whole_run, tmp_path, way):
-    """Training goes on from it as if nothing had happened."""
+def test_failed_run_leaves_a_checkpoint(whole_run, tmp_path, way):
+    """Resuming from it equals an uninterrupted run."""
     whole, new = whole_run
     failing = new(tmp_path, save_steps=3 if way == "save" else 100)
     fail, error = WAYS[way]
@@ -246,15 +241,15 @@ def test_whatever_ends_a_run_leaves_a_checkpoint(whole_run, tmp_path, way):
         failing.train()
     step = failing.state.global_step
     assert 1 < step < 7
-    if way != "save":  # there, the checkpoint is complete before the error
+    if way != "save":  # the checkpoint is complete before the error
         [note] = caught.value.__notes__
-        assert f"checkpoint-{step}: the same command with --resume_from_checkpoint True goes on" in note
+        assert f"checkpoint-{step}. To resume, add --resume_from_checkpoint True" in note
     assert checkpoints(tmp_path) == [f"checkpoint-{step}"]
     resumed = new(tmp_path)
     resumed.train(resume_from_checkpoint=True)
     assert losses(resumed)[-3:] == losses(whole)[-3:]
     assert resumed.counts == whole.counts
-    for one, other in ((resumed.model, whole.model), (resumed.recogniser, whole.recogniser)):
+    for one, other in ((resumed.model, whole.model), (resumed.inference_model, whole.inference_model)):
         assert all(
             torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True)
         )
@@ -263,11 +258,11 @@ def test_whatever_ends_a_run_leaves_a_checkpoint(whole_run, tmp_path, way):
     assert resumed.state.best_global_step == whole.state.best_global_step
 
 
-def test_an_evaluation_that_fails_names_its_set_and_is_made_up_for(config, folder, held, tmp_path):
+def test_failed_evaluation_names_its_dataset_and_runs_after_resuming(config, folder, held, tmp_path):
     options = {"eval_strategy": "steps", "eval_steps": 2}
     trainer = trainer_on(folder, SVTRv2ForCTC(config), arguments(tmp_path, **options), held)
     (held / "3.png").rename(tmp_path / "away.png")
-    with pytest.raises(ValueError, match=r"The evaluation set held cannot be read: .*3\.png") as error:
+    with pytest.raises(ValueError, match=r"Evaluation dataset held cannot be read: .*3\.png") as error:
         trainer.train()
     assert "checkpoint-2" in error.value.__notes__[0]
     (tmp_path / "away.png").rename(held / "3.png")
@@ -276,28 +271,28 @@ def test_an_evaluation_that_fails_names_its_set_and_is_made_up_for(config, folde
     assert [entry["step"] for entry in resumed.evaluations] == [2, 4]
 
 
-def test_an_evaluation_that_fails_at_the_end_leaves_a_checkpoint(config, folder, held, tmp_path):
+def test_failed_last_evaluation_leaves_a_checkpoint(config, folder, held, tmp_path):
     trainer = trainer_on(folder, SVTRv2ForCTC(config), arguments(tmp_path), held)
     trainer.train()
     (held / "3.png").unlink()
-    with pytest.raises(ValueError, match="The evaluation set held") as error:
-        trainer.evaluate_at_the_end()
+    with pytest.raises(ValueError, match="Evaluation dataset held") as error:
+        trainer.evaluate_last_step()
     assert "checkpoint-4" in error.value.__notes__[0]
     assert checkpoints(tmp_path) == ["checkpoint-4"]
 
 
-def test_an_error_while_weights_are_updated_saves_nothing(config, folder, tmp_path):
+def test_error_during_an_update_saves_nothing(config, folder, tmp_path):
     trainer = trainer_on(folder, SVTRv2ForCTC(config), arguments(tmp_path))
     trainer.add_callback(Fail("on_optimizer_step", 2, RuntimeError("broken")))
     with pytest.raises(RuntimeError) as error:
         trainer.train()
     assert error.value.__notes__ == [
-        "Step 2 cannot be saved, because the error came while the weights were updated. None was saved before."
+        "Step 2 cannot be saved: the weights were being updated. No checkpoint was saved."
     ]
     assert not checkpoints(tmp_path)
 
 
-def test_a_full_disk_is_reported_once_and_in_place(config, folder, tmp_path, monkeypatch):
+def test_full_disk_is_reported_once(config, folder, tmp_path, monkeypatch):
     trainer = trainer_on(folder, SVTRv2ForCTC(config), arguments(tmp_path, max_steps=3, **{**SAVING, "save_steps": 1}))
     save = SVTRv2ForCTC.save_pretrained
 
@@ -342,7 +337,7 @@ def saved_by_torch(value):
 
 @pytest.fixture(scope="module")
 def run_to_damage(tmp_path_factory):
-    """A run with two checkpoints, and what makes a trainer that resumes it."""
+    """A run with two checkpoints, and a function that creates a trainer to resume it."""
     root = tmp_path_factory.mktemp("damaged")
     data = make_folder(root / "data", [f"{number:03}" for number in range(20)])
 
@@ -360,7 +355,7 @@ def run_to_damage(tmp_path_factory):
         "averaged_weights.safetensors",
     ],
 )  # fmt: skip
-def test_a_damaged_checkpoint_is_refused_by_the_name_of_its_file(run_to_damage, name):
+def test_damaged_file_of_a_checkpoint_raises(run_to_damage, name):
     output, new = run_to_damage
     path = output / "checkpoint-4" / name
     content = path.read_bytes()
@@ -374,7 +369,7 @@ def test_a_damaged_checkpoint_is_refused_by_the_name_of_its_file(run_to_damage, 
             message = str(error.value)
             assert message.startswith(str(path)) and "\n" not in message and "weights_only" not in message, kind
             assert (
-                f"Resume from the checkpoint before it (--resume_from_checkpoint {output / 'checkpoint-2'})" in message
+                f"Resume from the previous checkpoint (--resume_from_checkpoint {output / 'checkpoint-2'})" in message
             )
             assert ("--model" in message) == (name != "model.safetensors")
             path.touch()
@@ -431,8 +426,8 @@ def state(**values):
         (
             "optimizer.pt",
             [
-                (changed_by_torch(lambda state: state["state"].clear()), "holds the states of 0 of"),
-                (changed_by_torch(lambda state: state["state"].pop(5)), "holds the states of"),
+                (changed_by_torch(lambda state: state["state"].clear()), "contains the states of 0 of"),
+                (changed_by_torch(lambda state: state["state"].pop(5)), "contains the states of"),
                 (changed_by_torch(lambda state: state["state"][0].pop("exp_avg_sq")), "damaged"),
                 (changed_by_torch(lambda state: state["state"][0]["exp_avg"].fill_(NAN)), "exp_avg of parameter 0 is NaN"),
                 (changed_by_torch(lambda state: state["state"][0]["exp_avg_sq"].sub_(1)), "exp_avg_sq .* is negative"),
@@ -449,20 +444,20 @@ def state(**values):
             [
                 *((schedule(last_epoch=value), "its last_epoch is") for value in (-5, 3, 5, 999, 4.0, "4", None, True)),
                 (schedule(_step_count="x"), "its _step_count"),
-                (schedule(get_lr=3), "which a scheduler does not save"),
+                (schedule(get_lr=3), "which schedulers do not save"),
             ],
         ),
         (
             "data_state.json",
             [
-                *((rank(taken=value), "batches taken is") for value in (-3, 1.5, "x", True)),
+                *((rank(taken=value), "its taken is") for value in (-3, 1.5, "x", True)),
                 *((rank(counts=value), "damaged") for value in ([1, 2], [[0, 5, 1]], [[0, "x", -1]], [[0.5, "x", 1]], None)),
                 *((rank(workers=value), "damaged") for value in ([[-1, 0, []]], [[1, 0, ["x"]]], [[1, 0, []]] * 2, [5])),
                 *((state(ranks=value), "states of 1 processes") for value in ([], {}, [{}, {}])),
                 *((state(seed_shift=value), "its seed_shift") for value in (-1, 1.5, "x")),
                 *((state(seconds=value), "its seconds") for value in (-1, NAN, "x")),
                 (state(evaluations_from=-1), "its evaluations_from"),
-                (state(evaluation_due="x"), "its evaluation_due"),
+                (state(evaluation_pending="x"), "its evaluation_pending"),
                 *((state(settings=value), "damaged") for value in ({}, [])),
             ],
         ),
@@ -481,7 +476,7 @@ def state(**values):
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )  # fmt: skip
-def test_values_that_no_run_writes_are_refused(run_to_damage, name, damages):
+def test_invalid_value_in_a_checkpoint_raises(run_to_damage, name, damages):
     output, new = run_to_damage
     path = output / "checkpoint-4" / name
     content = path.read_bytes()
@@ -492,14 +487,14 @@ def test_values_that_no_run_writes_are_refused(run_to_damage, name, damages):
             with pytest.raises(ValueError, match=message) as error:
                 trainer.train(resume_from_checkpoint=True)
             assert str(error.value).startswith(f"{path} is damaged"), number
-            assert "Resume from the checkpoint before it" in str(error.value)
+            assert "Resume from the previous checkpoint" in str(error.value)
             path.write_bytes(content)
     finally:
         path.write_bytes(content)
 
 
-def test_states_that_cannot_be_loaded_are_reported_by_file(run_to_damage):
-    """Only the library finds them, while training begins."""
+def test_state_that_transformers_cannot_load_raises(run_to_damage):
+    """Only transformers detects it, when training starts."""
     output, new = run_to_damage
     damages = {
         "trainer_state.json": state(stateful_callbacks={"TrainerControl": {"args": 5}}),
@@ -519,28 +514,28 @@ def test_states_that_cannot_be_loaded_are_reported_by_file(run_to_damage):
             path.write_bytes(content)
 
 
-def test_steps_that_the_scaler_of_float16_skips_are_not_damage(tmp_path):
+def test_steps_skipped_by_the_float16_scaler_are_valid(tmp_path):
     entries = {0: {"exp_avg": torch.zeros(2), "exp_avg_sq": torch.zeros(2), "step": torch.tensor(3.0)}}
     optimizer = {"state": entries, "param_groups": [{"params": [0]}, {"params": []}]}
     files, shapes = ["optimizer.pt", "scheduler.pt"], [[torch.Size([2])], []]
     torch.save(optimizer, tmp_path / "optimizer.pt")
-    torch.save({"last_epoch": 3}, tmp_path / "scheduler.pt")
+    torch.save({"last_epoch": 3, "_step_count": 4}, tmp_path / "scheduler.pt")
     check_optimizer_files(tmp_path, files, shapes, 3, exact=True)
     check_optimizer_files(tmp_path, files, shapes, 5, exact=False)
     for step, exact in ((5, True), (2, False)):
         with pytest.raises(ValueError, match=r"optimizer\.pt is damaged: its parameters were updated 3 times"):
             check_optimizer_files(tmp_path, files, shapes, step, exact)
-    torch.save({"last_epoch": 2}, tmp_path / "scheduler.pt")
+    torch.save({"last_epoch": 2, "_step_count": 3}, tmp_path / "scheduler.pt")
     with pytest.raises(ValueError, match=r"scheduler\.pt is damaged: its last_epoch is 2 at step 5"):
         check_optimizer_files(tmp_path, files, shapes, 5, exact=False)
     torch.save({**optimizer, "state": {}}, tmp_path / "optimizer.pt")
-    torch.save({"last_epoch": 0}, tmp_path / "scheduler.pt")
+    torch.save({"last_epoch": 0, "_step_count": 1}, tmp_path / "scheduler.pt")
     check_optimizer_files(tmp_path, files, shapes, 5, exact=False)
 
 
 @pytest.mark.parametrize("value", ["", " ", 0])
-def test_an_empty_checkpoint_to_resume_from_is_refused(run_to_damage, value):
-    """An unset variable of a shell does not begin a run in the place of another."""
+def test_empty_resume_from_checkpoint_raises(run_to_damage, value):
+    """An unset shell variable does not start a new run in the folder of another one."""
     output, new = run_to_damage
     before = {path: path.stat().st_mtime_ns for path in output.rglob("*")}
     with pytest.raises(ValueError, match=r"--resume_from_checkpoint .* is empty"):
@@ -551,16 +546,6 @@ def test_an_empty_checkpoint_to_resume_from_is_refused(run_to_damage, value):
             with pytest.raises(ValueError, match=r"--resume_from_checkpoint .* is empty"):
                 main([*words, *option])
     assert before == {path: path.stat().st_mtime_ns for path in output.rglob("*")}
-
-
-def test_a_checkpoint_that_was_mended_is_resumed_from(run_to_damage):
-    _, new = run_to_damage
-    trainer = new()
-    trainer.train(resume_from_checkpoint=True)
-    assert trainer.state.global_step == 4
-
-
-# Workers
 
 
 class Words(IterableDataset):
@@ -599,13 +584,13 @@ def kill():
         (rejected, (ValueError, RuntimeError), "empty: it takes two arguments$"),
     ],
 )
-def test_errors_of_workers_are_those_of_the_data(workers, fail, error, message):
+def test_worker_errors_equal_those_of_the_dataset(workers, fail, error, message):
     with pytest.raises(error, match=message) as caught:
         list(Loader(Words(fail), num_workers=workers))
     assert "worker process" not in str(caught.value)
 
 
-def test_a_worker_that_is_killed_is_reported_in_one_sentence():
+def test_killed_worker_is_reported_in_one_sentence():
     with pytest.raises(ChildProcessError, match=r"^A worker process .* memory: use fewer workers") as caught:
         list(Loader(Words(kill), num_workers=1))
     assert "\n" not in str(caught.value)
@@ -625,7 +610,7 @@ def test_a_worker_that_is_killed_is_reported_in_one_sentence():
         ("DataLoader worker (pid(s) 7, 8) exited unexpectedly", "ended unexpectedly"),
     ],
 )
-def test_what_torch_says_of_killed_workers(message, found):
+def test_messages_of_torch_about_killed_workers_are_translated(message, found):
     with pytest.raises(ChildProcessError) as error, plain_worker_errors():
         raise RuntimeError(message)
     assert found in str(error.value)
@@ -633,39 +618,28 @@ def test_what_torch_says_of_killed_workers(message, found):
         raise RuntimeError("another")
 
 
-# What is looked through before training
+# Checks before training
 
 
-def test_labels_of_evaluation_sets_are_looked_through(tmp_path):
+def test_unknown_characters_of_evaluation_datasets_are_reported(tmp_path):
     held = make_folder(tmp_path / "held", ["abc", "caf\u00e9", "\u00e9t\u00e9", "a b", "A"])
     encoder = LabelEncoder("abcdefghijklmnopqrstuvwxyz")
     remark = check_evaluation_set(open_source(str(held)), encoder, "chinese")
     assert remark == (
-        "Evaluation set held: 3 of 5 labels have characters outside the charset: '\u00e9' (2), 'A' (1). 2 of them can never be "
-        "right; of the others, the chinese protocol ignores these characters."
+        "Evaluation dataset held: 3 of 5 labels have characters outside the charset: '\u00e9' (2), 'A' (1). 2 of them cannot be "
+        "predicted; in the others, the chinese protocol ignores these characters."
     )
-    assert "0 of them can never be right" in check_evaluation_set(open_source(str(held)), encoder, "english")
+    assert "0 of them cannot be predicted" in check_evaluation_set(open_source(str(held)), encoder, "english")
     assert check_evaluation_set(open_source(str(held)), LabelEncoder("abceft\u00e9A"), "english") is None
 
 
-def test_evaluation_sets_that_cannot_be_used_are_refused_before_training(tmp_path, folder):
+def test_unusable_evaluation_dataset_raises_before_training(tmp_path, folder):
     held = make_folder(tmp_path / "held", ["1", "2"])
     for number in range(2):
         (held / f"{number}.png").write_bytes(b"GIF8 not really")
-    words = [
-        "--model",
-        "nano",
-        "--train_data",
-        str(folder),
-        "--output_dir",
-        str(tmp_path / "out"),
-        "--use_cpu",
-        "True",
-    ]
-    with pytest.raises(
-        ValueError, match=r"evaluation set held cannot be used: none of its first 2 images can be read\."
-    ):
-        main([*words, "--eval_data", str(held)])
+    message = r"Evaluation dataset held cannot be used: none of its first 2 images is readable\."
+    with pytest.raises(ValueError, match=message):
+        run(tmp_path, folder, "--model", "nano", "--eval_data", str(held))
     assert not checkpoints(tmp_path)
     source = open_source(str(folder))
 
@@ -674,80 +648,62 @@ def test_evaluation_sets_that_cannot_be_used_are_refused_before_training(tmp_pat
         raise ValueError("shard.tar: 7.txt is not UTF-8.")
 
     source.texts = broken
-    with pytest.raises(ValueError, match=r"evaluation set data cannot be used: shard\.tar: 7\.txt is not UTF-8\."):
+    with pytest.raises(ValueError, match=r"Evaluation dataset data cannot be used: shard\.tar: 7\.txt is not UTF-8\."):
         check_evaluation_set(source, LabelEncoder(CHARSET), "english")
 
 
-def test_sets_without_samples_are_refused(tmp_path):
+def test_dataset_without_samples_raises(tmp_path):
     class Empty:
         name, num_samples, local = "empty", None, True
 
         def read(self):
             return iter(())
 
-    with pytest.raises(ValueError, match="training set empty has no samples"):
+    with pytest.raises(ValueError, match="Training dataset empty has no samples"):
         check_not_empty([Empty()])
-    with pytest.raises(ValueError, match="evaluation set empty cannot be used: it has no samples"):
+    with pytest.raises(ValueError, match="Evaluation dataset empty cannot be used: it has no samples"):
         check_evaluation_set(Empty(), LabelEncoder("a"), "english")
 
 
-# What was skipped
+# Skipped samples
 
 
-def test_unreadable_images_of_evaluation_sets_are_reported(tmp_path, folder, held, capsys):
+def test_command_prints_skipped_samples_and_unreadable_images(tmp_path, folder, held, capsys, caplog):
     (held / "9.png").write_bytes(b"junk")
-    words = [
-        "--model", "nano", "--train_data", str(folder), "--eval_data", str(held), "--output_dir", str(tmp_path / "out"),
-        "--max_steps", "2", "--per_device_train_batch_size", "2", "--use_cpu", "True", "--save_strategy", "no",
-        "--eval_strategy", "steps", "--eval_steps", "1",
-    ]  # fmt: skip
-    main(words)
-    line = "Evaluation set held: 1 of 10 images could not be read and count as wrong."
+    run(tmp_path, folder, "--model", "nano", "--eval_data", str(held), "--eval_steps", "1", "--save_strategy", "no")
+    line = "Evaluation dataset held: 1 of 10 images are unreadable and count as errors."
+    assert caplog.text.count(line) == 1, "only once for evaluations with the same number"
     printed = capsys.readouterr()
-    assert printed.err.count(line) == 1, "only the first of evaluations with the same number"
-    assert printed.out.rstrip().endswith(line), "the summary says so, too"
+    assert printed.out.splitlines()[-1] == line, "also in the summary"
+    assert "samples read, 0 were skipped." in printed.err
 
 
-def test_the_share_of_skipped_samples_is_reported(config, tmp_path):
+def test_share_of_skipped_samples_is_reported(config, tmp_path):
     labels = [f"{number:03}" for number in range(16)] + ["", "caf\u00e9", "x" * 40, ""]
     args = arguments(tmp_path, max_steps=5)
     trainer = trainer_on(make_folder(tmp_path / "data", labels), SVTRv2ForCTC(config), args)
     trainer.train()
     trainer.counts.clear()
     trainer.counts.update({(0, "samples"): 2000, (0, "empty"): 2, (0, "too_long"): 10, (0, "dropped_characters"): 3})
-    assert trainer.skipped() == (
-        "Of 2,000 samples read, 12 were skipped (0.6 %: 10 too long, 2 empty); 3 characters were dropped from labels."
+    assert trainer.summarize_samples() == (
+        "Of 2,000 samples read, 12 were skipped (0.6 %: 10 too long, 2 empty); 3 characters were removed from labels."
     )
     trainer.counts.clear()
     trainer.counts[0, "samples"] = 5
-    assert trainer.skipped() == "Of 5 samples read, 0 were skipped."
+    assert trainer.summarize_samples() == "Of 5 samples read, 0 were skipped."
 
 
-def test_the_command_says_what_was_skipped_and_what_is_saved(tmp_path, folder, held, capsys, monkeypatch):
-    monkeypatch.setattr("svtrv2_hf.training.probe.IMAGES", 1)
-    words = [
-        "--model", "nano", "--train_data", str(folder), "--eval_data", str(held), "--output_dir", str(tmp_path / "out"),
-        "--max_steps", "1", "--per_device_train_batch_size", "2", "--use_cpu", "True", "--save_strategy", "no",
-    ]  # fmt: skip
-    main(words)
-    assert "samples read, 0 were skipped." in capsys.readouterr().err
-    fetched = []
-
-    fetch = FileSource.fetch
+def test_command_prints_the_checkpoint_saved_after_an_error(tmp_path, folder, held, capsys, monkeypatch):
+    fetch, calls = FileSource.fetch, []
 
     def failing(self, indices):
         if self.name == "held":
-            fetched.append(indices)
-            if len(fetched) > 1:
+            calls.append(indices)
+            if len(calls) > 1:  # after the check before training
                 raise OSError("gone")
         return fetch(self, indices)
 
     monkeypatch.setattr(FileSource, "fetch", failing)
-    words[words.index("--output_dir") + 1] = str(tmp_path / "other")
-    with pytest.raises(ValueError, match="evaluation set held cannot be read: gone"):
-        main(words)
-    assert "other/checkpoint-1: the same command with --resume_from_checkpoint True goes on" in capsys.readouterr().err
-
-
-def test_arguments_have_the_filter_off(tmp_path):
-    assert SVTRv2TrainingArguments(str(tmp_path)).logging_nan_inf_filter is False
+    with pytest.raises(ValueError, match="Evaluation dataset held cannot be read: gone"):
+        run(tmp_path, folder, "--model", "nano", "--eval_data", str(held), "--save_strategy", "no")
+    assert "out/checkpoint-3. To resume, add --resume_from_checkpoint True" in capsys.readouterr().err

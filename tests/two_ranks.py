@@ -1,4 +1,4 @@
-"""What test_distributed.py starts on two ranks: python -m torch.distributed.run --nproc_per_node 2 two_ranks.py FOLDER."""
+"""The script that test_distributed.py runs on two ranks: python -m torch.distributed.run --nproc_per_node 2 two_ranks.py FOLDER."""
 
 import json
 import sys
@@ -13,7 +13,7 @@ from transformers import TrainerCallback
 from svtrv2_hf import SVTRv2Config, SVTRv2ForCTC
 
 
-# As the fixture `config` of conftest.py, with drop path, which draws random numbers of its own on each rank.
+# The fixture `config` of conftest.py, with drop path, which uses different random numbers on each rank.
 CONFIG = {
     "vocab_size": len(CHARSET) + 1,
     "hidden_sizes": [16, 32, 32],
@@ -40,7 +40,7 @@ def losses(trainer):
 
 
 def one_gradient(root, rank):
-    """The gradient of a step over four batches, two on each rank, and the batches."""
+    """Save the gradient of a step over four batches, two on each rank, and the batches."""
     trainer = new_trainer(root, "gradient", drop_path_rate=0.0, max_steps=1)
     gradients, batches = {}, []
 
@@ -85,7 +85,7 @@ def resuming(root, rank, workers):
 
 
 def stopping(root, rank):
-    """Only rank 1 is told to stop."""
+    """Request a stop only on rank 1."""
     trainer = new_trainer(root, "stop", max_steps=50)
     if rank == 1:
         step = trainer.training_step
@@ -94,16 +94,16 @@ def stopping(root, rank):
         def training_step(*args, **kwargs):
             done.append(1)
             if len(done) == 5:
-                trainer.stop_in_time.reason = "test"
+                trainer.stop.reason = "test"
             return step(*args, **kwargs)
 
         trainer.training_step = training_step
     trainer.train()
-    return {"step": trainer.state.global_step, "reason": trainer.stop_in_time.reason}
+    return {"step": trainer.state.global_step, "reason": trainer.stop.reason}
 
 
 def evaluating_after_training(root, rank):
-    """The statistics of batch normalisation differ between ranks, and only rank 0's are saved."""
+    """Evaluate with batch statistics that differ between ranks; only those of rank 0 are saved."""
     trainer = new_trainer(root, "after", max_steps=2)
     trainer.train()
     for buffer in trainer.model.buffers():
@@ -114,7 +114,7 @@ def evaluating_after_training(root, rank):
 
 
 def failing(root, rank, out, fail, **options):
-    """Something fails on rank 1 alone."""
+    """Let training fail only on rank 1."""
     trainer = new_trainer(root, out, max_steps=6, **options)
     if rank == 1:
         fail(trainer)
@@ -125,7 +125,7 @@ def failing(root, rank, out, fail, **options):
 
 
 def fail_to_read(source, after):
-    """Lets a source fail when it has read so many images."""
+    """Let a source fail after a number of images."""
     fetch, read = source.fetch, []
 
     def failing_fetch(indices):
@@ -138,7 +138,7 @@ def fail_to_read(source, after):
 
 
 class Poison(TrainerCallback):
-    """Makes the statistics of batch normalization NaN after the second step."""
+    """Set batch statistics to NaN after the second step."""
 
     def on_step_end(self, args, state, control, model, **kwargs):
         if state.global_step == 2:

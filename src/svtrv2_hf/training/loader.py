@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ready-made batches on their way to the model."""
+"""The stream of training batches: its loader, its position, and the counts of its samples."""
 
 import signal
 import time
 from collections import Counter
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -13,40 +13,43 @@ from ..data.buckets import EvaluationBatches, Position, Progress, TrainingBatche
 from ..data.loader import Loader
 
 
-def make_loader(batches: TrainingBatches | EvaluationBatches, args: Any) -> Loader:
-    """A loader that takes batches as they are; `args` are the TrainingArguments.
+Counts = Counter[tuple[int, str]]  # of samples, by the number of their source and an outcome
 
-    Neither accelerate nor the loader may cut or gather them: ranks and workers share the samples among themselves.
+
+def make_loader(batches: TrainingBatches | EvaluationBatches, args: Any) -> Loader:
+    """Return a loader of complete batches; `args` are the TrainingArguments.
+
+    Processes and workers read separate shards, so neither accelerate nor torch may split or gather batches.
     """
     batches.rank, batches.world_size = args.process_index, args.world_size
     return Loader(
         batches,
         num_workers=args.dataloader_num_workers,
         prefetch_factor=args.dataloader_prefetch_factor if args.dataloader_num_workers else None,
-        # of its own, or starting to read would advance the random numbers that a checkpoint restored
+        # the default generator would advance the random state that was restored from a checkpoint
         generator=torch.Generator(),
         pin_memory=args.dataloader_pin_memory and args.device.type == "cuda" and batches.device.type == "cpu",
-        worker_init_fn=_let_the_parent_decide,
+        worker_init_fn=_init_worker,
     )
 
 
-def _let_the_parent_decide(_worker: int) -> None:
-    """Workers do one thing at a time, and a signal to the whole group stops the trainer, which saves first, not them."""
+def _init_worker(_worker: int) -> None:
+    """Use one thread, and ignore signals to the process group: the trainer saves a checkpoint before it stops its workers."""
     torch.set_num_threads(1)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
 
 
 class TrainingStream:
-    """The training loader, and where it stands.
+    """The training loader with its position.
 
     Attributes:
-        counts: samples read and rejected, by source number and name, of the batches taken.
-        position: how far the stream has been taken.
-        waited: seconds spent on waiting for data since somebody set it to 0.
+        counts: samples of the batches taken.
+        position: position after the last batch taken.
+        waited: seconds spent waiting for data since the last reset to 0.
     """
 
-    def __init__(self, loader: Loader, counts: Counter[tuple[int, str]], position: Position):
+    def __init__(self, loader: Loader, counts: Counts, position: Position):
         self.loader = loader
         self.dataset = loader.dataset
         self.counts = counts
@@ -58,7 +61,7 @@ class TrainingStream:
         self._batches = iter(self.loader)
         while self._batches is not None:
             start = time.perf_counter()
-            batch = next(self._batches)  # endless, so that no rank can run out before the others
+            batch = next(self._batches)  # endless, so that no process can reach the end before the others
             self.waited += time.perf_counter() - start
             self.counts.update(batch["counts"])
             workers = list(self.position.workers)
@@ -67,13 +70,37 @@ class TrainingStream:
             yield {name: batch[name] for name in ("pixels", "labels", "frame_labels") if name in batch}
 
     def close(self) -> None:
-        """Ends the workers."""
+        """Stop the workers."""
         if self._batches is not None:
             self._batches.close()
             self._batches = None
 
 
 def to_model_inputs(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    """Moves a batch to the device as bytes, and makes pixel values of them there."""
+    """Move a batch to the device as bytes and convert it to pixel values there."""
     moved = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
     return {"pixel_values": pixel_values_of(moved.pop("pixels")), **moved}
+
+
+def count_metrics(counts: Counts, names: Sequence[str]) -> dict[str, float]:
+    """Return the counts as log entries: totals, and the counts of each source if there are several."""
+    metrics: Counter[str] = Counter()
+    for (number, name), count in sorted(counts.items()):
+        metrics[f"data/{name}"] += count
+        if len(names) > 1:
+            metrics[f"data/{names[number]}/{name}"] += count
+    return dict(metrics)
+
+
+def summarize_counts(counts: Counts) -> str:
+    """Return a sentence about the share of skipped samples and the reasons."""
+    total: Counter[str] = Counter()
+    for (_, name), count in counts.items():
+        total[name] += count
+    read, removed = total.pop("samples", 0), total.pop("dropped_characters", 0)
+    skipped = total.total()
+    sentence = f"Of {read:,} samples read, {skipped:,} were skipped"
+    if skipped:
+        reasons = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in total.most_common())
+        sentence += f" ({100 * skipped / read:.2g} %: {reasons})"
+    return sentence + (f"; {removed:,} characters were removed from labels." if removed else ".")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The model that a run begins with: new, or a saved one, for its own charset or another."""
+"""The initial model of a run: new, or a checkpoint, for its own charset or another."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,14 +15,14 @@ from ..processing_svtrv2 import SVTRv2Processor
 from .arguments import DataAndModelArguments
 
 
-WIDTH_MULTIPLE = 32  # pixels, of images of a fixed height
+WIDTH_MULTIPLE = 32  # pixels, for images with a fixed height
 
 
 def model_and_processor(chosen: DataAndModelArguments) -> tuple[SVTRv2ForCTC, SVTRv2Processor]:
-    """A new model of a size, or a saved one made to fit what the arguments ask for.
+    """Return a new model of a size, or a checkpoint adapted to the arguments.
 
     Raises:
-        OSError, ValueError: there is neither such a size nor such a folder, or no such charset.
+        OSError, ValueError: the model or the charset does not exist.
     """
     charset = None if chosen.charset is None else read_charset(chosen.charset, chosen.normalize)
     if chosen.model in PRESETS:
@@ -31,10 +31,9 @@ def model_and_processor(chosen: DataAndModelArguments) -> tuple[SVTRv2ForCTC, SV
         processor = SVTRv2Processor(SVTRv2ImageProcessor(), build_tokenizer(charset))
         model = SVTRv2ForCTC(config)
     else:
-        folder = _saved(chosen.model)
         guidance = {} if chosen.use_guidance is None else {"use_guidance": chosen.use_guidance}
-        # whatever it was saved in: half of the steps of training would be lost to the rounding of bfloat16
-        model, processor = load_model_and_processor(folder, dtype=torch.float32, **guidance)
+        # always float32, because rounding to bfloat16 would lose half of the updates
+        model, processor = load_model_and_processor(_folder(chosen.model), dtype=torch.float32, **guidance)
         known = charset_of(processor.tokenizer)
         if charset is not None and charset != known:
             model = adapt_to_charset(model, known, charset)
@@ -46,37 +45,36 @@ def model_and_processor(chosen: DataAndModelArguments) -> tuple[SVTRv2ForCTC, SV
 
 
 def share_widths(image_processor: SVTRv2ImageProcessor) -> None:
-    """Rounds up the widths of images of a fixed height: each would be a bucket of its own, and most would never be full."""
+    """Round up the widths of images with a fixed height, because most buckets of a single width would never be full."""
     if isinstance(image_processor, SVTRv2ServerImageProcessor):
         image_processor.width_multiple = max(image_processor.width_multiple, WIDTH_MULTIPLE)
 
 
-def _saved(name: str) -> str:
+def _folder(name: str) -> str:
     try:
         return checkpoint_folder(name)
     except ValueError as error:
         if Path(name).exists():
             raise
         raise ValueError(
-            f"--model {name} is no size ({', '.join(PRESETS)}), not default, the package's own, and no folder; nor can it be a name "
-            "on the Hub, which is written OWNER/NAME."
+            f"--model {name}: not a model size ({', '.join(PRESETS)}), an existing folder, default, or a Hub id (OWNER/NAME)."
         ) from error
 
 
 @torch.no_grad()
 def adapt_to_charset(model: SVTRv2ForCTC, known: Sequence[str], charset: Sequence[str]) -> SVTRv2ForCTC:
-    """A model for another charset that keeps everything else, and what `model` knows of the characters they share.
+    """Return a model for another charset with the weights of `model`, including those of shared characters.
 
-    In the head, a new character begins as the average of the known ones, which says "a character, but not which", and a
-    little noise; in the guidance branch, as in a new model.
+    In the head, a new character starts as the average of the known characters ("a character, but unknown which") with a little
+    noise; in the guidance branch, as in a new model.
 
     Args:
-        model: as trained for `known`.
-        known: its characters, in the order of its head.
-        charset: the characters that the new model is to know.
+        model: model for `known`.
+        known: its charset, in the order of its head.
+        charset: charset of the new model.
 
     Raises:
-        ValueError: `known` is not the model's charset.
+        ValueError: `known` does not match the model.
     """
     if model.config.vocab_size != len(known) + 1:
         raise ValueError(f"The model scores {model.config.vocab_size - 1} characters, the charset has {len(known)}.")
@@ -86,15 +84,13 @@ def adapt_to_charset(model: SVTRv2ForCTC, known: Sequence[str], charset: Sequenc
     shared = {number: ids[character] for number, character in enumerate(charset, start=1) if character in ids}
     kept = {0: 0, **shared}
     before = model.state_dict()
-    characters = before["head.weight"][1:]
     for name, tensor in adapted.state_dict().items():
-        old = before[name]
+        old, rows = before[name], kept
         if name in ("head.weight", "head.bias"):
-            mean, std = old[1:].mean(0), characters.std()
-            tensor[1:] = mean + (0.1 * std * torch.randn_like(tensor[1:]) if old.ndim > 1 else 0.0)
-            rows = kept
+            noise = 0.1 * old[1:].std() * torch.randn_like(tensor[1:]) if old.ndim > 1 else 0.0
+            tensor[1:] = old[1:].mean(0) + noise
         elif name in ("guidance.character_embedding.weight", "guidance.head.weight", "guidance.head.bias"):
-            # behind the characters come entries that stand for no character
+            # special tokens follow the characters
             others = len(old) - len(known) - 1
             rows = {**kept, **{len(charset) + 1 + i: len(known) + 1 + i for i in range(others)}}
         else:

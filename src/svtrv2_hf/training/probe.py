@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Looks through the data before training begins, so that what is wrong with them is found then and not hours later."""
+"""Checks of the data before training, so that errors do not occur hours later."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -12,83 +12,77 @@ from ..data.labels import LabelEncoder, UnknownCharactersError
 from ..data.sample import Source
 from ..evaluation.metrics import EvaluationProtocol, normalize_text
 from ..image_processing_svtrv2 import UnreadableImageError, load_rgb
+from ..reporting import plural
 
 
-IMAGES = 8  # that are read of each evaluation set
-REMOTE_LABELS = 10_000  # that are read of a source that is not on this machine, or is rendered
+IMAGES = 8  # to read from each evaluation dataset
+REMOTE_LABELS = 10_000  # to read from a source that is remote or rendered
 
 
 def check_not_empty(sources: Sequence[Source]) -> None:
-    """Checks that every training set has samples.
+    """Check that every training dataset has samples.
 
     Raises:
-        ValueError: one has none.
+        ValueError: a dataset has no samples.
     """
     for source in sources:
         if source.num_samples == 0 or (source.num_samples is None and next(source.read(), None) is None):
-            raise ValueError(f"The training set {source.name} has no samples.")
+            raise ValueError(f"Training dataset {source.name} has no samples.")
 
 
 def check_characters(sources: Sequence[Source], encoder: LabelEncoder) -> None:
-    """Looks for characters outside the charset in training labels.
-
-    Every label of local sources is read, and the first 10,000 of others; training itself stops at any that is left.
+    """Search training labels for characters outside the charset: all labels of local sources, the first 10,000 of others.
 
     Raises:
-        UnknownCharactersError: there are any; the message lists them, how often they occur, and what to do.
+        UnknownCharactersError: with the characters, their frequencies, and solutions.
     """
     unknown: Counter[str] = Counter()
     solved: Counter[Normalization] = Counter()
     forms: tuple[Normalization, ...] = ("nfc", "nfkc")
-    strange = looked_at = 0
-    for source in sources:
-        for text in _texts(source):
-            looked_at += 1
-            if found := encoder.unknown(text):
-                strange += 1
-                unknown.update(sorted(found))
-                solved.update(form for form in forms if not encoder.unknown(normalize_unicode(text, form)))
-    if strange:
+    labels = invalid = 0
+    for text in (text for source in sources for text in _texts(source)):
+        labels += 1
+        if characters := encoder.unknown(text):
+            invalid += 1
+            unknown.update(sorted(characters))
+            solved.update(form for form in forms if not encoder.unknown(normalize_unicode(text, form)))
+    if invalid:
+        form: Normalization = "nfkc" if solved["nfkc"] > solved["nfc"] else "nfc"
+        hint = f" With --normalize {form}, {solved[form]} of the labels are in the charset." if solved[form] else ""
         raise UnknownCharactersError(
-            f"{strange} of {looked_at} labels have characters outside the charset: {_listed(unknown)}. Add them to the charset "
+            f"{invalid} of {labels} labels have characters outside the charset: {_list(unknown)}. Add them to the charset "
             "(--charset FILE), or pass --unknown_characters drop_sample or drop_character. `svtrv2 audit` lists the samples."
-            + _normalization_hint(solved)
+            + hint
         )
 
 
-def _normalization_hint(solved: Counter[Normalization]) -> str:
-    """Which normalization form brings labels into the charset, if one does."""
-    form: Normalization = "nfkc" if solved["nfkc"] > solved["nfc"] else "nfc"
-    return f" With --normalize {form}, {solved[form]} of the labels are in the charset." if solved[form] else ""
-
-
 def check_evaluation_set(source: Source, encoder: LabelEncoder, protocol: EvaluationProtocol) -> str | None:
-    """Reads the first images of an evaluation set, and its labels as [`check_characters`] does.
+    """Read the first images of an evaluation dataset, and as many labels as [`check_characters`].
 
     Returns:
-        a sentence about labels with characters outside the charset, or `None` if there are none.
+        a sentence about labels with characters outside the charset; `None` if there are none.
 
     Raises:
-        ValueError: the set cannot be read, or has no samples, or none of the first images can be read.
+        ValueError: the dataset cannot be read, has no samples, or none of the first images is readable.
     """
+    unknown: Counter[str] = Counter()
+    labels = invalid = impossible = 0
     try:
         _check_images(source)
         known = set(normalize_text("".join(encoder.ids), protocol))
-        unknown: Counter[str] = Counter()
-        labels = strange = never = 0
         for text in _texts(source):
             labels += 1
-            if found := {character for character in encoder.unknown(text) if not character.isspace()}:
-                strange += 1
-                unknown.update(sorted(found))
-                never += not known.issuperset(normalize_text(text, protocol))
+            if characters := {character for character in encoder.unknown(text) if not character.isspace()}:
+                invalid += 1
+                unknown.update(sorted(characters))
+                impossible += not known.issuperset(normalize_text(text, protocol))
     except (ValueError, OSError) as error:
-        raise ValueError(f"The evaluation set {source.name} cannot be used: {error}") from error
-    if not strange:
+        raise ValueError(f"Evaluation dataset {source.name} cannot be used: {error}") from error
+    if not invalid:
         return None
     return (
-        f"Evaluation set {source.name}: {strange:,} of {labels:,} labels have characters outside the charset: {_listed(unknown)}. "
-        f"{never:,} of them can never be right; of the others, the {protocol} protocol ignores these characters."
+        f"Evaluation dataset {source.name}: {invalid:,} of {plural(labels, 'label')} have characters outside the charset: "
+        f"{_list(unknown)}. {impossible:,} of them cannot be predicted; in the others, the {protocol} protocol ignores these characters."
     )
 
 
@@ -96,14 +90,13 @@ def _check_images(source: Source) -> None:
     samples = list(islice(source.read(), IMAGES))
     if not samples:
         raise ValueError("it has no samples.")
-    failures = []
     for sample in samples:
         try:
             load_rgb(sample.image, sample.name)
+            return
         except UnreadableImageError as error:
-            failures.append(error)
-    if len(failures) == len(samples):
-        raise ValueError(f"none of its first {len(samples)} images can be read. {failures[0]}")
+            failure = error
+    raise ValueError(f"none of its first {len(samples)} images is readable. {failure}")
 
 
 def _texts(source: Source) -> Iterator[str]:
@@ -112,5 +105,5 @@ def _texts(source: Source) -> Iterator[str]:
     return iter(tqdm(texts, f"Checking {source.name}", number, unit=" labels", delay=5))
 
 
-def _listed(unknown: Counter[str]) -> str:
+def _list(unknown: Counter[str]) -> str:
     return ", ".join(f"{character!r} ({number})" for character, number in unknown.most_common(50))

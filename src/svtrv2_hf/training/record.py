@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run leaves behind to be found again: how it was started, where, what it cost and what came of it."""
+"""Files that describe a run in its output folder: `run.json` and `learning_curve.png`."""
 
 import json
 import math
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ..evaluation.provenance import provenance
@@ -15,14 +16,27 @@ from ..redaction import redact, redact_values
 from .arguments import read_recipe
 
 
-class RunRecord(TrainerCallback):
-    """Writes `run.json` into the output folder after each evaluation and at the end.
+class _RunFile(TrainerCallback):
+    """A file that the main process updates after each evaluation and at the end."""
 
-    It holds the command and the recipe as they were, without secrets; commit, date, versions and machine of the last part of the run; the
-    seed; steps, samples read, and hours of training and evaluating over all its parts; and the learning curve.
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any):
+        if state.is_world_process_zero:
+            self.write(args, state)
+
+    on_train_end = on_evaluate
+
+    def write(self, args: TrainingArguments, state: TrainerState) -> None:
+        raise NotImplementedError
+
+
+class RunRecord(_RunFile):
+    """Write `run.json` into the output folder after each evaluation and at the end.
+
+    It contains the command and the recipe without secrets; commit, date, versions and machine of the last part of the run; the
+    seed; steps, samples, and hours of training and evaluation over all parts; and the losses and evaluations.
 
     Args:
-        argv: of the command.
+        argv: the arguments of the command.
     """
 
     def __init__(self, argv: Sequence[str]):
@@ -30,15 +44,7 @@ class RunRecord(TrainerCallback):
         self.recipe = redact_values(read_recipe(argv[0])) if argv and argv[0].endswith((".yaml", ".yml")) else None
         self.provenance = provenance()
 
-    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any):
-        self._write(args, state)
-
-    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any):
-        self._write(args, state)
-
-    def _write(self, args: TrainingArguments, state: TrainerState) -> None:
-        if not state.is_world_process_zero:
-            return
+    def write(self, args: TrainingArguments, state: TrainerState) -> None:
         steps = [entry for entry in state.log_history if "loss" in entry]
         record = {
             "command": self.command,
@@ -63,9 +69,29 @@ class RunRecord(TrainerCallback):
 
 
 def _finite(value: Any) -> Any:
-    """The same with `None` for NaN and infinity, which JSON cannot hold: the loss of a set whose labels cannot be encoded."""
+    """Replace NaN and infinity by `None`, which JSON can represent; a set without encodable labels has such a loss."""
     if isinstance(value, dict):
-        return {name: _finite(one) for name, one in value.items()}
+        return {name: _finite(element) for name, element in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(one) for one in value]
+        return [_finite(element) for element in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+class LearningCurve(_RunFile):
+    """Plot losses and word accuracies to `learning_curve.png` in the output folder after each evaluation and at the end."""
+
+    def write(self, args: TrainingArguments, state: TrainerState) -> None:
+        figure = Figure(figsize=(11, 4), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        left.set(title="Loss per sample", xlabel="step", yscale="log")
+        right.set(title="Word accuracy", xlabel="step", ylim=(0, 1))
+        names = {name for entry in state.log_history for name in entry if name.endswith("word_accuracy")}
+        for axes, lines in ((left, ["loss", "eval_loss"]), (right, sorted(names))):
+            for name in lines:
+                points = [(entry["step"], entry[name]) for entry in state.log_history if name in entry]
+                if points:
+                    axes.plot(*zip(*points, strict=True), label=f"{name}  {points[-1][1]:.3f}")
+            if axes.lines:
+                axes.legend()
+            axes.grid(alpha=0.3)
+        figure.savefig(Path(args.output_dir) / "learning_curve.png", dpi=100)

@@ -1,101 +1,78 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A Trainer that stops where training diverges, and saves the last complete step after other errors."""
+"""A Trainer that stops if training diverges, and saves the last complete step after other errors."""
 
 import math
 import shutil
+import time
 from collections import Counter
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
+from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel
 from transformers import Trainer, TrainerControl
 from transformers.trainer_utils import get_last_checkpoint
 
-from ..data.buckets import Position
+from ..data.buckets import EvaluationBatches, TrainingBatches
 from ..modeling_svtrv2 import SVTRv2ForCTC
-from .callbacks import StepBoundaries, StopInTime
-from .divergence import DivergedError, non_finite
-from .loader import TrainingStream
-
-
-class Snapshot(NamedTuple):
-    """The state between two steps beside weights, optimizer and schedule, which only the end of a step changes.
-
-    Attributes:
-        position: of the data stream.
-        counts: samples read and skipped.
-        random: states of torch's random number generators, on CPU and on the device.
-        buffers: of the model, which batch normalization changes in the forward pass.
-        best: metric and step of the best evaluation.
-    """
-
-    position: Position
-    counts: Counter[tuple[int, str]]
-    random: list[torch.Tensor]
-    buffers: list[torch.Tensor]
-    best: tuple[float | None, int | None]
-
-
-def random_states(device: torch.device) -> list[torch.Tensor]:
-    """States of torch's random number generators: the CPU's, and the device's if it is another."""
-    states = [torch.get_rng_state()]
-    if device.type != "cpu":
-        states.append(torch.get_device_module(device).get_rng_state())
-    return states
-
-
-def set_random_states(states: list[torch.Tensor], device: torch.device) -> None:
-    """Sets what [`random_states`] returned."""
-    torch.set_rng_state(states[0])
-    if device.type != "cpu":
-        torch.get_device_module(device).set_rng_state(states[1])
-
-
-@torch.no_grad()
-def set_buffers(model: Any, buffers: list[torch.Tensor]) -> None:
-    """Sets the model's buffers to copies made before."""
-    for buffer, copy in zip(model.buffers(), buffers, strict=True):
-        buffer.copy_(copy)
+from .callbacks import CallAt, GracefulStop, Processes
+from .checkpoint_files import DivergedError, non_finite
+from .loader import Counts, TrainingStream
 
 
 class RecoveringTrainer(Trainer):
-    """What [`SVTRv2Trainer`] does about errors.
+    """The part of [`SVTRv2Trainer`] that handles errors.
 
     Attributes:
-        averaged: the moving average of the weights, if there is one.
-        counts: samples read and skipped, by source number and name.
-        stop_in_time: ends training early; processes agree through it.
+        averaged: the moving average of the weights, or `None`.
+        counts: samples read and skipped by this process.
+        processes: communication with the other processes.
+        stop: stops training early.
+        started: start of training in the time of `time.perf_counter`, moved back by the duration of earlier parts.
     """
 
     control: TrainerControl
+    eval_dataset: Mapping[str, EvaluationBatches] | None
+    lr_scheduler: LRScheduler | None
     model: SVTRv2ForCTC
+    optimizer: torch.optim.Optimizer | None
+    train_dataset: TrainingBatches
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.averaged: AveragedModel | None = None
-        self.counts: Counter[tuple[int, str]] = Counter()
-        self.stop_in_time = StopInTime(self.args.max_hours)
-        self.add_callback(self.stop_in_time)
-        # before all others, so that an error in one of them comes after a complete step
-        self.callback_handler.callbacks.insert(0, StepBoundaries(self._begin_update, self._end_step))
-        self._stream: TrainingStream | None = None
-        # losses in float16 that were not finite since the last log
+        self.counts: Counts = Counter()
+        self.started = time.perf_counter()
+        self.processes = Processes()
+        self.stop = GracefulStop(self.processes, self.args.max_hours)
+        self.add_callback(self.stop)
+        # first, so that errors of other callbacks occur after a complete step
+        boundaries = CallAt(on_pre_optimizer_step=self._begin_update, on_step_end=self._end_step)
+        self.callback_handler.callbacks.insert(0, boundaries)
+        self.stream: TrainingStream | None = None
+        # number of losses in float16 that were not finite since the last log
         self._overflows = torch.zeros((), device=self.args.device)
-        # It would log 0 for a loss that is not finite, and waits for the GPU at each step.
+        # The filter would log 0 for a loss that is not finite, and waits for the GPU at each step.
         self.args.logging_nan_inf_filter = False
-        self._forget_failures()
+        self._reset_recovery()
 
-    def _forget_failures(self) -> None:
-        self._snapshot: Snapshot | None = None  # of the last complete step; `None` while the weights are being updated
-        self._saved_step = 0  # of the last checkpoint
+    def _reset_recovery(self) -> None:
+        self._restore_step: Callable[[], None] | None = None  # `None` while the weights are being updated
+        self._saved_step = 0  # step of the last checkpoint
         self._evaluating = False  # during training, until the best model is chosen
-        self._together = False  # all processes have agreed that one of them has failed
+        self._failed_together = False  # all processes know that one of them has failed
+
+    @property
+    def staging_folder(self) -> Path:
+        """The folder for files that are being written."""
+        return Path(self.args.output_dir) / ".saving"
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         loss = super().training_step(*args, **kwargs)
         if self.accelerator.scaler is not None:
-            # In float16 a batch may overflow now and then. The scaler skips such a step; its loss is not counted.
+            # In float16 a batch may overflow occasionally. The scaler skips such a step, and its loss does not count.
             self._overflows += ~loss.isfinite()
             loss = loss.where(loss.isfinite(), 0.0)
         return loss
@@ -103,12 +80,12 @@ class RecoveringTrainer(Trainer):
     def _maybe_log_save_evaluate(self, tr_loss: torch.Tensor, *args: Any, **kwargs: Any) -> None:
         control = self.control
         if control.should_log or control.should_evaluate or control.should_save or control.should_training_stop:
-            self._count_overflows(tr_loss)
-            self._stop_if_diverged(tr_loss)
+            self._correct_overflows(tr_loss)
+            self._raise_if_diverged(tr_loss)
         super()._maybe_log_save_evaluate(tr_loss, *args, **kwargs)
 
-    def _count_overflows(self, losses: torch.Tensor) -> None:
-        """Makes the sum of losses in float16 what it would be with the mean in place of those that were not finite."""
+    def _correct_overflows(self, losses: torch.Tensor) -> None:
+        """Scale the sum of float16 losses as if losses that were not finite had been the mean of the others."""
         overflows = float(self._overflows)
         if overflows and self.control.should_log:
             steps = self.state.global_step - self._globalstep_last_logged
@@ -117,66 +94,77 @@ class RecoveringTrainer(Trainer):
             self._overflows.zero_()
 
     def _begin_update(self) -> None:
-        self._snapshot = None
+        self._restore_step = None
 
     def _end_step(self) -> None:
+        """Prepare to restore what the next step may change before it updates the weights."""
         if self.averaged is not None:
             self.averaged.update_parameters(self.model)
-        assert self._stream is not None
-        self._snapshot = Snapshot(
-            self._stream.position,
-            self.counts.copy(),
-            random_states(self.args.device),
-            [buffer.clone() for buffer in self.model.buffers()],
-            (self.state.best_metric, self.state.best_global_step),
-        )
+        stream = self.stream
+        assert stream is not None
+        device = None if self.args.device.type == "cpu" else torch.get_device_module(self.args.device)
+        position, counts, random = stream.position, self.counts.copy(), torch.get_rng_state()
+        device_random = device and device.get_rng_state()
+        buffers = [buffer.clone() for buffer in self.model.buffers()]  # changed by batch normalization
+
+        @torch.no_grad()
+        def restore() -> None:
+            stream.position = position
+            self.counts.clear()
+            self.counts.update(counts)
+            torch.set_rng_state(random)
+            if device is not None:
+                device.set_rng_state(device_random)
+            for buffer, copy in zip(self.model.buffers(), buffers, strict=True):
+                buffer.copy_(copy)
+
+        self._restore_step = restore
 
     def _save_after(self, error: BaseException) -> None:
-        """Saves the last complete step if it is not saved, and notes on the error where it is, or why it is not."""
-        step = self.state.global_step
-        second_interrupt = isinstance(error, KeyboardInterrupt) and self.stop_in_time.interrupted
-        if step <= self._saved_step or isinstance(error, DivergedError) or second_interrupt:
+        """Save the last complete step unless it is saved, and add a note to the error with the result."""
+        step, saved = self.state.global_step, self._saved_step
+        second_interrupt = isinstance(error, KeyboardInterrupt) and self.stop.interrupted
+        if step <= saved or isinstance(error, DivergedError) or second_interrupt:
             return
-        last = f"The last checkpoint is of step {self._saved_step}." if self._saved_step else "None was saved before."
-        if self._snapshot is None or self._stream is None:
-            error.add_note(
-                f"Step {step} cannot be saved, because the error came while the weights were updated. {last}"
-            )
-            return
-        if self.args.world_size > 1 and not self._together:
-            error.add_note(f"Step {step} cannot be saved, because one of several processes failed alone. {last}")
-            return
-        if self.control.should_evaluate or self._evaluating:  # resuming makes up for it
-            self.stop_in_time.evaluation_due = True
-            self.state.best_metric, self.state.best_global_step = self._snapshot.best
-            while self.state.log_history and "eval_loss" in self.state.log_history[-1]:
-                if self.state.log_history[-1]["step"] != step:
-                    break
-                self.state.log_history.pop()
-        self._stream.position = self._snapshot.position
-        self.counts.clear()
-        self.counts.update(self._snapshot.counts)
-        set_random_states(self._snapshot.random, self.args.device)
-        set_buffers(self.model, self._snapshot.buffers)
-        try:
-            shutil.rmtree(Path(self.args.output_dir) / ".saving", ignore_errors=True)  # of a checkpoint that failed
-            self._save_checkpoint(self.model_wrapped, None)
-        except Exception as another:
-            error.add_note(f"Step {step} cannot be saved: {another}. {last}")
+        problem: object = None
+        if self._restore_step is None:
+            problem = "the weights were being updated"
+        elif self.args.world_size > 1 and not self._failed_together:
+            problem = "only one of several processes failed"
         else:
-            error.add_note(
-                f"Saved {self.args.output_dir}/checkpoint-{step}: the same command with --resume_from_checkpoint True goes on from "
-                "there."
-            )
+            if self.control.should_evaluate or self._evaluating:  # the evaluation runs when training resumes
+                self.stop.evaluation_pending = True
+                history = self.state.log_history
+                while history and "eval_loss" in history[-1] and history[-1]["step"] == step:
+                    history.pop()
+            self._restore_step()
+            try:
+                shutil.rmtree(self.staging_folder, ignore_errors=True)  # left by a checkpoint that failed
+                self._save_checkpoint(self.model_wrapped, None)
+            except Exception as another:
+                problem = another
+        if problem is None:
+            path = f"{self.args.output_dir}/checkpoint-{step}"
+            error.add_note(f"Saved {path}. To resume, add --resume_from_checkpoint True to the same command.")
+        else:
+            last = f"The last checkpoint is of step {saved}." if saved else "No checkpoint was saved."
+            error.add_note(f"Step {step} cannot be saved: {problem}. {last}")
 
-    def _fail_together(self, error: Exception | None, failed: bool) -> None:
-        """Raises the error of this process or, where another one has `failed`, that this is so. All processes do it together."""
-        if failed:
-            self._together = True
-            raise error or ChildProcessError("Training stops because another process failed; its message says why.")
+    def _raise_together(self, error: Exception | None) -> None:
+        """Raise an error on all processes if any has one; all processes call this together.
 
-    def _stop_if_diverged(self, loss: torch.Tensor | None = None) -> None:
-        """All processes call this together, before anything is logged, evaluated or saved.
+        Args:
+            error: the error of this process, or `None`.
+
+        Raises:
+            ChildProcessError: only another process has an error.
+        """
+        if any(self.processes.gather(error is not None)):
+            self._failed_together = True
+            raise error or ChildProcessError("Training stops because another process failed; see its error message.")
+
+    def _raise_if_diverged(self, loss: torch.Tensor | None = None) -> None:
+        """Check loss and weights before they are logged, evaluated or saved; all processes call this together.
 
         Args:
             loss: the sum of the losses since the last log.
@@ -186,19 +174,14 @@ class RecoveringTrainer(Trainer):
         """
         weights = self.model.state_dict()
         names = non_finite(weights) or ([] if self.averaged is None else non_finite(self.averaged.state_dict()))
-        if names:
-            what = f"{len(names)} of {len(weights)} tensors of weights hold NaN or infinity"
-        else:
-            what = "the loss is not a finite number"
-        failed = bool(names) or (loss is not None and not bool(loss.isfinite()))
-        if not self.stop_in_time.on_any_process(failed):
+        if not any(self.processes.gather(bool(names) or not (loss is None or bool(loss.isfinite())))):
             return
-        kept = []
-        if self._saved_step and (last := get_last_checkpoint(self.args.output_dir)):
-            kept.append(f"The last checkpoint is {last}.")
-        if self.state.best_global_step:
-            kept.append(f"The best model, of step {self.state.best_global_step}, is in {self.args.output_dir}.")
-        raise DivergedError(
-            f"Training has diverged by step {self.state.global_step}: {what}. No checkpoint of that is saved. "
-            f"{' '.join(kept) or 'None was saved before.'} Lower --learning_rate, or limit the gradients (--max_grad_norm 1)."
+        message = f"Training has diverged by step {self.state.global_step}: "
+        message += (
+            f"{len(names)} of {len(weights)} weight tensors contain NaN or infinity" if names else "non-finite loss"
         )
+        if self._saved_step and (last := get_last_checkpoint(self.args.output_dir)):
+            message += f". The last checkpoint is {last}"
+        if self.state.best_global_step:
+            message += f". The best model, of step {self.state.best_global_step}, is in {self.args.output_dir}"
+        raise DivergedError(f"{message}. Lower --learning_rate, or clip the gradients (--max_grad_norm 1).")

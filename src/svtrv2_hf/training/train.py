@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The training run behind `scripts/train.py` and `svtrv2 train`."""
+"""The command `svtrv2 train`, which `scripts/train.py` also runs."""
 
 import math
 import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from transformers import set_seed
 from transformers.trainer_utils import get_last_checkpoint
@@ -23,94 +22,120 @@ from ..data.sources import open_source
 from ..evaluation.metrics import usual_protocol
 from ..image_processing_svtrv2 import SVTRv2ServerImageProcessor
 from ..processing_svtrv2 import SVTRv2Processor
+from ..reporting import markdown_table
 from ..synthetic.source import SyntheticBatches, SyntheticSource
 from .arguments import DataAndModelArguments, SVTRv2TrainingArguments, parse_arguments
-from .checkpoint_files import check_resume_value
+from .checkpointing import find_checkpoint
+from .evaluating import unreadable_images
 from .model import model_and_processor
 from .probe import check_characters, check_evaluation_set, check_not_empty
 from .record import RunRecord
-from .trainer import SVTRv2Trainer, unreadable_images
+from .trainer import SVTRv2Trainer
 
 
 def main(argv: Sequence[str]) -> None:
-    """Trains a recogniser and saves it as a Hub folder: the best one of its evaluations, or the last.
+    """Train a model and save it as a Hub folder: the best one of its evaluations, or the last one.
 
-    Stopped before its end (`--max_hours`, SIGTERM, Ctrl-C), it leaves a checkpoint to go on from.
+    If stopped early (`--max_hours`, SIGTERM, Ctrl-C), it saves a checkpoint to resume from.
 
     Raises:
-        KeyboardInterrupt: by Ctrl-C; the checkpoint has been saved if it was the first one during training.
-        ValueError: labels have characters outside the charset; an evaluation set cannot be read; the output folder holds another
-            run; settings contradict.
+        KeyboardInterrupt: on Ctrl-C; after the first one during training, the checkpoint has been saved.
+        ValueError: labels have characters outside the charset, an evaluation dataset cannot be read, the output folder contains
+            another run, or settings contradict each other.
         DivergedError: the loss or the weights are NaN or infinite.
     """
     chosen, arguments = parse_arguments(argv)
     set_seed(arguments.seed)
-    logging.disable_progress_bar()  # of loading and saving, which take no time
-    resume = _resume_from(arguments)
+    logging.disable_progress_bar()  # of loading and saving models
+    checkpoint = find_checkpoint(arguments.resume_from_checkpoint, arguments.output_dir)
+    last = get_last_checkpoint(arguments.output_dir) if Path(arguments.output_dir).is_dir() else None
+    if checkpoint is None and last is not None:  # two runs would be mixed
+        raise ValueError(
+            f"{last} is of an earlier run: pass --resume_from_checkpoint True to resume it, or another --output_dir, or remove it."
+        )
     model, processor = model_and_processor(chosen)
-    with arguments.main_process_first(desc="opening the data"):  # which may build what the others then find
-        sources = _open_sources(chosen.train_data, chosen.normalize)
-        held_out = _open_sources(chosen.eval_data, chosen.normalize, "test")
-    encoder = LabelEncoder(charset_of(processor.tokenizer), chosen.max_label_length, chosen.unknown_characters)
-    protocol = chosen.protocol or usual_protocol(charset_of(processor.tokenizer))
+    with arguments.main_process_first(desc="opening the data"):  # it may build files that the others use
+        sources = open_sources(chosen.train_data, chosen.normalize)
+        eval_sources = open_sources(chosen.eval_data, chosen.normalize, "test")
+    charset = charset_of(processor.tokenizer)
+    encoder = LabelEncoder(charset, chosen.max_label_length, chosen.unknown_characters)
+    protocol = chosen.protocol or usual_protocol(charset)
     if arguments.process_index == 0:
         check_not_empty(sources)
         if chosen.unknown_characters == "error":
             check_characters(sources, encoder)
-        for source in held_out:
-            if remark := check_evaluation_set(source, encoder, protocol):
-                _tell(arguments, remark)
+        for source in eval_sources:
+            _print(arguments, check_evaluation_set(source, encoder, protocol))
     batches = _batches(chosen, arguments, sources, encoder, processor)
     if arguments.max_steps < 1:
-        step = arguments.world_size * arguments.gradient_accumulation_steps
-        arguments.max_steps = math.ceil(arguments.num_train_epochs * batches.batches_per_epoch() / step)
-    if not held_out:
+        batches_per_step = arguments.world_size * arguments.gradient_accumulation_steps
+        arguments.max_steps = math.ceil(arguments.num_train_epochs * batches.batches_per_epoch() / batches_per_step)
+    if not eval_sources:
         arguments.eval_strategy = "no"
+    eval_batch_size = arguments.per_device_eval_batch_size
     trainer = SVTRv2Trainer(
         model,
         arguments,
         train_dataset=batches,
         eval_dataset={
-            source.name: EvaluationBatches(source, processor.image_processor, arguments.per_device_eval_batch_size)
-            for source in held_out
+            source.name: EvaluationBatches(source, processor.image_processor, eval_batch_size)
+            for source in eval_sources
         },
         processing_class=processor,
         protocol=protocol,
         freeze_stages=chosen.freeze_stages,
+        callbacks=[RunRecord(argv)],
     )
-    trainer.add_callback(RunRecord(argv))
-    _tell(
+    _print(
         arguments,
         f"Training {model.num_parameters(only_trainable=True) / 1e6:.2f} M of {model.num_parameters() / 1e6:.2f} M "
         f"parameters on {batches.num_samples or 'an unknown number of'} samples for {arguments.max_steps} steps.",
     )
     try:
-        trainer.train(resume_from_checkpoint=resume)
-        _tell(arguments, trainer.skipped())
-        if trainer.stop_in_time.reason is None:
-            _finish(trainer, [source.name for source in held_out])
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        _print(arguments, trainer.summarize_samples())
+        if trainer.stop.reason is None:
+            _finish(trainer)
     except BaseException as error:
-        for note in getattr(error, "__notes__", []):  # of what is saved
-            _tell(arguments, note)
+        for note in getattr(error, "__notes__", []):  # about the checkpoint
+            _print(arguments, note)
         raise
-    if trainer.stop_in_time.reason:
-        _tell(
+    if trainer.stop.reason:
+        _print(
             arguments,
-            f"Stopped after step {trainer.state.global_step} of {trainer.state.max_steps}: {trainer.stop_in_time.reason}. The "
-            "same command with --resume_from_checkpoint True goes on.",
+            f"Stopped after step {trainer.state.global_step} of {trainer.state.max_steps}: {trainer.stop.reason}. To resume, add "
+            "--resume_from_checkpoint True to the same command.",
         )
-        if trainer.stop_in_time.interrupted:
-            raise KeyboardInterrupt  # so that nothing begins that was to come after this run
+        if trainer.stop.interrupted:
+            raise KeyboardInterrupt  # also ends a script that runs further commands
 
 
-def _finish(trainer: SVTRv2Trainer, held_out: Sequence[str]) -> None:
-    """Saves the best model, or the last one where nothing is evaluated."""
-    if not held_out:
-        trainer.save_recogniser()
+def _finish(trainer: SVTRv2Trainer) -> None:
+    """Save the best model, or the last one without evaluation datasets, and print its metrics."""
+    if not trainer.eval_dataset:
+        trainer.save_model_for_inference()
     else:
-        trainer.evaluate_at_the_end()
-        _print_best(trainer, held_out)
-    _tell(trainer.args, f"Saved to {trainer.args.output_dir}.")
+        trainer.evaluate_last_step()
+        best = trainer.best_evaluation
+        if best is not None and trainer.args.process_index == 0:
+            print(f"Best of {len(trainer.evaluations)} evaluations, at step {best['step']:.0f}:")
+            rows, unreadable = [], []
+            for name in trainer.eval_dataset:
+                metrics = {key.removeprefix(f"eval_{name}_"): value for key, value in best.items()}
+                accuracy, similarity = 100 * metrics["word_accuracy"], 100 * metrics["one_minus_ned"]
+                rows.append(
+                    [
+                        name,
+                        f"{metrics['samples']:.0f}",
+                        f"{accuracy:.2f}",
+                        f"{similarity:.2f}",
+                        f"{metrics['loss']:.3f}",
+                    ]
+                )
+                unreadable += [unreadable_images(name, metrics)] if "unreadable" in metrics else []
+            table = markdown_table(["dataset", "samples", "word accuracy, %", "1-NED, %", "loss"], rows)
+            print(printable("\n".join([table, *unreadable]), keep="\n"))
+    _print(trainer.args, f"Saved to {trainer.args.output_dir}.")
 
 
 def _batches(
@@ -120,18 +145,18 @@ def _batches(
     encoder: LabelEncoder,
     processor: SVTRv2Processor,
 ) -> BucketBatches | SyntheticBatches:
-    """Drawn text alone comes straight from the renderer; with other sources, or augmented, as samples like theirs."""
+    """Return the training batches; a single synthetic source without augmentation is rendered in batches."""
     rules = (encoder, processor.image_processor, arguments.per_device_train_batch_size, arguments.seed)
     [first, *others] = sources
-    straight = not chosen.augment_operations and not isinstance(processor.image_processor, SVTRv2ServerImageProcessor)
-    if isinstance(first, SyntheticSource) and not others and straight:
+    unchanged = not chosen.augment_operations and not isinstance(processor.image_processor, SVTRv2ServerImageProcessor)
+    if isinstance(first, SyntheticSource) and not others and unchanged:
         on_gpu = arguments.device.type == "cuda" and not arguments.dataloader_num_workers
         device = arguments.device if on_gpu else "cpu"
         return SyntheticBatches(first, *rules, device=device, with_frame_labels=arguments.frame_label_steps > 0)
     if arguments.frame_label_steps:
         raise ValueError(
-            "--frame_label_steps needs drawn text alone, without augmentation (--train_data synthetic: --augment_operations 0): of "
-            "nothing else it is known where the characters stand."
+            "--frame_label_steps requires a single synthetic source without augmentation (--train_data synthetic: "
+            "--augment_operations 0): the positions of characters are unknown in other data."
         )
     augmentation = None
     if chosen.augment_operations:
@@ -139,67 +164,21 @@ def _batches(
     return BucketBatches(sources, *rules, augmentation)
 
 
-def _open_sources(specs: Sequence[str], normalize: Normalization, split: str = "train") -> list[Source]:
+def open_sources(specs: Sequence[str], normalize: Normalization, split: str = "train") -> list[Source]:
+    """Open sources with distinct names and normalized labels."""
     sources = [open_source(spec, split) for spec in specs]
-    if normalize != "none":  # rendered text is what its charset says
+    if normalize != "none":  # synthetic text uses the characters of its charset
         sources = [
             source if isinstance(source, SyntheticSource) else NormalizedSource(source, normalize)
             for source in sources
         ]
     names = Counter(source.name for source in sources)
-    if twice := [name for name, number in names.items() if number > 1]:
-        raise ValueError(
-            f"Several sources are named {', '.join(twice)}: name them by ?name=..., so that logs can tell."
-        )
+    if repeated := [name for name, number in names.items() if number > 1]:
+        raise ValueError(f"Several sources are named {', '.join(repeated)}: name them with ?name=... for the logs.")
     return sources
 
 
-def _resume_from(arguments: SVTRv2TrainingArguments) -> str | None:
-    """The checkpoint to go on from.
-
-    Raises:
-        ValueError: it starts anew where a run has left checkpoints, which would mix the two; there is none to go on from; or the value
-            is empty.
-    """
-    resume = arguments.resume_from_checkpoint
-    if resume is not None:
-        check_resume_value(resume)
-    output = Path(arguments.output_dir)
-    last = get_last_checkpoint(output) if output.is_dir() else None
-    if resume is None or resume.lower() in ("false", "no"):
-        if last is not None:
-            raise ValueError(
-                f"{last} is of an earlier run: pass --resume_from_checkpoint True to go on with it, or another "
-                "--output_dir, or remove it."
-            )
-        return None
-    if resume.lower() in ("true", "yes"):
-        if last is None:
-            raise ValueError(f"There is no checkpoint in {output} to resume from.")
-        return last
-    return resume
-
-
-def _print_best(trainer: SVTRv2Trainer, names: Sequence[str]) -> None:
-    if trainer.args.process_index:
-        return
-    metric = (trainer.args.metric_for_best_model or "word_accuracy").removeprefix("eval_")
-    evaluations = trainer.evaluations
-    sign = -1 if trainer.args.greater_is_better else 1
-    best = min(evaluations, key=lambda entry: (sign * entry[f"eval_{metric}"], entry["eval_loss"]))
-    print(f"Best of {len(evaluations)} evaluations, at step {best['step']}:")
-    rows: list[tuple[Any, ...]] = [("set", "samples", "word accuracy", "1-NED", "loss")]
-    for name in names:
-        values = [best[f"eval_{name}_{kind}"] for kind in ("samples", "word_accuracy", "one_minus_ned", "loss")]
-        rows.append((name, f"{values[0]:.0f}", f"{100 * values[1]:.2f}", f"{100 * values[2]:.2f}", f"{values[3]:.3f}"))
-    width = max(len(str(row[0])) for row in rows)
-    for name, *values in rows:
-        print(f"{name:{width}}" + "".join(f"{value:>15}" for value in values))
-    for name in names:
-        if unreadable := best.get(f"eval_{name}_unreadable"):
-            print(printable(unreadable_images(name, int(unreadable), int(best[f"eval_{name}_samples"]))))
-
-
-def _tell(arguments: SVTRv2TrainingArguments, message: str) -> None:
-    if arguments.process_index == 0:
+def _print(arguments: SVTRv2TrainingArguments, message: str | None) -> None:
+    """Print a message on the main process to stderr."""
+    if message is not None and arguments.process_index == 0:
         print(printable(message, keep="\n"), file=sys.stderr)

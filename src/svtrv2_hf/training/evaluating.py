@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Evaluation during training, and selection of the best model."""
+
+import math
+import shutil
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
+from typing import Any, cast
+
+import torch
+from tqdm import tqdm
+from transformers.utils import logging
+
+from ..console import printable
+from ..data.buckets import EvaluationBatches
+from ..data.loader import plain_worker_errors
+from ..evaluation.metrics import EvaluationProtocol, Score
+from ..evaluation.prediction import predict, score_predictions
+from ..modeling_svtrv2 import SVTRv2ForCTC
+from .loader import count_metrics, make_loader, summarize_counts
+from .recovery import RecoveringTrainer
+
+
+logger = logging.get_logger(__name__)
+METRICS = ("word_accuracy", "one_minus_ned", "loss")  # of each evaluation dataset, and as means over the datasets
+
+
+class EvaluatingTrainer(RecoveringTrainer):
+    """The part of [`SVTRv2Trainer`] that logs and evaluates.
+
+    Attributes:
+        protocol: how predictions are compared with labels.
+        evaluations_from: index in the log history of the first evaluation to select the best model from. Earlier ones used other
+            datasets, or their best model is not in the output folder.
+    """
+
+    def __init__(self, *args: Any, protocol: EvaluationProtocol = "english", **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.protocol = protocol
+        self.evaluations_from = 0
+        self._metric = f"eval_{(self.args.metric_for_best_model or METRICS[0]).removeprefix('eval_')}"
+        self._last_log = time.perf_counter()
+        self._epoch: float | None = None  # passes over the data, if the number of samples is known
+        names = [*METRICS, *(f"{name}_{kind}" for name in self.eval_dataset or () for kind in METRICS)]
+        if self.eval_dataset and self._metric.removeprefix("eval_") not in names:
+            raise ValueError(
+                f"--metric_for_best_model {self.args.metric_for_best_model} is not one of {', '.join(names)}."
+            )
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        if "loss" in logs and self.stream is not None:
+            now = time.perf_counter()
+            counts, waited = zip(*self.processes.gather((self.counts, self.stream.waited)), strict=True)
+            logs = {
+                **logs,
+                **count_metrics(sum(counts, Counter()), self.train_dataset.names),
+                "data/waiting": round(max(waited) / (now - self._last_log), 4),
+                "hours": round((now - self.started) / 3600, 4),
+            }
+            if length := self.train_dataset.num_samples:
+                self._epoch = round(logs.get("data/samples", 0) / length, 4)
+            self.stream.waited, self._last_log = 0.0, now
+        self.state.epoch = self._epoch  # transformers regards an endless stream as one epoch
+        super().log(logs, *args, **kwargs)
+
+    def summarize_samples(self) -> str:
+        """Return a sentence about the share of skipped samples; all processes call this together."""
+        return summarize_counts(sum(self.processes.gather(self.counts), Counter()))
+
+    @property
+    def inference_model(self) -> SVTRv2ForCTC:
+        """The model to evaluate and save: with the averaged weights, if there are any."""
+        return self.model if self.averaged is None else cast(SVTRv2ForCTC, self.averaged.module)
+
+    def evaluate(
+        self,
+        eval_dataset: Mapping[str, EvaluationBatches] | None = None,
+        ignore_keys: list[str] | None = None,  # noqa: ARG002
+        metric_key_prefix: str = "eval",
+    ) -> dict[str, float]:
+        """Evaluate on every dataset, each process on a part of it.
+
+        Returns:
+            `eval_NAME_word_accuracy`, `eval_NAME_one_minus_ned` (0 to 1), `eval_NAME_loss` (mean over samples) and
+            `eval_NAME_samples` of each dataset; `eval_NAME_unreadable` and `eval_NAME_emptied` (labels without a character that
+            the protocol compares) unless 0; and the means of the first three over the datasets as `eval_...`. Empty if training
+            should stop: the evaluation is aborted and runs when training resumes.
+        """
+        start = time.perf_counter()
+        self._evaluating = True
+        datasets = eval_dataset or self.eval_dataset or {}
+        metrics: dict[str, float] = {}
+        if self.args.world_size > 1:
+            # Batch statistics differ between processes; evaluate those of the model that is saved.
+            for buffer in self.inference_model.buffers():
+                torch.distributed.broadcast(buffer, src=0)
+        for name, batches in datasets.items():
+            score = self._score(name, batches)
+            if self.is_in_train and self.stop.requested_anywhere():
+                self.stop.save_and_stop(self.control, evaluation_pending=True)
+                return {}
+            score = sum(self.processes.gather(score), Score())
+            values = dict(zip(METRICS, (score.word_accuracy, score.one_minus_ned, score.mean_loss), strict=True))
+            values |= {kind: count for kind in ("unreadable", "emptied") if (count := getattr(score, kind))}
+            values["samples"] = score.samples
+            metrics |= {f"{metric_key_prefix}_{name}_{kind}": value for kind, value in values.items()}
+            if score.unreadable and self.is_world_process_zero():
+                logger.warning_once(unreadable_images(name, values))
+        for kind in METRICS:
+            total = sum(metrics[f"{metric_key_prefix}_{name}_{kind}"] for name in datasets)
+            metrics[f"{metric_key_prefix}_{kind}"] = total / max(1, len(datasets))
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        self._last_log += time.perf_counter() - start  # training did not wait for data meanwhile
+        return metrics
+
+    def _score(self, name: str, batches: EvaluationBatches) -> Score:
+        """Score the part of this process."""
+        score, failure = Score(), None
+        try:
+            with plain_worker_errors(), closing(iter(make_loader(batches, self.args))) as loaded:
+                watched = self._watch(loaded, name, batches.source.num_samples)
+                predictions = predict(
+                    self.inference_model,
+                    self.processing_class,
+                    watched,
+                    self.accelerator.autocast,
+                    False,
+                    with_loss=True,
+                )
+                score = score_predictions(predictions, self.protocol)
+        except Exception as error:
+            failure = error
+        self._raise_together(failure)
+        return score
+
+    def _watch(self, loaded: Iterable[dict[str, Any]], name: str, number: int | None) -> Iterator[dict[str, Any]]:
+        """Yield the batches with a progress bar until training should stop."""
+        own = None if number is None else number // self.args.world_size
+        hidden = self.args.disable_tqdm or not self.is_world_process_zero()
+        with tqdm(desc=f"Evaluating {name}", total=own, unit=" images", leave=False, disable=hidden, delay=2) as bar:
+            try:
+                for batch in loaded:
+                    if self.is_in_train and self.stop.requested():
+                        return
+                    yield batch
+                    bar.update(len(batch["samples"]) + len(batch["unreadable"]))
+            except (ValueError, OSError) as error:
+                raise ValueError(f"Evaluation dataset {name} cannot be read: {error}") from error
+
+    @property
+    def evaluations(self) -> list[dict[str, float]]:
+        """The entries of the log history to select the best model from."""
+        history = self.state.log_history[self.evaluations_from :]
+        return [entry for entry in history if {"eval_loss", self._metric} <= entry.keys()]
+
+    @property
+    def best_evaluation(self) -> dict[str, float] | None:
+        """The evaluation with the best metric; the lowest loss decides ties."""
+        sign = 1 if self.args.greater_is_better is False else -1
+
+        def rank(entry: dict[str, float]) -> list[float]:
+            return [math.inf if math.isnan(v) else v for v in (sign * entry[self._metric], entry["eval_loss"])]
+
+        return min(self.evaluations, key=rank, default=None)
+
+    def update_best(self) -> None:
+        """Set the best metric of the trainer state to that of the best evaluation."""
+        best = self.best_evaluation
+        self.state.best_metric = best and best[self._metric]
+        self.state.best_global_step = best and best["step"]
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any = None) -> bool:  # noqa: ARG002
+        self.update_best()
+        is_best = bool(metrics) and self.state.best_global_step == self.state.global_step
+        if is_best:
+            self.save_model_for_inference()
+        self._evaluating = False
+        return is_best
+
+    def _run_pending_evaluation(self) -> None:
+        if self.stop.evaluation_pending:
+            self.stop.evaluation_pending = False
+            self._determine_best_metric(self.evaluate())
+
+    def evaluate_last_step(self) -> None:
+        """Evaluate unless the last step has been evaluated, and save the model if it is the best."""
+        if any(entry["step"] == self.state.global_step for entry in self.evaluations):
+            return
+        try:
+            self._determine_best_metric(self.evaluate())
+        except BaseException as error:
+            self._save_after(error)
+            raise
+
+    def save_model_for_inference(self) -> None:
+        """Save model and processor to the output folder; each file appears when it is complete.
+
+        Raises:
+            DivergedError: the weights are NaN or infinite.
+        """
+        self._raise_if_diverged()
+        if self.args.should_save:
+            staging = self.staging_folder / "model"
+            self.inference_model.save_pretrained(staging)
+            self.processing_class.save_pretrained(staging)
+            for path in staging.iterdir():
+                path.replace(self.staging_folder.parent / path.name)
+            shutil.rmtree(self.staging_folder)
+
+
+def unreadable_images(name: str, metrics: Mapping[str, float]) -> str:
+    """Return a sentence about unreadable images of an evaluation dataset."""
+    unreadable, samples = metrics["unreadable"], metrics["samples"]
+    return printable(
+        f"Evaluation dataset {name}: {unreadable:,.0f} of {samples:,.0f} images are unreadable and count as errors."
+    )
