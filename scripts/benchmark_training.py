@@ -32,7 +32,7 @@ from transformers.utils import logging
 
 from svtrv2_hf import ENGLISH_94, SVTRv2Config, SVTRv2ForCTC, SVTRv2ImageProcessor
 from svtrv2_hf.configuration_svtrv2 import PRESETS
-from svtrv2_hf.data.buckets import TrainingBatches
+from svtrv2_hf.data.batches import TrainingBatches
 from svtrv2_hf.data.labels import LabelEncoder
 from svtrv2_hf.evaluation.provenance import check_output, provenance
 from svtrv2_hf.evaluation.speed import multiply_adds, synchronizer, time_in_turn

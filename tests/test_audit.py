@@ -20,7 +20,7 @@ from svtrv2_hf.cli import main
 from svtrv2_hf.data.audit import AuditReport, audit
 from svtrv2_hf.data.audit_chart import plot
 from svtrv2_hf.data.audit_report import advise, never_seen, render_histograms, render_table
-from svtrv2_hf.data.buckets import BucketBatches, Progress
+from svtrv2_hf.data.batches import BucketBatches, Progress
 from svtrv2_hf.data.labels import LabelEncoder, RejectedSampleError, Rejection
 from svtrv2_hf.data.sample import Sample, Source
 

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 from conftest import make_folder
 
-from svtrv2_hf.data.sources import open_source
 from svtrv2_hf.evaluation.benchmarks import (
     AVERAGED,
     BENCHMARKS,
@@ -15,6 +14,7 @@ from svtrv2_hf.evaluation.benchmarks import (
     find_sets,
     wilson_interval,
 )
+from svtrv2_hf.sources import open_source
 
 
 UPSTREAM = [

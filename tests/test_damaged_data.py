@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from svtrv2_hf.cli import main
-from svtrv2_hf.data.decoding import decode
-from svtrv2_hf.data.sources import open_source
+from svtrv2_hf.sources import open_source
+from svtrv2_hf.sources.decoding import decode
 
 
 def texts(place):

@@ -13,10 +13,10 @@ from torch.utils.data import DataLoader
 
 from svtrv2_hf import SVTRv2ImageProcessor
 from svtrv2_hf.data.augmentation import Augmentation
-from svtrv2_hf.data.buckets import BucketBatches, EvaluationBatches, Position, Progress, pixel_values_of
+from svtrv2_hf.data.batches import BucketBatches, EvaluationBatches, Position, Progress, pixel_values_of
 from svtrv2_hf.data.labels import LabelEncoder, RejectedSampleError, Rejection, UnknownCharactersError, frames_needed
 from svtrv2_hf.data.sample import Sample
-from svtrv2_hf.data.sources import open_source
+from svtrv2_hf.sources import open_source
 
 
 def test_label_rules():

@@ -11,10 +11,10 @@ from conftest import draw, encoded, make_folder
 
 from svtrv2_hf import SVTRv2ForCTC
 from svtrv2_hf.cli import main
-from svtrv2_hf.data.sources import open_source
 from svtrv2_hf.evaluation import evaluate
 from svtrv2_hf.evaluation.evaluate import open_sets
 from svtrv2_hf.evaluation.evaluator import Prediction
+from svtrv2_hf.sources import open_source
 
 
 @pytest.fixture

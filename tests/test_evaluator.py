@@ -6,7 +6,7 @@ import torch
 from conftest import ListSource, draw, encoded
 from torch.utils.data import DataLoader
 
-from svtrv2_hf.data.buckets import EvaluationBatches
+from svtrv2_hf.data.batches import EvaluationBatches
 from svtrv2_hf.data.sample import Sample
 from svtrv2_hf.evaluation.evaluator import evaluate
 from svtrv2_hf.evaluation.metrics import compare

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from svtrv2_hf.data.sources import open_source
+from svtrv2_hf.sources import open_source
 
 
 WORDS = [

@@ -18,12 +18,11 @@ from PIL import Image
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from svtrv2_hf.checkpoint import checkpoint_folder
-from svtrv2_hf.data import shards, streamed_source
 from svtrv2_hf.data.mixing import mix
-from svtrv2_hf.data.sources import open_source
-from svtrv2_hf.data.splits import splits_of_paths
-from svtrv2_hf.data.streamed_source import StreamedSource
 from svtrv2_hf.evaluation.benchmarks import find_sets
+from svtrv2_hf.sources import open_source, shards, streamed_source
+from svtrv2_hf.sources.splits import splits_of_paths
+from svtrv2_hf.sources.streamed_source import StreamedSource
 
 
 # Texts that formats like to make something else of.

@@ -16,16 +16,16 @@ from torch.utils.data import DataLoader
 
 from svtrv2_hf import ENGLISH_94, SVTRv2ForCTC, SVTRv2ImageProcessor, SVTRv2Processor, build_tokenizer
 from svtrv2_hf.cli import main as command
-from svtrv2_hf.data.buckets import BucketBatches, EvaluationBatches, Position, Progress
+from svtrv2_hf.data.batches import BucketBatches, EvaluationBatches, Position, Progress
 from svtrv2_hf.data.labels import LabelEncoder
 from svtrv2_hf.data.sample import Sample
-from svtrv2_hf.data.sources import open_source
 from svtrv2_hf.evaluation.evaluator import evaluate
+from svtrv2_hf.sources import open_source
 from svtrv2_hf.synthetic import source
 from svtrv2_hf.synthetic.atlas import Atlas, build_atlas, load_or_build
+from svtrv2_hf.synthetic.batches import SyntheticBatches
 from svtrv2_hf.synthetic.fonts import FoundFonts, find_fonts
 from svtrv2_hf.synthetic.frame_labels import UNKNOWN, frame_labels
-from svtrv2_hf.synthetic.source import SyntheticBatches
 from svtrv2_hf.synthetic.synthesize import synthesize
 from svtrv2_hf.training.arguments import SVTRv2TrainingArguments
 from svtrv2_hf.training.trainer import SVTRv2Trainer

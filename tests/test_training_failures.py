@@ -17,10 +17,10 @@ from transformers import TrainerCallback
 from transformers.trainer_pt_utils import safe_globals
 
 from svtrv2_hf import SVTRv2Config, SVTRv2ForCTC
-from svtrv2_hf.data.file_source import FileSource
 from svtrv2_hf.data.labels import LabelEncoder, RejectedSampleError, Rejection
 from svtrv2_hf.data.loader import Loader, plain_worker_errors
-from svtrv2_hf.data.sources import open_source
+from svtrv2_hf.sources import open_source
+from svtrv2_hf.sources.file_source import FileSource
 from svtrv2_hf.training.arguments import SVTRv2TrainingArguments
 from svtrv2_hf.training.checkpoint_files import check_optimizer_files
 from svtrv2_hf.training.divergence import DivergedError

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
 
-from ..data.sources import recognise
 from ..paths import user_path
+from ..sources import find_format
 from .metrics import Protocol
 
 
@@ -243,7 +243,7 @@ def _folders_in(folder: Path) -> list[Path]:
 def _data_at(folder: Path) -> list[Path]:
     """The files in or below a folder that contain its labeled images; empty if no known format is found."""
     try:
-        return [Path(file) for file in recognise(str(folder))[1]]
+        return [Path(file) for file in find_format(str(folder))[1]]
     except FileNotFoundError:
         return []
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ..charsets import charset_of
-from ..data.buckets import pixel_values_of
+from ..data.batches import pixel_values_of
 from ..data.labels import LabelEncoder, RejectedSampleError
 from ..data.sample import Sample
 from ..modeling_svtrv2 import SVTRv2ForCTC, ctc_loss

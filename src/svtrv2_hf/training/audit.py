@@ -17,12 +17,12 @@ from ..data.audit import AuditReport, audit_into
 from ..data.audit_chart import plot
 from ..data.audit_report import render, render_histograms, total
 from ..data.augmentation import Augmentation
-from ..data.file_source import FileSource
 from ..data.labels import LabelEncoder
 from ..data.sample import Source
 from ..data.sheets import augmentation_sheet
-from ..data.sources import open_source
 from ..image_processing_svtrv2 import SVTRv2ImageProcessor, UnreadableImageError, load_rgb
+from ..sources import open_source
+from ..sources.file_source import FileSource
 from .arguments import DataAndModelArguments, read_recipe
 from .model import share_widths
 

@@ -12,7 +12,7 @@ from torch.optim.swa_utils import AveragedModel
 from transformers import Trainer, TrainerControl
 from transformers.trainer_utils import get_last_checkpoint
 
-from ..data.buckets import Position
+from ..data.batches import Position
 from ..modeling_svtrv2 import SVTRv2ForCTC
 from .callbacks import StepBoundaries, StopInTime
 from .divergence import DivergedError, non_finite

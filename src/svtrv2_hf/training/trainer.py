@@ -26,7 +26,7 @@ from transformers import TrainerState
 from transformers.trainer_utils import TrainOutput, get_last_checkpoint, rotate_checkpoints
 
 from ..console import printable
-from ..data.buckets import EvaluationBatches, Position, Progress, TrainingBatches
+from ..data.batches import EvaluationBatches, Position, Progress, TrainingBatches
 from ..data.loader import plain_worker_errors
 from ..evaluation.evaluator import evaluate
 from ..evaluation.metrics import Protocol, Score

@@ -4,14 +4,13 @@
 import math
 import os
 import re
-from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from urllib.parse import unquote
 
+from ..data.sample import Source
 from ..paths import user_path
 from ..redaction import redact
-from .sample import Source
 from .splits import ALL, SplitChoice, files_of_split
 
 
@@ -54,21 +53,6 @@ _KEYS = {
     Kind.HUB: ("image", "text", "samples", "split", "config"),
     Kind.SYNTHETIC: ("samples", "difficulty", "lines", "charset", "words", "allow_unknown_license"),
 }
-IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp")
-TEXT_COLUMNS = ("text", "label", "txt", "transcription", "transcript", "word")
-# Names that are looked for, in any case, where there is none of those.
-OTHER_IMAGE_COLUMNS = ("images", "image_bytes", "img_bytes", "picture")
-OTHER_TEXT_COLUMNS = (
-    "words",
-    "labels",
-    "texts",
-    "ground_truth",
-    "groundtruth",
-    "gt",
-    "sentence",
-    "caption",
-    "identity",
-)
 
 
 def open_source(spec: str, split: str = "train") -> Source:
@@ -108,7 +92,7 @@ def open_source(spec: str, split: str = "train") -> Source:
     """
     place, options = split_spec(spec)
     spec = redact(spec)  # from here on for messages alone
-    kind, files = recognise(place)
+    kind, files = find_format(place)
     accepted = ("weight", "name", *_KEYS[kind])
     if wrong := [key for key in options if key not in accepted]:
         raise ValueError(f"{spec!r}: {', '.join(wrong)} cannot be given; for {kind} there are {', '.join(accepted)}.")
@@ -217,7 +201,7 @@ def short_name(place: str) -> str:
     return path.resolve().name if path.is_dir() else path.stem
 
 
-def recognise(place: str) -> tuple[Kind, list[str]]:
+def find_format(place: str) -> tuple[Kind, list[str]]:
     """What lies at a place, and the files that hold it.
 
     Raises:
@@ -311,31 +295,3 @@ def _databases_below(folder: Path) -> list[Path]:
         if "data.mdb" in files:
             found.append(Path(parent, "data.mdb"))
     return found
-
-
-def pick_column(
-    place: str, columns: Sequence[str], key: str, chosen: str | None, usual: Sequence[str], others: Sequence[str] = ()
-) -> str:
-    """The column that was chosen, or the only one with a usual name.
-
-    Args:
-        place: for the message.
-        columns: all of them.
-        key: what the column holds, and how to choose it in a spec: `image` or `text`.
-        chosen: the name that was given, if any.
-        usual: names to look for otherwise.
-        others: names to look for where there is none of these; of all of them, upper and lower case are the same then.
-
-    Raises:
-        ValueError: there is no such column, or several could be meant.
-    """
-    found = [column for column in columns if column in ([chosen] if chosen else usual)]
-    if not found and not chosen:
-        found = [column for column in columns if column.strip().lower() in (*usual, *others)]
-    if len(found) != 1:
-        which = f"is not {chosen!r}" if chosen else "may be any of several" if found else "has none of the usual names"
-        raise ValueError(
-            f"{place}: the column of the {key} {which}. The columns are {', '.join(columns)}; "
-            f"name one by ?{key}=COLUMN after the place."
-        )
-    return found[0]

@@ -10,9 +10,9 @@ from typing import Any, Self
 
 from datasets.utils.file_utils import xopen
 
+from .columns import IMAGE_COLUMNS, TEXT_COLUMNS
 from .decoding import decode
 from .shards import Shards, is_local, naming
-from .sources import IMAGE_COLUMNS, TEXT_COLUMNS
 
 
 _NAME = re.compile(r"((?:.*/|)[^.]+)[.]([^/]*)")  # as webdataset splits it: the key of the sample, and the field

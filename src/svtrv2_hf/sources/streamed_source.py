@@ -13,11 +13,11 @@ import numpy as np
 from datasets import DatasetBuilder, Image, IterableDataset, load_dataset_builder
 from PIL import Image as PillowImage
 
+from ..data.sample import Sample, Source
 from ..redaction import redact
+from .columns import IMAGE_COLUMNS, OTHER_IMAGE_COLUMNS, OTHER_TEXT_COLUMNS, TEXT_COLUMNS, pick_column
 from .decoding import label_of
-from .sample import Sample, Source
 from .shards import OPEN_SHARDS, ParquetShards, Shards, check_numbers, naming, open_shards
-from .sources import IMAGE_COLUMNS, OTHER_IMAGE_COLUMNS, OTHER_TEXT_COLUMNS, TEXT_COLUMNS, pick_column
 from .tar_shards import TarShards
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import lmdb
 import numpy as np
 
+from ..data.sample import IndexedSource, Sample
 from .decoding import decode, label_of
-from .sample import IndexedSource, Sample
 
 
 # By process and folder, with what tells whether the file is still the one that was opened.

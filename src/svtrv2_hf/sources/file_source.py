@@ -16,9 +16,9 @@ from zlib import crc32
 
 import numpy as np
 
+from ..data.sample import IndexedSource, Sample
+from .columns import OTHER_TEXT_COLUMNS, TEXT_COLUMNS, pick_column
 from .decoding import decode, label_of
-from .sample import IndexedSource, Sample
-from .sources import OTHER_TEXT_COLUMNS, TEXT_COLUMNS, pick_column
 from .splits import TRAIN, SplitChoice, choose_split, splits_of_paths, splits_of_values
 
 

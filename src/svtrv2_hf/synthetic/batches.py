@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training batches of synthetic text, rendered directly as tensors."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from functools import cached_property, partial
+from itertools import chain, count
+from typing import Any
+
+import torch
+
+from ..data.batches import Progress, Size, TrainingBatches, Waiting
+from ..data.labels import LabelEncoder
+from ..image_processing_svtrv2 import SVTRv2ImageProcessor
+from ..processing_svtrv2 import pad_labels
+from .frame_labels import UNKNOWN, frame_labels
+from .renderer import Renderer
+from .source import CHUNK, PlannedImage, SyntheticSource
+
+
+class SyntheticBatches(TrainingBatches):
+    """Training batches rendered directly as tensors, without encoding images.
+
+    Args:
+        source: source of texts and images.
+        encoder, image_processor, batch_size, seed: see [`TrainingBatches`].
+        device: device to render on. A GPU requires a data loader without workers.
+        with_frame_labels: add `frame_labels` to the batches; see [`frame_labels`].
+    """
+
+    def __init__(
+        self,
+        source: SyntheticSource,
+        encoder: LabelEncoder,
+        image_processor: SVTRv2ImageProcessor,
+        batch_size: int,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+        with_frame_labels: bool = False,
+    ):
+        super().__init__([source.name], encoder, image_processor, batch_size, seed)
+        self.source = source
+        self.num_samples = source.num_samples
+        self.device = torch.device(device)
+        self.with_frame_labels = with_frame_labels
+
+    def settings(self) -> dict[str, Any]:
+        return {**super().settings(), "fingerprints": [self.source.fingerprint]}
+
+    def _samples(
+        self, part: int, parts: int, counts: Counter[tuple[int, str]], begun: Progress
+    ) -> Iterator[Waiting | None]:
+        waiting, first = set(begun.waiting), begun.read // CHUNK
+        before = sorted({number // CHUNK for number in waiting if number // CHUNK < first})
+        numbers = (chunk * CHUNK + offset for chunk in chain(before, count(first)) for offset in range(CHUNK))
+        chunks = chain(before, count(first))
+        stream = self.source.plan(self._renderer, self.image_processor, self.seed, part, parts, chunks)
+        for number, planned in zip(numbers, stream, strict=False):
+            if number >= begun.read or number in waiting:
+                yield self._accept(number, planned.text, partial(_item_and_size, planned), 0, counts)
+
+    def _batch(self, waiting: Sequence[Waiting], counts: Counter[tuple[int, str]]) -> dict[str, torch.Tensor]:  # noqa: ARG002
+        texts = [sample.item.text for sample in waiting]
+        indices = torch.tensor([sample.item.number for sample in waiting])
+        rendered = self._renderer.render(texts, waiting[0].size, self.seed, indices)
+        labels = torch.from_numpy(pad_labels([sample.ids for sample in waiting]))
+        batch = {"pixels": rendered.pixels, "labels": labels}
+        if self.with_frame_labels:
+            width, per_frame = waiting[0].size[1], self.image_processor.pixels_per_frame
+            batch["frame_labels"] = frame_labels(rendered.centers, labels, width, per_frame)
+            # If characters were dropped, the positions no longer match the labels.
+            dropped = torch.tensor([len(sample.ids) != len(sample.item.text) for sample in waiting])
+            batch["frame_labels"][dropped] = UNKNOWN
+        return batch
+
+    @cached_property
+    def _renderer(self) -> Renderer:
+        return self.source.renderer(self.device)
+
+
+def _item_and_size(planned: PlannedImage) -> tuple[PlannedImage, Size]:
+    return planned, planned.size
