@@ -1,15 +1,15 @@
-"""Damaged data of every format: the same number of samples, or an error that names the file; never less data, never a crash."""
+"""Damaged data of every format yield the same number of samples or an error that names the file, not less data or a crash."""
 
+import csv
 import io
 import json
 import random
 import signal
 import subprocess
 import sys
-import tarfile
 from pathlib import Path
 
-import lmdb
+import conftest
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -43,7 +43,7 @@ for line in sys.stdin:
 
 
 def read(spec):
-    """The texts and lengths of the images of a source, or its error."""
+    """Labels and image lengths of a source, or its error."""
     try:
         samples = list(open_source(str(spec)).read())
     except (ValueError, OSError) as error:
@@ -54,7 +54,7 @@ def read(spec):
 
 
 class Reader:
-    """Reads sources in another process, which is started again when it has died: a damaged LMDB may end it."""
+    """Reads sources in another process, which damaged LMDBs may kill, and starts it again."""
 
     process = None
 
@@ -98,7 +98,7 @@ def reader():
 
 def image(number):
     file = io.BytesIO()
-    # noise, so that an image is longer than a block
+    # noise, so that images are longer than a block
     Image.effect_noise((20 + number, 20), 90).save(file, "PNG")
     return file.getvalue()
 
@@ -118,8 +118,6 @@ def write_tsv(folder):
 
 
 def write_csv(folder):
-    import csv
-
     with (folder / "metadata.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([("file_name", "text"), *write_images(folder)])
     return folder / "metadata.csv"
@@ -132,11 +130,7 @@ def write_jsonl(folder):
 
 
 def write_lmdb(folder):
-    with lmdb.open(str(folder), map_size=1 << 20) as environment, environment.begin(write=True) as transaction:
-        transaction.put(b"num-samples", str(len(SAMPLES)).encode())
-        for number, (content, text) in enumerate(SAMPLES, start=1):
-            transaction.put(b"image-%09d" % number, content)
-            transaction.put(b"label-%09d" % number, text.encode())
+    conftest.write_lmdb(folder, SAMPLES)
     (folder / "lock.mdb").unlink()
     return folder / "data.mdb"
 
@@ -148,16 +142,10 @@ def write_parquet(folder):
 
 
 def write_tar(folder):
-    with tarfile.open(folder / "a.tar", "w") as archive:
-        for number, (content, text) in enumerate(SAMPLES):
-            for ending, part in (("png", content), ("txt", text.encode())):
-                member = tarfile.TarInfo(f"{number:06}.{ending}")
-                member.size = len(part)
-                archive.addfile(member, io.BytesIO(part))
-    return folder / "a.tar"
+    return conftest.write_tar(folder / "a.tar", *conftest.pairs(SAMPLES))
 
 
-# what a text file lacks at its end cannot be seen if it ends with a line
+# writer, and whether a truncated file can be detected if it ends with a line
 FORMATS = {
     "tsv": (write_tsv, False),
     "csv": (write_csv, False),
@@ -169,7 +157,7 @@ FORMATS = {
 
 
 def flipped(content, seed):
-    """One to three bytes are others."""
+    """Change one to three bytes."""
     rng = random.Random(seed)
     damaged = bytearray(content)
     for _ in range(rng.randint(1, 3)):
@@ -178,7 +166,7 @@ def flipped(content, seed):
 
 
 def mistakes(reader, name, tmp_path, flips, step):
-    """What is wrong with how the damaged files of a format are read."""
+    """Yield damaged files that are read with fewer samples, or whose error does not name the file."""
     write, ends_with_a_marker = FORMATS[name]
     path = write(tmp_path)
     content = path.read_bytes()
@@ -193,7 +181,7 @@ def mistakes(reader, name, tmp_path, flips, step):
         cut = how == "cut at"
         path.write_bytes(content[: int(number)] if cut else flipped(content, int(number)))
         answer = reader(place)
-        # LMDB trusts the pointers in its pages: one that leads beyond the end of the file ends the process.
+        # LMDB trusts the pointers in its pages; those beyond the end of the file kill the process.
         if name == "lmdb" and not cut and answer.get("failure", "").endswith(f"status {-signal.SIGBUS}"):
             continue
         if "failure" in answer or ("error" in answer and str(path.parent) not in answer["error"]):
@@ -206,7 +194,7 @@ def mistakes(reader, name, tmp_path, flips, step):
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_a_few_damaged_files(name, tmp_path):
+def test_damaged_files(name, tmp_path):
     size = FORMATS[name][0](tmp_path).stat().st_size
     assert list(mistakes(read, name, tmp_path, flips=10, step=max(size // 10, 1))) == []
 

@@ -1,297 +1,167 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where labelled images come from: lists of files, LMDB, and whatever `datasets` can stream."""
+"""Sources of labeled images: one module per format, and `open_source`, which selects the format of a place.
 
-import math
-import os
-import re
-from enum import StrEnum
+Other packages can add formats: an entry point of the group `svtrv2_hf.sources` that refers to a [`Format`].
+"""
+
+import logging
+from functools import cache
+from importlib.metadata import entry_points
 from pathlib import Path
-from urllib.parse import unquote
 
 from ..data.sample import Source
 from ..paths import user_path
 from ..redaction import redact
-from .splits import ALL, SplitChoice, files_of_split
+from . import file_list, hub, lmdb, metadata, parquet, synthetic, webdataset
+from .format import COMMON, Format, Option
+from .place import Place
+from .spec import Spec, split_spec
+from .splits import SplitChoice
 
 
-class Kind(StrEnum):
-    """What lies at a place."""
+logger = logging.getLogger(__name__)
 
-    LIST = "a list of files"
-    METADATA = "an image folder with metadata"
-    LMDB = "LMDB"
-    PARQUET = "parquet"
-    TAR = "webdataset"
-    HUB = "a dataset for load_dataset"
-    SYNTHETIC = "synthetic text"
-
-
-_FORMS = (
-    "a folder with a labels.tsv (file TAB text), or such a list itself, .tsv or .txt; "
-    "an image folder with a metadata.csv or metadata.jsonl, or that file; "
-    "an LMDB folder (data.mdb), or a folder with such folders below it; "
-    "a .parquet or a .tar (webdataset) file, a pattern or a folder of them; "
-    "hub:NAME, a dataset of the Hub, or a folder that datasets.load_dataset understands; "
-    "synthetic: or synthetic:ATLAS, text that is drawn for training"
+FORMATS = (
+    file_list.FORMAT,
+    metadata.FORMAT,
+    lmdb.FORMAT,
+    parquet.FORMAT,
+    webdataset.FORMAT,
+    hub.FORMAT,
+    synthetic.FORMAT,
 )
-_LISTS = ("labels.tsv", "metadata.csv", "metadata.jsonl")
-_ENDINGS = {
-    ".tsv": Kind.LIST,
-    ".txt": Kind.LIST,
-    ".csv": Kind.METADATA,
-    ".jsonl": Kind.METADATA,
-    ".mdb": Kind.LMDB,
-    ".parquet": Kind.PARQUET,
-    ".tar": Kind.TAR,
-}
-_KEYS = {
-    Kind.LIST: ("split",),
-    Kind.METADATA: ("image", "text", "split"),
-    Kind.LMDB: ("split",),
-    Kind.PARQUET: ("image", "text", "samples", "split"),
-    Kind.TAR: ("image", "text", "samples", "split"),
-    Kind.HUB: ("image", "text", "samples", "split", "config"),
-    Kind.SYNTHETIC: ("samples", "difficulty", "lines", "charset", "words", "allow_unknown_license"),
-}
+ENTRY_POINTS = "svtrv2_hf.sources"
+
+
+@cache
+def formats() -> tuple[Format, ...]:
+    """Return the formats of this package and of installed packages, which cannot replace one another."""
+    known = {format.name: format for format in FORMATS}
+    for entry in entry_points(group=ENTRY_POINTS):
+        try:
+            format = entry.load()
+            if not isinstance(format, Format) or format.name in known:
+                raise TypeError(f"{format!r} is not a Format with a new name")
+            known[format.name] = format
+        except Exception as error:  # of another package, which may raise anything
+            logger.warning("The source format %s cannot be loaded: %s.", entry.value, error)
+    return tuple(known.values())
 
 
 def open_source(spec: str, split: str = "train") -> Source:
-    """Opens a source of labelled images.
+    """Open a source of labeled images.
 
     Args:
-        spec: `PLACE` or `PLACE?key=value&key=value`; values may be percent-encoded. A place is
-
-            - a folder with a `labels.tsv` (UTF-8, a line `file TAB text` for each image, files relative to the folder
-              or to `images/` in it), or another such list, `.tsv` or `.txt`, its files relative to its folder;
-            - an image folder with a `metadata.csv`, `.jsonl` or `.parquet` (columns `file_name` and `text`, or other usual
-              names such as `filename` and `words`) or a `labels.csv`, or that file;
-            - a folder with an LMDB (`data.mdb`; keys `num-samples`, and from 1 `image-%09d` and `label-%09d`), or a
-              folder below which there are such: all together are one source;
-            - a `.parquet` file or a `.tar` file (webdataset, also `.tar.gz`), a pattern, or a folder of them; remote ones
-              (`hf://`, `https://`) by their full address;
-            - `hub:NAME`: what `datasets.load_dataset` streams, a dataset of the Hub or a folder;
-            - `synthetic:`, text drawn in the fonts of this machine, or `synthetic:ATLAS` in those of an atlas's file.
-
-            Keys are `weight` (share of the draws in a mixture) and `name` (for logs); `image` and `text`, the columns,
-            where there are columns; `samples`, how many there are, for parquet, webdataset and `hub:`, which do not
-            always tell, and for `synthetic:`; `config` for `hub:`; `split` for `hub:`, and for LMDB, parquet and webdataset, where
-            names of folders or files part several (`train/0.tar`, `test-00000-of-00001.parquet`; `all` is all of them), and for
-            lists and metadata, where a column `split` or the folders of the files do. For `synthetic:` there are
-            `difficulty` (1), `lines` (1, or 0 for words alone), `charset` (a file, one character a line, of what texts are
-            made of; printable ASCII if not given), `words` (a file, one a line, of more words to draw) and
-            `allow_unknown_license` (1 to use fonts that are not in the curated list of licenses).
-        split: the split to read if the spec names none, of a dataset of the Hub or of files or rows of several splits.
+        spec: `PLACE` or `PLACE?key=value&key=value`, with percent-encoded values. The tables of [`describe`] list the
+            places and options of all formats.
+        split: split to read if `spec` does not specify one.
 
     Returns:
-        the source. Whatever it needs of files and connections is opened anew in each process that reads it.
+        the source. Each process that reads it opens its own files and connections.
 
     Raises:
-        FileNotFoundError: nothing that is understood lies there, or a file that a list names is missing.
-        ValueError: a key or its value is wrong; the place holds several kinds of data; a file is malformed, cut off or
-            inconsistent, which the message names; there is no sample; or there is no such split.
+        FileNotFoundError: the place contains no supported data, or a listed file is missing.
+        ValueError: an option is unknown or invalid; the place contains several formats; a file is malformed, truncated or
+            inconsistent; or the source or the split is empty.
     """
     place, options = split_spec(spec)
-    spec = redact(spec)  # from here on for messages alone
-    kind, files = find_format(place)
-    accepted = ("weight", "name", *_KEYS[kind])
-    if wrong := [key for key in options if key not in accepted]:
-        raise ValueError(f"{spec!r}: {', '.join(wrong)} cannot be given; for {kind} there are {', '.join(accepted)}.")
-    weight = _positive(spec, "weight", options.get("weight"))
-    samples = _positive(spec, "samples", options.get("samples"))
-    if samples is not None and samples != int(samples):
-        raise ValueError(f"{spec!r}: samples must be a whole number.")
-    name = options.get("name") or short_name(redact(place))
-    choice = SplitChoice(options.get("split", split), "split" in options)
-    if kind in (Kind.LMDB, Kind.PARQUET, Kind.TAR):
-        files = files_of_split(redact(place), files, choice)
-    image, text = options.get("image"), options.get("text")
-
-    # Imported here, since they import this module, and so that reading a list needs no package of another kind.
-    if kind in (Kind.LIST, Kind.METADATA):
-        from .file_source import open_list, open_metadata
-
-        if kind == Kind.LIST:
-            return open_list(Path(files[0]), name, weight, choice)
-        return open_metadata(Path(files[0]), name, weight, image, text, choice)
-    if kind == Kind.LMDB:
-        from .lmdb_source import LmdbSource
-
-        return LmdbSource([Path(file).parent for file in files], name, weight)
-    if kind == Kind.SYNTHETIC:
-        from ..charsets import ENGLISH_94, read_charset
-        from ..synthetic.source import SyntheticSource
-
-        return SyntheticSource(
-            atlas=files[0] if files else None,
-            charset="".join(read_charset(options["charset"])) if "charset" in options else ENGLISH_94 + " ",
-            difficulty=_positive(spec, "difficulty", options.get("difficulty")) or 1.0,
-            num_samples=int(samples or 1_000_000),
-            lines=_switch(spec, "lines", options.get("lines", "1")),
-            words=options.get("words"),
-            name=name,
-            weight=weight,
-            allow_unknown_license=_switch(spec, "allow_unknown_license", options.get("allow_unknown_license", "0")),
-        )
-    from .shards import check_numbers, check_split_column
-    from .streamed_source import StreamedSource, open_stream
-
-    if kind in (Kind.PARQUET, Kind.TAR):
-        check_numbers(files, "*" if user_path(place.removeprefix("file://")).is_dir() else Path(place).name)
-
-    path = {Kind.PARQUET: "parquet", Kind.TAR: "webdataset"}.get(kind, files[0])
-    data_files = None if kind == Kind.HUB else files
-    if kind != Kind.HUB:  # `datasets` calls any list of files so
-        splits = ["train"]
-    elif "split" in options:
-        splits = [options["split"]]
-    else:  # an image folder need not have several splits
-        splits = [split] if place.startswith("hub:") else [split, "train"]
-    stream, known, open_shards = open_stream(path, data_files, options.get("config"), splits, image, text)
-    if kind == Kind.PARQUET and choice.name != ALL:
-        check_split_column(files)
-    if samples is not None and known not in (None, samples):
-        raise ValueError(f"{spec!r}: samples={int(samples)} contradicts the data, which have {known:,} samples.")
-    known = known if samples is None else int(samples)
-    source = StreamedSource(stream, redact(place), name, weight, known, image, text, open_shards)
-    source.local = kind != Kind.HUB and not any("://" in file for file in files)
-    return source
+    format, files = find_format(place)
+    format.check(options, redact(spec))
+    name = options.get("name") or default_name(redact(place))
+    parsed = Spec(place, name, options, SplitChoice(options.get("split", split), "split" in options))
+    _ = parsed.weight, parsed.num_samples  # raise an error before data are opened
+    return format.open(parsed, files)
 
 
-def split_spec(spec: str) -> tuple[str, dict[str, str]]:
-    """The place and the options of a spec, as [`open_source`] takes it.
+def find_format(place: str) -> tuple[Format, list[str]]:
+    """Return the format of a place and its files there, or the rest of the place after the prefix of the format.
 
     Raises:
-        ValueError: an option is given twice, or has no value.
+        FileNotFoundError: the place contains no supported data.
+        ValueError: it contains several formats.
     """
-    place, _, query = spec.rpartition("?")
-    if not place or not re.fullmatch(r"\w+=[^&]*(&\w+=[^&]*)*", query):
-        return spec, {}
-    options: dict[str, str] = {}
-    for pair in query.split("&"):
-        key, _, value = pair.partition("=")
-        if key in options or not value:
-            raise ValueError(f"{redact(spec)!r}: {key} is given {'twice' if key in options else 'no value'}.")
-        options[key] = unquote(value)
-    return place, options
+    for format in formats():
+        if format.prefix and place.startswith(format.prefix):
+            return format, [place.removeprefix(format.prefix)]
+    where = Place(place)
+    matches = [(format, files) for format in formats() if (files := format.match(where))]
+    if not matches and where.is_folder:
+        matches = [(format, files) for format in formats() if (files := format.search(where))][:1]
+    matched = {file for _, files in matches for file in files}
+    if not matches or not (where.is_folder or matched.issuperset(where.files)):
+        supported = "; ".join(f"{format.name}: {format.help}" for format in formats()).replace("`", "")
+        raise FileNotFoundError(
+            f"No data in a supported format at {redact(place)!r}.{_hint(where)} Supported formats: {supported}."
+        )
+    [(format, files), *others] = matches
+    if others or (format.single_file and len(files) > 1):
+        names = {
+            Path(file).name if format.single_file else f"*{Path(file).suffix}"
+            for format, files in matches
+            for file in files
+        }
+        raise ValueError(
+            f"{redact(place)} contains several datasets. Specify one of them: {', '.join(sorted(names))}."
+        )
+    return format, files
 
 
-def _positive(spec: str, key: str, value: str | None) -> float | None:
-    if value is None:
-        return None
-    try:
-        number = float(value)
-    except ValueError:
-        number = math.nan
-    if not 0 < number < math.inf:
-        raise ValueError(f"{spec!r}: {key} must be a number above 0, not {value!r}.")
-    return number
+def _hint(place: Place) -> str:
+    """Return a sentence about the contents of a folder without data."""
+    if not place.is_folder:
+        return ""
+    folder = place.path
+    if (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file():
+        return (
+            " The folder was written by save_to_disk of datasets: convert it to parquet with datasets.load_from_disk(FOLDER) and "
+            "to_parquet(FILE) of each split."
+        )
+    below = [path for pattern in ("*", "*/*") for path in sorted(folder.glob(pattern)) if path.is_dir()]
+    inside = [path for path in below if any(format.match(Place(str(path))) for format in formats())]
+    if not inside:
+        return ""
+    listed = ", ".join(str(path.relative_to(folder)) for path in inside[:5])
+    return f" Subfolders with data: {listed}. If the folder is a clone of a Hub dataset, use hub:{folder}."
 
 
-def _switch(spec: str, key: str, value: str) -> bool:
-    if value not in ("0", "1"):
-        raise ValueError(f"{spec!r}: {key} must be 0 or 1, not {value!r}.")
-    return value == "1"
-
-
-def short_name(place: str) -> str:
-    """What a source is called if its spec has no name for it: as its folder or file."""
-    if place.startswith("synthetic:"):
-        return "synthetic"
-    path = user_path(place.removeprefix("hub:"))
+def default_name(place: str) -> str:
+    """Return the name of a source without the option `name`: that of its folder or file."""
+    for format in formats():
+        if format.prefix and place.startswith(format.prefix):
+            place = place.removeprefix(format.prefix)
+            if format.default_name:
+                return format.default_name
+    path = user_path(place)
     return path.resolve().name if path.is_dir() else path.stem
 
 
-def find_format(place: str) -> tuple[Kind, list[str]]:
-    """What lies at a place, and the files that hold it.
+def describe(known: tuple[Format, ...] | None = None) -> str:
+    """Return Markdown tables of formats and their options.
 
-    Raises:
-        FileNotFoundError: nothing that is understood lies there.
-        ValueError: the place holds several kinds of data.
+    Args:
+        known: formats to describe; by default all.
     """
-    if place.startswith("hub:"):
-        name = place.removeprefix("hub:")
-        if not name.strip("/ "):
-            raise ValueError(f"{place!r} names no dataset: write hub:OWNER/NAME or hub:FOLDER.")
-        return Kind.HUB, [name]
-    if place.startswith("synthetic:"):
-        return Kind.SYNTHETIC, [place.removeprefix("synthetic:")] if place != "synthetic:" else []
-    place = place.removeprefix("file://")
-    remote = "://" in place
-    found = _remote_files(place) if remote else [str(file) for file in _files_at(user_path(place))]
-    files = [Path(file) for file in found]
-    kinds = {_kind_of(file) for file in files}
-    kind = next(iter(kinds), None)
-    if kind is None or None in kinds or (remote and kind not in (Kind.PARQUET, Kind.TAR)):
-        hint = "" if remote else _hint(user_path(place))
-        raise FileNotFoundError(f"There is no data that is understood at {redact(place)!r}.{hint} It may be {_FORMS}.")
-    if [file.name.lower() for file in files] == ["metadata.parquet"] and not remote:
-        return Kind.METADATA, [str(files[0])]
-    if len(kinds) > 1 or (len(files) > 1 and kind in (Kind.LIST, Kind.METADATA)):
-        names = {f"*{file.suffix}" if _kind_of(file) in (Kind.PARQUET, Kind.TAR) else file.name for file in files}
-        raise ValueError(
-            f"{redact(place)} holds more than one kind of data. Name one of them: {', '.join(sorted(names))}."
-        )
-    return kind, found
+    known = known or formats()
+    users: dict[Option, list[str]] = {option: ["all"] for option in COMMON}
+    for format in known:
+        for option in format.options:
+            users.setdefault(option, []).append(format.name)
+    lines = ["| format | place |", "|---|---|", *(f"| {format.name} | {format.help} |" for format in known)]
+    lines += ["", "| option | formats | meaning |", "|---|---|---|"]
+    lines += [f"| `{option.key}` | {', '.join(names)} | {option.help} |" for option, names in users.items()]
+    return "\n".join(lines)
 
 
-def _remote_files(place: str) -> list[str]:
-    """The files that a pattern matches, so that their splits can be told apart; or the address itself."""
-    if "*" not in place:
-        return [place]
-    import fsspec
-
-    system, pattern = fsspec.core.url_to_fs(place)
-    return [system.unstrip_protocol(file) for file in sorted(system.glob(pattern))]
-
-
-def _hint(folder: Path) -> str:
-    """What a folder without data of its own has below it, in a sentence."""
-    if (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file():
-        return (
-            " It was saved by save_to_disk of datasets: write it as parquet (datasets.load_from_disk(FOLDER), and to_parquet(FILE) of "
-            "each split)."
-        )
-    inside = sorted({file.parent.name for name in _LISTS for file in folder.glob(f"*/{name}")})
-    if inside:
-        return f" Folders in it hold some: {', '.join(inside[:5])}."
-    if any(file.suffix in (".parquet", ".tar") for pattern in ("*/*", "*/*/*") for file in folder.glob(pattern)):
-        return f" If it is a dataset as the Hub stores it, hub:{folder} reads it."
-    return ""
-
-
-def _kind_of(file: Path) -> Kind | None:
-    compressed = re.search(r"\.(tar\.(gz|bz2|xz)|tgz)$", file.name, flags=re.IGNORECASE)
-    return Kind.TAR if compressed else _ENDINGS.get(file.suffix.lower())
-
-
-def _files_at(path: Path) -> list[Path]:
-    if path.is_dir():
-        with os.scandir(path) as entries:  # once, since there may be 400,000 images
-            names = sorted(entry.name for entry in entries)
-        listed = [name for name in names if name.lower() in _LISTS]
-        shards = [name for name in names if _kind_of(Path(name)) in (Kind.PARQUET, Kind.TAR) and name[0] != "."]
-        others = [name for name in names if name.lower() == "labels.csv"]
-        found = [path / name for name in (listed + shards or others)]
-        return found if found and not (path / "data.mdb").is_file() else found + _databases_below(path)
-    if path.is_file():
-        return [path]
-    return sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
-
-
-def _databases_below(folder: Path) -> list[Path]:
-    """Every `data.mdb` in or below a folder, also behind links, but each once."""
-
-    def fail(error: OSError) -> None:
-        raise error
-
-    found = []
-    seen: set[Path] = set()
-    for parent, folders, files in os.walk(folder, followlinks=True, onerror=fail):
-        if (real := Path(parent).resolve()) in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders.sort()
-        if "data.mdb" in files:
-            found.append(Path(parent, "data.mdb"))
-    return found
+__all__ = [
+    "FORMATS",
+    "Format",
+    "Option",
+    "Place",
+    "Spec",
+    "default_name",
+    "describe",
+    "find_format",
+    "formats",
+    "open_source",
+    "split_spec",
+]

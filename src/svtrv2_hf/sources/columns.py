@@ -1,49 +1,47 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Columns of images and labels."""
+"""Columns of images, file names and labels."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 
-IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp")
-TEXT_COLUMNS = ("text", "label", "txt", "transcription", "transcript", "word")
-# Names that are looked for, in any case, where there is none of those.
-OTHER_IMAGE_COLUMNS = ("images", "image_bytes", "img_bytes", "picture")
-OTHER_TEXT_COLUMNS = (
-    "words",
-    "labels",
-    "texts",
-    "ground_truth",
-    "groundtruth",
-    "gt",
-    "sentence",
-    "caption",
-    "identity",
+class ColumnNames(NamedTuple):
+    """Names of a column: common ones, and those that are accepted, like other casings, if none of these occurs."""
+
+    common: tuple[str, ...]
+    others: tuple[str, ...]
+
+
+IMAGE = ColumnNames(("image", "img", "jpg", "jpeg", "png", "webp"), ("images", "image_bytes", "img_bytes", "picture"))
+TEXT = ColumnNames(
+    ("text", "label", "txt", "transcription", "transcript", "word"),
+    ("words", "labels", "texts", "ground_truth", "groundtruth", "gt", "sentence", "caption", "identity"),
+)
+FILE = ColumnNames(
+    ("file_name",),
+    ("filename", "file", "filepath", "file_path", "path", "image", "image_path", "image_name", "img", "img_path"),
 )
 
 
-def pick_column(
-    place: str, columns: Sequence[str], key: str, chosen: str | None, usual: Sequence[str], others: Sequence[str] = ()
-) -> str:
-    """The column that was chosen, or the only one with a usual name.
+def pick_column(place: str, columns: Sequence[str], key: str, chosen: str | None, names: ColumnNames) -> str:
+    """Return the chosen column, or the only one with a usual name.
 
     Args:
-        place: for the message.
-        columns: all of them.
-        key: what the column holds, and how to choose it in a spec: `image` or `text`.
-        chosen: the name that was given, if any.
-        usual: names to look for otherwise.
-        others: names to look for where there is none of these; of all of them, upper and lower case are the same then.
+        place: place for messages.
+        columns: all columns.
+        key: option that chooses the column, `image` or `text`.
+        chosen: value of this option.
+        names: usual names.
 
     Raises:
-        ValueError: there is no such column, or several could be meant.
+        ValueError: the column does not exist, or several columns have usual names.
     """
-    found = [column for column in columns if column in ([chosen] if chosen else usual)]
+    found = [column for column in columns if column in ([chosen] if chosen else names.common)]
     if not found and not chosen:
-        found = [column for column in columns if column.strip().lower() in (*usual, *others)]
+        found = [column for column in columns if column.strip().lower() in (*names.common, *names.others)]
     if len(found) != 1:
-        which = f"is not {chosen!r}" if chosen else "may be any of several" if found else "has none of the usual names"
-        raise ValueError(
-            f"{place}: the column of the {key} {which}. The columns are {', '.join(columns)}; "
-            f"name one by ?{key}=COLUMN after the place."
+        problem = (
+            f"no column {chosen!r}" if chosen else f"several possible {key} columns" if found else f"no {key} column"
         )
+        raise ValueError(f"{place}: {problem} among {', '.join(columns)}. Specify it with ?{key}=COLUMN.")
     return found[0]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Webdataset tars, read to the marker of their end: tarfile itself takes many kinds of damage for it."""
+"""Reading of webdataset archives up to their end-of-archive marker; tarfile mistakes many kinds of damage for it."""
 
 import os
 import re
@@ -10,23 +10,23 @@ from typing import Any, Self
 
 from datasets.utils.file_utils import xopen
 
-from .columns import IMAGE_COLUMNS, TEXT_COLUMNS
+from .columns import IMAGE, TEXT
 from .decoding import decode
-from .shards import Shards, is_local, naming
+from .shards import INSTRUCTION, Shards, is_local, name_file_in_errors
 
 
 _NAME = re.compile(r"((?:.*/|)[^.]+)[.]([^/]*)")  # as webdataset splits it: the key of the sample, and the field
 
 
 class TarShards(Shards):
-    """Webdataset tars, compressed or not: a sample is an image and a text, members of one name that follow each other.
+    """Tar archives, compressed or not. A sample consists of consecutive members of the same name: an image and a text.
 
-    The fields of a sample are the suffixes of its members, in lower case.
+    The fields of a sample are the extensions of its members, in lower case.
     """
 
-    @classmethod
-    def count(cls, file: str) -> int | None:
-        with naming(file), Path(file).open("rb") as stream:
+    @staticmethod
+    def count(file: str) -> int | None:
+        with name_file_in_errors(file), Path(file).open("rb") as stream:
             first = stream.read(tarfile.BLOCKSIZE)
             if not first:
                 raise ValueError(f"{file} is empty.")
@@ -34,49 +34,48 @@ class TarShards(Shards):
                 size = stream.seek(0, os.SEEK_END)
                 stream.seek(max(size - tarfile.BLOCKSIZE, 0))
                 if any(stream.read()):
-                    raise ValueError(
-                        f"{file} is cut off: the end-of-archive marker is missing. Get or write it again."
-                    )
+                    raise ValueError(f"{file} is truncated: the end-of-archive marker is missing. {INSTRUCTION}")
             return None if any(first) else 0
 
     def rows(self, shard: str, columns: Sequence[str] | None) -> Iterator[dict[str, Any]]:
         image, text = self.image or "image", self.text or "text"
         with_images = columns is None or image in columns
-        images = [self.image.lower()] if self.image else IMAGE_COLUMNS
-        texts = [self.text.lower()] if self.text else TEXT_COLUMNS
+        images = [self.image.lower()] if self.image else IMAGE.common
+        texts = [self.text.lower()] if self.text else TEXT.common
         for key, sample in _samples(shard, lambda field: with_images or field not in images):
-            found_image = _only(sample, images, f"{shard}: {key}", "image")
-            found_text = _only(sample, texts, f"{shard}: {key}", "text")
+            image_field = _single(sample, images, f"{shard}: {key}", "image")
+            text_field = _single(sample, texts, f"{shard}: {key}", "text")
             yield {
-                image: {"bytes": sample[found_image], "path": f"{shard}, {key}.{found_image}"},
-                text: decode(sample[found_text] or b"", f"{shard}: {key}.{found_text}"),
+                image: {"bytes": sample[image_field], "path": f"{shard}, {key}.{image_field}"},
+                text: decode(sample[text_field] or b"", f"{shard}: {key}.{text_field}"),
             }
 
 
-def _only(sample: dict[str, bytes | None], fields: Sequence[str], where: str, kind: str) -> str:
+def _single(sample: dict[str, bytes | None], fields: Sequence[str], where: str, kind: str) -> str:
     found = [field for field in sample if field in fields]
     if len(found) != 1:
         members = ", ".join(f".{field}" for field in sample)
         raise ValueError(
-            f"{where} has {'several members that may be its' if found else 'no'} {kind}; its members are {members}. A sample "
-            f"is an image and a text of one name that follow each other in the archive. Choose the suffix by ?{kind}=SUFFIX."
+            f"{where} has {f'several possible {kind}s' if found else f'no {kind}'}; its members are {members}. A sample is an "
+            f"image and a text of the same name that are consecutive in the archive. Choose the extension with "
+            f"?{kind}=EXTENSION."
         )
     return found[0]
 
 
 def _samples(file: str, wanted: Callable[[str], bool]) -> Iterator[tuple[str, dict[str, bytes | None]]]:
-    """The samples of a tar by field: the contents of the wanted fields, and `None` for the others."""
+    """Yield key and fields of each sample; contents are read only of wanted fields."""
     key: str | None = None
     sample: dict[str, bytes | None] = {}
-    # from a connection forwards alone; local images that are not wanted are passed over
+    # Connections are read sequentially; in local files, unwanted images are skipped.
     mode, options = ("r:*", {}) if is_local(file) else ("r|*", {"block_size": 0})
     with (
-        naming(file),
+        name_file_in_errors(file),
         xopen(file, "rb", **options) as stream,
         tarfile.open(fileobj=stream, mode=mode, tarinfo=_Member) as archive,  # type: ignore[call-overload]
     ):
         while (member := archive.next()) is not None:
-            archive.members.clear()  # which would hold the headers of all
+            archive.members.clear()  # which would keep all headers
             name = member.name.encode("utf-8", "backslashreplace").decode()
             parts = _NAME.fullmatch(name)
             if member.isdir() or parts is None or Path(name).name.startswith((".", "__")):
@@ -94,15 +93,20 @@ def _samples(file: str, wanted: Callable[[str], bool]) -> Iterator[tuple[str, di
                 raise ValueError(f"{file}: the sample {key} has two members .{field}: rename one of the samples.")
             content = archive.extractfile(member).read() if wanted(field) else None
             if content is not None and len(content) != member.size:
-                raise ValueError(f"{file} is cut off in {name}. Get or write it again.")
+                raise ValueError(f"{file} is truncated in {name}. {INSTRUCTION}")
             sample[field] = content
-        _check_end(file, archive)
+        while rest := archive.fileobj.read(1 << 20):
+            if any(rest):
+                raise ValueError(
+                    f"{file} has data after its end-of-archive marker: it is damaged, or a concatenation of archives. Extract "
+                    "all with `tar --ignore-zeros` and write it again."
+                )
     if key is not None:
         yield key, sample
 
 
 class _Member(tarfile.TarInfo):
-    """A header; a damaged one is an error also after the first, where tarfile takes it for the end of the archive."""
+    """A header. Damaged headers raise an error, also after the first, where tarfile mistakes them for the end."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
@@ -110,14 +114,5 @@ class _Member(tarfile.TarInfo):
             return super().frombuf(buf, encoding, errors)
         except tarfile.HeaderError as error:
             if len(buf) == tarfile.BLOCKSIZE and not any(buf):
-                raise  # the marker of the end
+                raise  # the end-of-archive marker
             raise tarfile.ReadError("the end-of-archive marker is missing" if not buf else str(error)) from error
-
-
-def _check_end(file: str, archive: tarfile.TarFile) -> None:
-    while rest := archive.fileobj.read(1 << 20):
-        if any(rest):
-            raise ValueError(
-                f"{file} holds more after its end-of-archive marker: it is damaged, or made of several archives. Extract "
-                "all with `tar --ignore-zeros` and write it again."
-            )
