@@ -186,10 +186,10 @@ class InMemory(TrainingBatches):
             formed += 1
             yield {**self.batch, "formed": formed, "read": formed * self.batch_size}
 
-    def _samples(self, *_: Any) -> Iterator[None]:
+    def samples(self, *_: Any) -> Iterator[None]:
         raise NotImplementedError
 
-    def _batch(self, *_: Any) -> None:
+    def make_batch(self, *_: Any) -> None:
         raise NotImplementedError
 
 

@@ -421,7 +421,7 @@ def test_audit_and_training_count_the_same():
     report = audit(ListSource(samples), *rules)
     batches = BucketBatches([ListSource(samples)], *rules, batch_size=1)
     counts = Counter()
-    list(itertools.islice(batches._samples(0, 1, counts, Progress()), len(samples)))
+    list(itertools.islice(batches.samples(0, 1, counts, Progress()), len(samples)))
     assert counts.pop((0, "samples")) == report.samples
     assert counts.pop((0, "dropped_characters")) > 0
     expected = {(0, str(fault)): count for fault, count in report.faults.items() if fault != UNKNOWN}

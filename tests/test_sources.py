@@ -776,11 +776,11 @@ def test_mixture_depends_on_its_seed_only():
 
 
 def test_invalid_mixture_raises(tmp_path):
-    with pytest.raises(ValueError, match="no source"):
+    with pytest.raises(ValueError, match="No sources"):
         mix([], 0, 1, 0)
-    with pytest.raises(ValueError, match=r"all sources a weight or none; these have none: b, c"):
+    with pytest.raises(ValueError, match="weight of all sources or of none; it is missing for: b, c"):
         mix([in_memory(1, "a", weight=1), in_memory(1, "b"), in_memory(1, "c")], 0, 1, 0)
-    with pytest.raises(ValueError, match=r"not known of b.*\?weight=1.*\?samples=N"):
+    with pytest.raises(ValueError, match=r"Unknown number of samples: b\. .*\?weight=1.*\?samples=N"):
         mix([in_memory(1, "a", declared=1), in_memory(1, "b")], 0, 1, 0)
     message = r"source few has nothing for part 2 of 3.*fewer samples \(or shards\).*Lower the number of workers"
     few, many = in_memory(2, "few"), in_memory(9, "many")

@@ -90,14 +90,12 @@ def test_image_does_not_depend_on_batch_size_and_workers(atlas):
     assert len(close) >= 0.9 * len(both), "except texts that occurred twice"
 
 
-@pytest.mark.parametrize("by_forming", [False, True])
 @pytest.mark.parametrize(("workers", "taken"), [(0, 7), (2, 7), (0, 150)])
-def test_stream_resumes_exactly(atlas, workers, taken, by_forming):
+def test_stream_resumes_exactly(atlas, workers, taken):
     whole = take(batches_of(atlas), taken + 4, workers)
     done = [Progress()] * max(1, workers)
     for batch in whole[:taken]:
-        read_by_now = () if by_forming else (batch["read"], batch["waiting"].tolist())
-        done[batch["worker"]] = Progress(batch["formed"], *read_by_now)
+        done[batch["worker"]] = Progress(batch["formed"], batch["read"], batch["waiting"].tolist())
     again = batches_of(atlas)
     again.start = Position(taken, done)
     for expected, batch in zip(whole[taken:], take(again, 4, workers), strict=True):
@@ -304,18 +302,9 @@ def test_loss_changes_from_frame_labels_to_ctc(atlas, config, tmp_path):
 
 
 def test_resuming_with_another_renderer_raises(atlas, tmp_path):
-    words = (
-        "--model",
-        "nano",
-        "--unknown_characters",
-        "drop_sample",
-        "--save_steps",
-        "3",
-        "--augment_operations",
-        "0",
-    )
+    words = "--model nano --unknown_characters drop_sample --save_steps 3 --augment_operations 0".split()
     run(tmp_path, f"synthetic:{atlas}?samples=100", *words)
-    words = (*words, "--resume_from_checkpoint", "True")
+    words += ["--resume_from_checkpoint", "True"]
     run(tmp_path, f"synthetic:{atlas}?samples=100", *words)
     for option in ("difficulty=0.5", "lines=0"):
         with pytest.raises(ValueError, match=r"fingerprints was \[\[.*\]\] and is"):
@@ -432,16 +421,7 @@ def test_evaluation_renders_outside_of_autocast(atlas, config):
 
 
 def test_frame_labels_require_synthetic_text_only(atlas, tmp_path):
-    words = (
-        "--model",
-        "nano",
-        "--max_label_length",
-        "60",
-        "--frame_label_steps",
-        "2",
-        "--unknown_characters",
-        "drop_sample",
-    )
+    words = "--model nano --max_label_length 60 --frame_label_steps 2 --unknown_characters drop_sample".split()
     run(tmp_path, f"synthetic:{atlas}?samples=100", *words, "--augment_operations", "0")
     with pytest.raises(ValueError, match="--frame_label_steps needs drawn text alone"):
         run(tmp_path / "augmented", f"synthetic:{atlas}?samples=100", *words)
@@ -450,7 +430,7 @@ def test_frame_labels_require_synthetic_text_only(atlas, tmp_path):
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("synthetic:?size=3", "size cannot be given; for synthetic text"),
+        ("synthetic:?size=3", "unknown option size for synthetic text"),
         ("synthetic:?lines=no", "lines must be 0 or 1, not 'no'"),
         ("synthetic:?difficulty=hard", "difficulty must be a number"),
     ],

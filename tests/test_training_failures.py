@@ -167,7 +167,7 @@ def losses(trainer):
 
 def fail_in_the_data(trainer):
     """At the first batch of the fourth step."""
-    make, calls = trainer.train_dataset._batch, []
+    make, calls = trainer.train_dataset.make_batch, []
 
     def failing(*args):
         calls.append(1)
@@ -175,7 +175,7 @@ def fail_in_the_data(trainer):
             raise OSError("the disk is gone")
         return make(*args)
 
-    trainer.train_dataset._batch = failing
+    trainer.train_dataset.make_batch = failing
 
 
 def fail_in_a_forward_pass(trainer):

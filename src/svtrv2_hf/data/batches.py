@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Batches of one image size each (MSR buckets; paper, section 3.2), endless for training and once through to evaluate."""
+"""Batches of one image size each (MSR buckets; paper, section 3.2), endless for training and a single pass for evaluation."""
 
 import copy
 from abc import ABC, abstractmethod
@@ -16,13 +16,7 @@ from PIL import Image
 from torch.utils.data import IterableDataset, get_worker_info
 from tqdm import tqdm
 
-from ..image_processing_svtrv2 import (
-    SVTRv2ImageProcessor,
-    UnreadableImageError,
-    load_rgb,
-    open_image,
-    upright_size,
-)
+from ..image_processing_svtrv2 import SVTRv2ImageProcessor, UnreadableImageError, load_rgb, open_image, upright_size
 from ..processing_svtrv2 import pad_labels
 from .augmentation import Augmentation
 from .labels import LabelEncoder, RejectedSampleError, Rejection, frames_needed
@@ -31,29 +25,22 @@ from .sample import IndexedSource, Sample, Source
 
 
 Size = tuple[int, int]  # height and width in pixels
+Counts = Counter[tuple[int, str]]  # by number of the source and name
 SIZE_SETTINGS = ("max_ratio", "bucket_sizes", "fixed_height", "min_width", "width_multiple")  # of the image processor
 
 
 class Waiting(NamedTuple):
-    """A sample whose bucket is not yet full.
+    """A sample whose bucket is not full yet."""
 
-    Attributes:
-        number: of the sample in its part of the stream, from 0.
-        item: what the batch is to be made of.
-        ids: the label.
-        size: of the bucket.
-        source: its number.
-    """
-
-    number: int
-    item: Any
+    number: int  # in its part of the stream
+    item: Any  # input of `make_batch`
     ids: list[int]
     size: Size
     source: int
 
 
-class Opened(NamedTuple):
-    """A labelled image, opened but not decoded."""
+class OpenedImage(NamedTuple):
+    """A sample whose image is opened but not decoded, and the epoch of its source."""
 
     sample: Sample
     image: Image.Image
@@ -61,26 +48,18 @@ class Opened(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """How far one worker has come with its part of a stream.
+    """Progress of one worker with its part of a stream."""
 
-    Attributes:
-        formed: batches formed, including those that came to nothing because none of their images could be decoded.
-        read: samples read.
-        waiting: numbers, in the order of its stream, of the samples read whose buckets are not yet full.
-    """
-
-    formed: int = 0
-    read: int = 0
-    waiting: Sequence[int] = ()
+    formed: int = 0  # batches, including those without any decodable image
+    read: int = 0  # samples
+    waiting: Sequence[int] = ()  # indices of the samples read whose buckets are not full yet, ascending
 
 
 class Position(NamedTuple):
-    """How far a stream has been taken: enough to find the place again.
+    """Position in a stream, from which it can be resumed.
 
-    Attributes:
-        taken: batches taken, of all workers together; they come from the workers in turn.
-        workers: the progress of each worker up to the last batch taken from it. A worker without `read` (in checkpoints of
-            older versions) forms its batches again.
+    `taken` is the number of batches taken from all workers, which alternate; `workers` the progress of each worker up to the last
+    batch taken from it.
     """
 
     taken: int = 0
@@ -88,40 +67,39 @@ class Position(NamedTuple):
 
 
 def pixel_values_of(pixels: torch.Tensor) -> torch.Tensor:
-    """uint8 of shape `(n, height, width, 3)` to the model's float32 `(n, 3, height, width)` in -1..1, on its device.
+    """Convert uint8 `(n, height, width, 3)` to the model's input, float32 `(n, 3, height, width)` in -1..1, on its device.
 
-    The same values as the image processor's `normalize`; batches travel as bytes and take this form where they are used.
+    The values are those of the image processor's `normalize`. Batches contain bytes until they are used.
     """
     return pixels.permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
 
 
 class TrainingBatches(IterableDataset, ABC):
-    """An endless stream of ready batches, the images of each of one size, that ranks and their workers share.
+    """An endless stream of batches with images of one size each, shared by ranks and their workers.
 
-    What a worker yields follows from the arguments alone, so a stream is resumed by passing over the samples that went into
-    the batches that were taken.
+    The batches of a worker depend only on the arguments, so a stream is resumed by skipping the samples of previous batches.
 
-    Batches hold `pixels`, uint8 of shape `(n, height, width, 3)`; `labels` of shape `(n, longest)` padded with -100;
-    `counts`, what this worker has read and rejected since its last batch, by source number and name; and `worker`, `formed`,
-    `read` and `waiting`, for the [`Position`].
+    Batches contain `pixels`, uint8 of shape `(n, height, width, 3)`; `labels` of shape `(n, longest)` padded with -100; `counts`
+    of samples read and rejected by this worker since its last batch, by source number and name; and `worker`, `formed`, `read`
+    and `waiting` for the [`Position`].
 
     Args:
-        names: of the sources, for logs.
-        encoder: the label rules.
-        image_processor: decides sizes and resizes, as it does in reading.
-        batch_size: images in a batch up to the processor's base size (32 x 128 pixels); wider ones make smaller batches of the
-            same area.
-        seed: of the order.
+        names: names of the sources for logs.
+        encoder: label rules.
+        image_processor: computes sizes and resizes, as for inference.
+        batch_size: number of images up to the processor's base size (32 x 128 pixels); batches of wider images are smaller, with
+            the same area.
+        seed: random seed of the order.
 
     Attributes:
-        num_samples: samples in an epoch, where that is known.
-        rank: of the process that takes the batches.
-        world_size: how many such processes there are.
-        start: where to begin.
+        num_samples: number of samples in an epoch, if known.
+        rank: index of the process that takes the batches.
+        world_size: number of such processes.
+        start: position to start from.
 
     Raises:
-        ValueError: while it is read, if none of the samples can be trained on.
-        UnknownCharactersError: while it is read, if the encoder's policy is to stop.
+        ValueError: during iteration, if no sample can be trained on.
+        UnknownCharactersError: during iteration, if the encoder raises it.
     """
 
     num_samples: int | None = None
@@ -144,7 +122,7 @@ class TrainingBatches(IterableDataset, ABC):
         self.start = Position()
 
     def settings(self) -> dict[str, Any]:
-        """What the stream follows from, beside the number of ranks and workers, in a form that JSON can hold."""
+        """Return everything that determines the stream, except the number of ranks and workers, JSON-compatible."""
         return {
             "train_data": self.names,
             "per_device_train_batch_size": self.batch_size,
@@ -156,7 +134,7 @@ class TrainingBatches(IterableDataset, ABC):
         }
 
     def batch_size_of(self, size: Size) -> int:
-        """Images of `size` in a batch."""
+        """Return the number of images of this size in a batch."""
         height, width = self.image_processor.base_size
         area = size[0] * size[1]
         if list(size) in self.image_processor.bucket_sizes or area <= height * width:
@@ -164,153 +142,128 @@ class TrainingBatches(IterableDataset, ABC):
         return max(1, self.batch_size * height * width // area)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        worker, begun, part, parts = self._my_part()
-        counts: Counter[tuple[int, str]] = Counter()
-        waiting: dict[Size, list[Waiting]] = defaultdict(list)
+        info = get_worker_info()
+        workers = info.num_workers if info else 1
+        # A resumed stream starts with the worker whose turn it is.
+        worker = ((info.id if info else 0) + self.start.taken) % workers
+        done = self.start.workers[worker] if self.start.workers else Progress()
+        counts: Counts = Counter()
+        buckets: dict[Size, list[Waiting]] = defaultdict(list)
+        formed = done.formed
         unused = undecodable = 0
-        formed, skip = (begun.formed, 0) if begun.read else (0, begun.formed)
-        for one in self._samples(part, parts, counts, begun):
-            if one is not None and one.number < begun.read:
-                waiting[one.size].append(one)
-                counts.clear()  # it was counted when it was first read
-                continue
-            if one is None:
+        for sample in self.samples(self.rank * workers + worker, self.world_size * workers, counts, done):
+            if sample is None:
                 unused += 1
                 if unused > self._patience:
-                    raise ValueError(f"None of the last {unused} samples can be trained on: {self._tell(counts)}.")
+                    raise ValueError(f"None of the last {unused} samples can be trained on: {self._describe(counts)}.")
+                continue
+            bucket = buckets[sample.size]
+            bucket.append(sample)
+            if sample.number < done.read:
+                counts.clear()  # it was counted before
                 continue
             unused = 0
-            waiting[one.size].append(one)
-            if len(waiting[one.size]) < self.batch_size_of(one.size):
+            if len(bucket) < self.batch_size_of(sample.size):
                 continue
             formed += 1
-            full = waiting.pop(one.size)
-            if formed <= skip:
-                counts.clear()
-            elif batch := self._batch(full, counts):
+            del buckets[sample.size]
+            if batch := self.make_batch(bucket, counts):
                 undecodable = 0
-                left = sorted(other.number for bucket in waiting.values() for other in bucket)
+                rest = sorted(other.number for waiting in buckets.values() for other in waiting)
                 yield {
                     **batch,
                     "counts": dict(counts),
                     "worker": worker,
                     "formed": formed,
-                    "read": one.number + 1,
-                    "waiting": torch.tensor(left, dtype=torch.long),
+                    "read": sample.number + 1,
+                    "waiting": torch.tensor(rest, dtype=torch.long),
                 }
                 counts.clear()
-            else:  # their headers were sound
-                undecodable += len(full)
+            else:
+                undecodable += len(bucket)
                 if undecodable > self._patience:
-                    raise ValueError(f"None of the last {undecodable} images can be decoded: {self._tell(counts)}.")
+                    raise ValueError(
+                        f"None of the last {undecodable} images can be decoded: {self._describe(counts)}."
+                    )
 
     def batches_per_epoch(self, probe: int = 10_000) -> float:
-        """Batches that an epoch makes on average, estimated from `probe` samples drawn at random.
+        """Return the mean number of batches in an epoch, estimated from `probe` random samples.
 
         Raises:
-            ValueError: the number of samples is unknown, or none of those drawn can be trained on.
+            ValueError: the number of samples is unknown, or none of the random samples can be trained on.
         """
         if self.num_samples is None:
             raise ValueError(
-                f"Nobody knows how many samples there are in {', '.join(self.names)}, so an epoch has no length: give "
+                f"The number of samples in {', '.join(self.names)} is unknown, and so is the length of an epoch: set "
                 "--max_steps, or the number in the source (?samples=NUMBER)."
             )
-        drawn = min(probe, self.num_samples)
-        counts: Counter[tuple[int, str]] = Counter()
-        usable = [one for one in islice(self._samples(0, 1, counts, Progress()), drawn) if one is not None]
+        number = min(probe, self.num_samples)
+        counts: Counts = Counter()
+        usable = [sample for sample in islice(self.samples(0, 1, counts, Progress()), number) if sample is not None]
         if not usable:
-            raise ValueError(f"None of {drawn} samples can be trained on: {self._tell(counts)}.")
-        return sum(1 / self.batch_size_of(one.size) for one in usable) / drawn * self.num_samples
+            raise ValueError(f"None of {number} samples can be trained on: {self._describe(counts)}.")
+        return sum(1 / self.batch_size_of(sample.size) for sample in usable) / number * self.num_samples
 
     @abstractmethod
-    def _samples(
-        self, part: int, parts: int, counts: Counter[tuple[int, str]], begun: Progress
-    ) -> Iterator[Waiting | None]:
-        """The endless samples of a part, as of `_accept`; of those read before, only the ones that are waiting."""
+    def samples(self, part: int, parts: int, counts: Counts, done: Progress) -> Iterator[Waiting | None]:
+        """Yield the results of `accept` for the endless samples of a part; of those read before, only the waiting ones."""
 
     @abstractmethod
-    def _batch(self, waiting: Sequence[Waiting], counts: Counter[tuple[int, str]]) -> dict[str, torch.Tensor] | None:
-        """`pixels` and `labels` of samples of one size, or `None` if it comes to nothing."""
+    def make_batch(self, waiting: Sequence[Waiting], counts: Counts) -> dict[str, torch.Tensor] | None:
+        """Return `pixels` and `labels` of samples of one size, or `None` if no image can be decoded."""
 
-    def _accept(
-        self,
-        number: int,
-        text: str,
-        look: Callable[[], tuple[Any, Size]],
-        source: int,
-        counts: Counter[tuple[int, str]],
+    def accept(
+        self, number: int, text: str, prepare: Callable[[], tuple[Any, Size]], source: int, counts: Counts
     ) -> Waiting | None:
-        """A sample with its label, or `None` if it is left out; counted either way.
+        """Apply the label rules to a sample and update `counts`; return the sample, or `None` if it is rejected.
 
-        Args:
-            number: of the sample in this part of the stream.
-            text: what it says.
-            look: tells its item and its size; is asked if the label is good.
-            source: the number of its source.
-            counts: what is counted.
+        `prepare` returns item and size, and is called only if the label is valid.
         """
         counts[source, "samples"] += 1
         try:
             ids = self.encoder.encode(text)
-            item, size = look()
+            item, size = prepare()
             if frames_needed(ids) > size[1] // self.image_processor.pixels_per_frame:
                 raise RejectedSampleError(Rejection.UNALIGNABLE, f"{text!r} in {size[0]} x {size[1]} pixels")
-        except RejectedSampleError as rejected:
-            counts[source, str(rejected.reason)] += 1
-            return None
-        except UnreadableImageError:
-            counts[source, str(Rejection.UNREADABLE)] += 1
+        except (RejectedSampleError, UnreadableImageError) as error:
+            counts[source, str(getattr(error, "reason", Rejection.UNREADABLE))] += 1
             return None
         if dropped := len(text) - len(ids):
             counts[source, "dropped_characters"] += dropped
         return Waiting(number, item, ids, size, source)
 
-    def _my_part(self) -> tuple[int, Progress, int, int]:
-        """In a worker: which one it is, its progress so far, its part of the samples, and how many parts there are."""
-        info = get_worker_info()
-        workers = info.num_workers if info else 1
-        # A stream that goes on from the middle must begin with the worker whose turn it is.
-        worker = ((info.id if info else 0) + self.start.taken) % workers
-        begun = self.start.workers[worker] if self.start.workers else Progress()
-        return worker, begun, self.rank * workers + worker, self.world_size * workers
-
     @property
     def _patience(self) -> int:
-        """Samples without use after which there is no hope: every sample of the sources, if there are not very many."""
+        """Number of unusable samples before an error: all samples of the sources, if there are not more than a million."""
         return min(self.num_samples or 1_000_000, 1_000_000)
 
-    def _tell(self, counts: Counter[tuple[int, str]]) -> dict[str, int]:
+    def _describe(self, counts: Counts) -> dict[str, int]:
         return {f"{self.names[number]}: {name}": count for (number, name), count in counts.items()}
 
 
-class _Passing:
-    """A source whose samples can be passed over without being read.
-
-    Attributes:
-        source: the same, but that it yields functions that fetch the samples.
-        over: from now on it yields the samples.
-    """
+class _Skippable:
+    """A copy of a source that yields functions, which return lists of one sample; samples if `skipping` is false."""
 
     def __init__(self, source: IndexedSource):
-        self.over = False
+        self.skipping = True
         self.source = copy.copy(source)
         self.source.fetch = self._fetch  # type: ignore[method-assign]
         self._read = source.fetch
 
     def _fetch(self, indices: Sequence[int]) -> list[Any]:
-        return self._read(indices) if self.over else [partial(self._read, [index]) for index in indices]
+        return [partial(self._read, [index]) for index in indices] if self.skipping else self._read(indices)
 
 
 class BucketBatches(TrainingBatches):
-    """Batches of labelled images.
+    """Batches of labeled images.
 
-    Every sample goes to the bucket of its size, which its aspect ratio decides before it is decoded, and waits there as
-    bytes. A full bucket is a batch. Buckets carry over from epoch to epoch, so that every sample is seen once in each.
+    The aspect ratio of a sample, known before it is decoded, determines the size and thereby the bucket, where the sample waits
+    as bytes. A full bucket becomes a batch. Buckets persist over epochs, so that every sample is used once in each.
 
     Args:
-        sources: mixed as `mix` does.
-        encoder, image_processor, batch_size, seed: as of [`TrainingBatches`].
-        augmentation: what is done to images before they are resized.
+        sources: sources, mixed by [`mix`].
+        encoder, image_processor, batch_size, seed: see [`TrainingBatches`].
+        augmentation: augmentation of images before they are resized.
     """
 
     def __init__(
@@ -325,9 +278,8 @@ class BucketBatches(TrainingBatches):
         super().__init__([source.name for source in sources], encoder, image_processor, batch_size, seed)
         self.sources = list(sources)
         self.augmentation = augmentation
-        lengths = [source.num_samples for source in self.sources]
-        if None not in lengths:
-            self.num_samples = sum(length for length in lengths if length is not None)
+        lengths = [source.num_samples for source in sources if source.num_samples is not None]
+        self.num_samples = sum(lengths) if len(lengths) == len(sources) else None
 
     def settings(self) -> dict[str, Any]:
         return {
@@ -337,40 +289,35 @@ class BucketBatches(TrainingBatches):
             "fingerprints": [source.fingerprint for source in self.sources],
         }
 
-    def _samples(
-        self, part: int, parts: int, counts: Counter[tuple[int, str]], begun: Progress
-    ) -> Iterator[Waiting | None]:
-        sources = [_Passing(source) if isinstance(source, IndexedSource) else None for source in self.sources]
-        read = [passing.source if passing else source for passing, source in zip(sources, self.sources, strict=True)]
-        stream = enumerate(mix(read, part, parts, self.seed))
-        waiting = set(begun.waiting)
-        # As many bars as processes x workers would be shown; the parts are equal.
+    def samples(self, part: int, parts: int, counts: Counts, done: Progress) -> Iterator[Waiting | None]:
+        skippable = [_Skippable(source) for source in self.sources if isinstance(source, IndexedSource)]
+        copies = iter(skippable)
+        sources = [next(copies).source if isinstance(source, IndexedSource) else source for source in self.sources]
+        stream = enumerate(mix(sources, part, parts, self.seed))
+        waiting = set(done.waiting)
+        # The parts are equal, so one bar stands for all processes x workers.
         with tqdm(
-            desc="Resuming",
-            total=begun.read * parts,
-            unit=" samples",
-            unit_scale=True,
-            delay=5,
-            mininterval=5,
-            disable=part > 0,
+            None, "Resuming", done.read * parts, unit=" samples", delay=5, mininterval=5, disable=part > 0
         ) as bar:
-            for number, (source, epoch, sample) in islice(stream, begun.read):
+            for number, (source, epoch, sample) in islice(stream, done.read):
                 if number in waiting:
-                    sample = sample()[0] if callable(sample) else sample
-                    yield self._accept(number, sample.text, partial(self._look, sample, epoch), source, counts)
+                    yield self._accept_image(number, source, epoch, sample, counts)
                 if not number % 1000:
                     bar.update(1000 * parts)
-        for passing in filter(None, sources):
-            passing.over = True
+        for copied in skippable:
+            copied.skipping = False
         for number, (source, epoch, sample) in stream:
-            sample = sample()[0] if callable(sample) else sample
-            yield self._accept(number, sample.text, partial(self._look, sample, epoch), source, counts)
+            yield self._accept_image(number, source, epoch, sample, counts)
 
-    def _look(self, sample: Sample, epoch: int) -> tuple[Opened, Size]:
+    def _accept_image(self, number: int, source: int, epoch: int, sample: Any, counts: Counts) -> Waiting | None:
+        sample = sample()[0] if callable(sample) else sample
+        return self.accept(number, sample.text, partial(self._open, sample, epoch), source, counts)
+
+    def _open(self, sample: Sample, epoch: int) -> tuple[OpenedImage, Size]:
         image = open_image(sample.image, sample.name)
-        return Opened(sample, image, epoch), self.image_processor.target_size(*upright_size(image, sample.name))
+        return OpenedImage(sample, image, epoch), self.image_processor.target_size(*upright_size(image, sample.name))
 
-    def _batch(self, waiting: Sequence[Waiting], counts: Counter[tuple[int, str]]) -> dict[str, torch.Tensor] | None:
+    def make_batch(self, waiting: Sequence[Waiting], counts: Counts) -> dict[str, torch.Tensor] | None:
         images, labels = [], []
         for _, (sample, opened, epoch), ids, size, source in waiting:
             try:
@@ -388,16 +335,16 @@ class BucketBatches(TrainingBatches):
 
 
 class EvaluationBatches(IterableDataset):
-    """All images of a source once, in batches of one size each, with their texts as they are.
+    """All images of a source once, in batches of one size each.
 
-    Batches hold `pixels`, uint8 of shape `(n, height, width, 3)`; the `samples` they are of; `sizes`, `(width, height)` in
-    pixels of the images before they were resized; and `unreadable`, the samples since the last batch whose images could
-    not be read, each with the error. The last batch of a worker may hold no image.
+    Batches contain `pixels`, uint8 of shape `(n, height, width, 3)`; the `samples`; `sizes`, the original `(width, height)` of
+    the images in pixels; and `unreadable`, pairs of the unreadable samples since the last batch and their errors. The last
+    batch of a worker may have no images.
 
     Args:
-        source: what is read.
-        image_processor: decides sizes and resizes.
-        batch_size: images in a batch, at most.
+        source: source of the samples.
+        image_processor: computes sizes and resizes.
+        batch_size: maximum number of images in a batch.
     """
 
     device = torch.device("cpu")  # of the batches
@@ -424,11 +371,10 @@ class EvaluationBatches(IterableDataset):
             if len(waiting[size]) == self.batch_size:
                 yield self._batch(waiting.pop(size), unreadable)
                 unreadable = []
-        for rest in waiting.values():
-            yield self._batch(rest, unreadable)
-            unreadable = []
-        if unreadable:
-            yield self._batch([], unreadable)
+        for rest in [*waiting.values(), []]:
+            if rest or unreadable:
+                yield self._batch(rest, unreadable)
+                unreadable = []
 
     @staticmethod
     def _batch(

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Training batches of synthetic text, rendered directly as tensors."""
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cached_property, partial
 from itertools import chain, count
@@ -9,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ..data.batches import Progress, Size, TrainingBatches, Waiting
+from ..data.batches import Counts, Progress, Size, TrainingBatches, Waiting
 from ..data.labels import LabelEncoder
 from ..image_processing_svtrv2 import SVTRv2ImageProcessor
 from ..processing_svtrv2 import pad_labels
@@ -47,19 +46,17 @@ class SyntheticBatches(TrainingBatches):
     def settings(self) -> dict[str, Any]:
         return {**super().settings(), "fingerprints": [self.source.fingerprint]}
 
-    def _samples(
-        self, part: int, parts: int, counts: Counter[tuple[int, str]], begun: Progress
-    ) -> Iterator[Waiting | None]:
-        waiting, first = set(begun.waiting), begun.read // CHUNK
+    def samples(self, part: int, parts: int, counts: Counts, done: Progress) -> Iterator[Waiting | None]:
+        waiting, first = set(done.waiting), done.read // CHUNK
         before = sorted({number // CHUNK for number in waiting if number // CHUNK < first})
         numbers = (chunk * CHUNK + offset for chunk in chain(before, count(first)) for offset in range(CHUNK))
         chunks = chain(before, count(first))
         stream = self.source.plan(self._renderer, self.image_processor, self.seed, part, parts, chunks)
         for number, planned in zip(numbers, stream, strict=False):
-            if number >= begun.read or number in waiting:
-                yield self._accept(number, planned.text, partial(_item_and_size, planned), 0, counts)
+            if number >= done.read or number in waiting:
+                yield self.accept(number, planned.text, partial(_item_and_size, planned), 0, counts)
 
-    def _batch(self, waiting: Sequence[Waiting], counts: Counter[tuple[int, str]]) -> dict[str, torch.Tensor]:  # noqa: ARG002
+    def make_batch(self, waiting: Sequence[Waiting], counts: Counts) -> dict[str, torch.Tensor]:  # noqa: ARG002
         texts = [sample.item.text for sample in waiting]
         indices = torch.tensor([sample.item.number for sample in waiting])
         rendered = self._renderer.render(texts, waiting[0].size, self.seed, indices)
