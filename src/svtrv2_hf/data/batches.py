@@ -295,7 +295,7 @@ class BucketBatches(TrainingBatches):
         sources = [next(copies).source if isinstance(source, IndexedSource) else source for source in self.sources]
         stream = enumerate(mix(sources, part, parts, self.seed))
         waiting = set(done.waiting)
-        # The parts are equal, so one bar stands for all processes x workers.
+        # The parts are equal, so one bar represents all processes x workers.
         with tqdm(
             None, "Resuming", done.read * parts, unit=" samples", delay=5, mininterval=5, disable=part > 0
         ) as bar:

@@ -111,7 +111,7 @@ class LmdbSource(IndexedSource):
         folders: folders with a `data.mdb` each.
 
     Raises:
-        ValueError: a file is not LMDB, is damaged or lacks `num-samples`, or there are no samples.
+        ValueError: a file is not LMDB, is damaged or lacks `num-samples`, or all are empty.
     """
 
     def __init__(self, spec: Spec, folders: Sequence[Path]):
