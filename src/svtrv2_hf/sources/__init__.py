@@ -13,23 +13,14 @@ from ..data.sample import Source
 from ..paths import user_path
 from ..redaction import redact
 from . import file_list, hub, lmdb, metadata, parquet, synthetic, webdataset
-from .format import COMMON, Format, Option
-from .place import Place
+from .format import COMMON, Format, Option, Place
 from .spec import Spec, split_spec
 from .splits import SplitChoice
 
 
 logger = logging.getLogger(__name__)
 
-FORMATS = (
-    file_list.FORMAT,
-    metadata.FORMAT,
-    lmdb.FORMAT,
-    parquet.FORMAT,
-    webdataset.FORMAT,
-    hub.FORMAT,
-    synthetic.FORMAT,
-)
+FORMATS = tuple(module.FORMAT for module in (file_list, metadata, lmdb, parquet, webdataset, hub, synthetic))
 ENTRY_POINTS = "svtrv2_hf.sources"
 
 
@@ -152,16 +143,5 @@ def describe(known: tuple[Format, ...] | None = None) -> str:
     return "\n".join(lines)
 
 
-__all__ = [
-    "FORMATS",
-    "Format",
-    "Option",
-    "Place",
-    "Spec",
-    "default_name",
-    "describe",
-    "find_format",
-    "formats",
-    "open_source",
-    "split_spec",
-]
+__all__ = ["FORMATS", "Format", "Option", "Place", "Spec", "default_name", "describe", "find_format", "formats"]
+__all__ += ["open_source", "split_spec"]

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .decoding import read_text
-from .format import SPLIT, Format
-from .place import Place
+from .format import SPLIT, Format, Place
 from .spec import Spec
 
 

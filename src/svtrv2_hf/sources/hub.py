@@ -1,17 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
 """Datasets of the Hub."""
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..data.sample import Source
 from .format import COLUMNS, SAMPLES, SPLIT, Format, Option
+from .shards import OPEN_SHARDS, Shards, check_numbers, name_file_in_errors
 from .spec import Spec
 
 
 if TYPE_CHECKING:
-    from datasets import DatasetBuilder, IterableDataset
+    from datasets import IterableDataset
+
+
+@dataclass(frozen=True)
+class StreamedDataset(Shards):
+    """A dataset that `datasets` streams, with encoded images."""
+
+    dataset: "IterableDataset"
+
+    def shards(self) -> list[int]:
+        return list(range(self.dataset.num_shards))
+
+    def rows(self, shard: int, columns: Sequence[str] | None) -> Iterator[dict[str, Any]]:
+        dataset = self.dataset.shard(self.dataset.num_shards, shard)
+        # Not `iter(dataset)`, which would distribute the samples among the workers again.
+        for batch in (dataset.select_columns(list(columns)) if columns else dataset).iter(batch_size=64):
+            for values in zip(*batch.values(), strict=True):
+                yield dict(zip(batch, values, strict=True))
 
 
 def _open(spec: Spec, files: Sequence[str]) -> Source:
@@ -19,38 +37,34 @@ def _open(spec: Spec, files: Sequence[str]) -> Source:
     if not path.strip("/ "):
         raise ValueError(f"{spec.place!r} does not name a dataset: write hub:OWNER/NAME or hub:FOLDER.")
 
-    from datasets import load_dataset_builder
+    from datasets import Image, load_dataset_builder
 
     from .parquet_shards import ParquetShards
-    from .shards import check_numbers, name_file_in_errors
     from .streamed_source import StreamedSource, open_shards
-    from .tar_shards import TarShards
+    from .webdataset import TarShards
 
-    with name_file_in_errors(path):
-        builder = load_dataset_builder(path, spec.get("config"))
-        available = [str(name) for name in builder.config.data_files or builder.as_streaming_dataset()]
     split = spec.split.name
+    with name_file_in_errors(path):
+        builder = load_dataset_builder(path, spec.options.get("config"))
+        available = [str(name) for name in builder.config.data_files or builder.as_streaming_dataset()]
     if split not in available:
         raise ValueError(
             f"{path} has no split {split!r} (found: {', '.join(available)}). Select one with ?split=NAME."
         )
+    info = (builder.info.splits or {}).get(split)
+    num_samples = info.num_examples or None if info else None
     # `datasets` silently drops the rest of truncated files.
-    if shards := {"parquet": ParquetShards, "webdataset": TarShards}.get(builder.name):
-        paths = builder.config.data_files[split]
-        check_numbers(paths)
-        return open_shards(shards, spec, paths, _num_samples(builder, split))
+    if kind := {"parquet": ParquetShards, "webdataset": TarShards}.get(builder.name):
+        check_numbers(builder.config.data_files[split])
+        return open_shards(kind, spec, builder.config.data_files[split], num_samples)
     with name_file_in_errors(path):
         dataset = builder.as_streaming_dataset(split=split)
-    return StreamedSource(partial(_select, dataset), spec, _num_samples(builder, split))
-
-
-def _num_samples(builder: "DatasetBuilder", split: str) -> int | None:
-    splits: dict[str, Any] = builder.info.splits or {}
-    return (splits[split].num_examples or None) if split in splits else None
-
-
-def _select(dataset: "IterableDataset", columns: list[str] | None) -> "IterableDataset":
-    return dataset.select_columns(columns) if columns else dataset
+    if dataset.num_shards < OPEN_SHARDS and hasattr(dataset, "reshard"):  # older versions cannot split files
+        dataset = dataset.reshard()
+    for name, feature in (dataset.features or {}).items():
+        if isinstance(feature, Image):
+            dataset = dataset.cast_column(name, Image(decode=False))
+    return StreamedSource(StreamedDataset(dataset), spec, num_samples)
 
 
 FORMAT = Format(

@@ -12,8 +12,7 @@ import numpy as np
 
 from ..data.sample import IndexedSource, Sample
 from .decoding import clean_label, decode
-from .format import SPLIT, Format
-from .place import Place
+from .format import SPLIT, Format, Place
 from .spec import Spec
 from .splits import files_of_split
 

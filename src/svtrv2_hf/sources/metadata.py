@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from .columns import FILE, TEXT, pick_column
 from .decoding import read_text
-from .format import COLUMNS, SPLIT, Format
-from .place import Place
+from .format import COLUMNS, SPLIT, Format, Place
 from .spec import Spec
 
 
@@ -44,7 +43,7 @@ def _open(spec: Spec, files: Sequence[str]) -> "FileSource":
     from .file_source import FileSource
 
     listing = Path(files[0])
-    return FileSource(spec, listing, [""], _rows(listing, spec.get("image"), spec.get("text")))
+    return FileSource(spec, listing, [""], _rows(listing, spec.options.get("image"), spec.options.get("text")))
 
 
 def _rows(listing: Path, image: str | None, text: str | None) -> Iterator["Row"]:

@@ -4,9 +4,8 @@
 from collections.abc import Sequence
 
 from ..data.sample import Source
-from .format import COLUMNS, SAMPLES, SPLIT, Format
+from .format import COLUMNS, SAMPLES, SPLIT, Format, Place
 from .metadata import is_metadata
-from .place import Place
 from .spec import Spec
 from .splits import ALL
 

@@ -2,33 +2,31 @@
 """Reading of parquet files."""
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from datasets import IterableDataset
 from datasets.utils.file_utils import xopen
 
 from .decoding import decode
-from .shards import OPEN_SHARDS, Shards, is_local, name_file_in_errors
+from .shards import OPEN_SHARDS, FileShards, is_local, name_file_in_errors
 from .splits import splits_of_values
 
 
 OPEN_BYTES = 1 << 30  # maximum total size of open row groups, each of which is held in memory
 
 
-class ParquetShards(Shards):
+class ParquetShards(FileShards):
     """Parquet files. A shard is a file, or a row group if there are few local files."""
 
-    def __call__(self, columns: Sequence[str] | None) -> IterableDataset:
-        for column in columns or ():
+    def check(self, columns: Sequence[str]) -> None:
+        for column in columns:
             self._check_types(column)
-        return super().__call__(columns)
 
     def _check_types(self, column: str) -> None:
-        """Check that all files have the column, with the same type."""
         first: tuple[str, pa.DataType] | None = None
         for file in filter(is_local, self.files):
             with name_file_in_errors(file):
@@ -93,7 +91,7 @@ def check_split_column(files: Sequence[str]) -> None:
     for file in filter(is_local, files):
         with name_file_in_errors(file), pq.ParquetFile(file) as table:
             names = [name for name in table.schema_arrow.names if name.lower() == "split"]
-            if len(names) == 1 and _family(table.schema_arrow.field(names[0]).type) == "text":
+            if len(names) == 1 and _family(table.schema_arrow.field(names[0]).type) == "string":
                 column = names[0]
                 for batch in table.iter_batches(1 << 16, columns=[column]):
                     values.update(filter(None, batch.column(0).unique().to_pylist()))
@@ -113,12 +111,7 @@ def _family(kind: pa.DataType) -> str:
     """Return a name shared by all types of the same values."""
     if pa.types.is_dictionary(kind):
         return _family(kind.value_type)
-    is_a = pa.types
-    if is_a.is_string(kind) or is_a.is_large_string(kind) or is_a.is_string_view(kind):
-        return "text"
-    if is_a.is_binary(kind) or is_a.is_large_binary(kind) or is_a.is_binary_view(kind):
-        return "bytes"
-    return "struct" if is_a.is_struct(kind) else str(kind)
+    return "struct" if pa.types.is_struct(kind) else re.sub("^large_|_view$", "", str(kind))
 
 
 def _values(column: pa.Array, where: str, start: int) -> list[Any]:

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-from datasets import IterableDataset
-
 from ..redaction import redact
 
 
@@ -20,9 +18,32 @@ OPEN_SHARDS = 16  # maximum number of shards that are interleaved
 INSTRUCTION = "Get or write it again."
 
 
-@dataclass(frozen=True)
 class Shards(ABC):
-    """Files of one format. A call opens a stream of their rows.
+    """Data in several shards, each of which is read from beginning to end."""
+
+    @abstractmethod
+    def shards(self) -> list[Any]:
+        """Return the shards, arguments of [`rows`]."""
+
+    @abstractmethod
+    def rows(self, shard: Any, columns: Sequence[str] | None) -> Iterator[dict[str, Any]]:
+        """Yield the values of these columns, or of all, for each sample of a shard.
+
+        Raises:
+            ValueError: the shard is truncated, damaged or inconsistent.
+        """
+
+    def check(self, columns: Sequence[str]) -> None:  # noqa: B027
+        """Raise ValueError if shards differ in these columns."""
+
+    def max_open_shards(self) -> int:
+        """Return the number of shards that a shuffled pass may interleave."""
+        return OPEN_SHARDS
+
+
+@dataclass(frozen=True)
+class FileShards(Shards):
+    """Files of one format.
 
     Args:
         files: paths or addresses.
@@ -33,29 +54,8 @@ class Shards(ABC):
     image: str | None = None
     text: str | None = None
 
-    def __call__(self, columns: Sequence[str] | None) -> IterableDataset:
-        chosen = None if columns is None else tuple(columns)
-        return IterableDataset.from_generator(self._all_rows, gen_kwargs={"shards": self.shards(), "columns": chosen})
-
-    def _all_rows(self, shards: Sequence[Any], columns: Sequence[str] | None) -> Iterator[dict[str, Any]]:
-        for shard in shards:
-            yield from self.rows(shard, columns)
-
     def shards(self) -> list[Any]:
-        """Return the units that [`rows`] reads."""
         return list(self.files)
-
-    def max_open_shards(self) -> int:
-        """Return the number of shards that a shuffled pass may interleave."""
-        return OPEN_SHARDS
-
-    @abstractmethod
-    def rows(self, shard: Any, columns: Sequence[str] | None) -> Iterator[dict[str, Any]]:
-        """Yield the samples of a shard.
-
-        Raises:
-            ValueError: the shard is truncated, damaged or inconsistent. The message names file and position.
-        """
 
     @staticmethod
     @abstractmethod

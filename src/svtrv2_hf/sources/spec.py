@@ -5,7 +5,6 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TypeVar
 from urllib.parse import unquote
 
@@ -48,10 +47,6 @@ class Spec:
             raise self._error("samples", "a whole number")
         return None if number is None else int(number)
 
-    def get(self, key: str) -> str | None:
-        """Return the value of an option, or `None`."""
-        return self.options.get(key)
-
     def number(self, key: str, default: Default) -> float | Default:
         """Return the value of an option as a positive number.
 
@@ -78,10 +73,6 @@ class Spec:
         if value not in ("0", "1"):
             raise self._error(key, "0 or 1")
         return value == "1"
-
-    def path(self, key: str) -> Path | None:
-        """Return the value of an option as a path, or `None`."""
-        return Path(self.options[key]) if key in self.options else None
 
     def _error(self, key: str, expected: str) -> ValueError:
         return ValueError(f"{self}: {key} must be {expected}, not {self.options[key]!r}.")

@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 
 import fsspec.asyn
 import numpy as np
-from datasets import Image, IterableDataset
 from PIL import Image as PillowImage
 
 from ..data.sample import Sample, Source
@@ -20,7 +19,7 @@ from ..paths import user_path
 from ..redaction import redact
 from .columns import IMAGE, TEXT, pick_column
 from .decoding import clean_label
-from .shards import OPEN_SHARDS, Shards, check_numbers, is_local, name_file_in_errors
+from .shards import FileShards, Shards, check_numbers, is_local, name_file_in_errors
 from .spec import Spec
 from .splits import files_of_split
 
@@ -28,9 +27,7 @@ from .splits import files_of_split
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-Stream = Callable[[list[str] | None], IterableDataset]  # opens a stream of these columns, or of all
 
-BATCH = 64  # samples that are read together
 BUFFER = 10_000  # maximum number of samples in the shuffle buffer
 BUFFER_BYTES = 64 << 20  # maximum size of their encoded images
 
@@ -43,96 +40,61 @@ class StreamedSource(Source):
     """Samples of shards that can only be read from beginning to end.
 
     A shuffled pass visits the shards in random order, interleaves several of them, and samples from a buffer of up to
-    [`BUFFER`] samples or [`BUFFER_BYTES`] of encoded images. `datasets` can interleave since version 5, but in threads that
-    cost more than half of the speed.
+    [`BUFFER`] samples or [`BUFFER_BYTES`] of encoded images.
 
     Images may be bytes, dictionaries with `bytes` or `path`, or Pillow images. A missing image has no bytes and a missing label
     is empty, so that the label rules count them.
 
     Args:
-        stream: opens the stream.
+        shards: the shards.
         spec: place, name, weight, columns and number of samples.
         num_samples: number of samples according to the data.
-        open_shards: number of shards that a shuffled pass interleaves.
 
     Raises:
         ValueError: the columns are ambiguous or do not contain images and texts, or the numbers of samples differ.
     """
 
-    def __init__(self, stream: Stream, spec: Spec, num_samples: int | None = None, open_shards: int = OPEN_SHARDS):
+    def __init__(self, shards: Shards, spec: Spec, num_samples: int | None = None):
         if spec.num_samples is not None and num_samples not in (None, spec.num_samples):
             raise ValueError(
                 f"{spec}: samples={spec.num_samples} contradicts the data, which have {num_samples:,} samples."
             )
-        dataset = stream(None)
         self.place = str(spec)
-        first = None if dataset.column_names else self._first_row(dataset)
-        columns = list(first or dataset.column_names)
         self.name = spec.name
         self.weight = spec.weight
         self.num_samples = spec.num_samples or num_samples
-        self.image = pick_column(self.place, columns, "image", spec.get("image"), IMAGE)
-        self.text = pick_column(self.place, columns, "text", spec.get("text"), TEXT)
-        self.open_shards = open_shards
-        self._stream = stream
-        self._dataset = stream([self.image, self.text])
-        if dataset.features:
-            self._check_types(dataset.features[self.image], dataset.features[self.text])
-            if isinstance(dataset.features[self.image], Image):
-                self._dataset = self._dataset.cast_column(self.image, Image(decode=False))
-        if first is not None:
-            self._encode(first[self.image])
-            self._clean(first[self.text])
-
-    def _check_types(self, image: Any, text: Any) -> None:
-        encoded = getattr(image, "dtype", None) in ("binary", "large_binary")
-        if not (encoded or isinstance(image, Image) or (isinstance(image, dict) and image.keys() & {"bytes", "path"})):
-            raise self._wrong_type("image", image)
-        if getattr(text, "dtype", None) not in ("string", "large_string"):
-            raise self._wrong_type("text", text)
-
-    def _wrong_type(self, key: str, found: Any) -> ValueError:
-        column = self.image if key == "image" else self.text
-        return ValueError(
-            f"{self.place}: the {key} column {column} contains {found}. Specify another with ?{key}=COLUMN."
-        )
+        self.open_shards = shards.max_open_shards()
+        self._read_shard = shards.rows
+        self._shards = shards.shards()
+        first = next(self._rows(self._shards, None), None)
+        if first is None:
+            raise ValueError(f"No samples in {self.place}.")
+        self.image = pick_column(self.place, list(first), "image", spec.options.get("image"), IMAGE)
+        self.text = pick_column(self.place, list(first), "text", spec.options.get("text"), TEXT)
+        shards.check([self.image, self.text])
+        self._sample(first)
 
     def read(self, part: int = 0, parts: int = 1, seed: int | None = None, epoch: int = 0) -> Iterator[Sample]:
         """Yield the samples of a part: whole shards, if their number is a multiple of `parts`, or every nth sample."""
-        whole = self._dataset.num_shards % parts == 0
-        dataset = self._dataset.shard(parts, part, contiguous=False) if whole and parts > 1 else self._dataset
+        whole = len(self._shards) % parts == 0
+        shards = self._shards[part::parts] if whole else self._shards
+        columns = [self.image, self.text]
         if seed is None:
-            rows = self._rows(dataset)
+            rows = self._rows(shards, columns)
         else:  # parts that share all shards must visit them in the same order
             rng = np.random.default_rng([seed, epoch, part if whole else 0, 3])
-            openings = (partial(self._rows, shard) for shard in self._shuffled_shards(dataset, rng))
+            openings = (partial(self._rows, [shards[n]], columns) for n in rng.permutation(len(shards)).tolist())
             rows = _interleave(openings, rng, self.open_shards)
-        samples = (self._sample(image, text) for image, text in (rows if whole else islice(rows, part, None, parts)))
+        samples = map(self._sample, rows if whole else islice(rows, part, None, parts))
         return samples if seed is None else _buffered(samples, np.random.default_rng([seed, epoch, part, 4]))
 
-    def _shuffled_shards(self, dataset: IterableDataset, rng: np.random.Generator) -> Iterator[IterableDataset]:
-        # Older versions of `datasets` cannot split files.
-        if dataset.num_shards < self.open_shards and hasattr(dataset, "reshard"):
-            dataset = dataset.reshard()
-        for number in rng.permutation(dataset.num_shards).tolist():
-            yield dataset.shard(dataset.num_shards, number)
-
-    def _batches(self, dataset: IterableDataset, batch_size: int) -> Iterator[dict[str, Any]]:
-        # Not `iter(dataset)`, which would distribute a worker's part among the workers again.
+    def _rows(self, shards: Sequence[Any], columns: Sequence[str] | None) -> Iterator[dict[str, Any]]:
         with name_file_in_errors(self.place):
-            yield from dataset.iter(batch_size=batch_size)
+            for shard in shards:
+                yield from self._read_shard(shard, columns)
 
-    def _first_row(self, dataset: IterableDataset) -> dict[str, Any]:
-        for batch in self._batches(dataset, 1):
-            return {name: values[0] for name, values in batch.items()}
-        raise ValueError(f"No samples in {self.place}.")
-
-    def _rows(self, dataset: IterableDataset) -> Iterator[tuple[Any, Any]]:
-        for batch in self._batches(dataset, BATCH):
-            yield from zip(batch[self.image], batch[self.text], strict=True)
-
-    def _sample(self, image: Any, text: Any) -> Sample:
-        text = self._clean(text)
+    def _sample(self, row: dict[str, Any]) -> Sample:
+        image, text = row[self.image], self._clean(row[self.text])
         path = image.get("path") if isinstance(image, dict) else None
         if path and "://" in path:
             path = redact(path)
@@ -144,16 +106,18 @@ class StreamedSource(Source):
         Raises:
             ValueError: their number differs from `num_samples`.
         """
-        read = 0
-        for batch in self._batches(self._stream([self.text]), 1024):
-            read += len(batch[self.text])
-            yield from map(self._clean, batch[self.text])
-        if self.num_samples not in (None, read):
-            raise ValueError(f"{self.place} has {read:,} samples, not {self.num_samples:,}: correct ?samples=NUMBER.")
+        number = 0
+        for row in self._rows(self._shards, [self.text]):
+            number += 1
+            yield self._clean(row[self.text])
+        if self.num_samples not in (None, number):
+            raise ValueError(
+                f"{self.place} has {number:,} samples, not {self.num_samples:,}: correct ?samples=NUMBER."
+            )
 
     def _clean(self, text: Any) -> str:
         if text is not None and not isinstance(text, str):
-            raise self._wrong_type("text", repr(text))
+            raise self._wrong_type("text", self.text, repr(text))
         return clean_label(text or "", self.place)
 
     def _encode(self, image: Any) -> bytes:
@@ -166,11 +130,16 @@ class StreamedSource(Source):
             image.save(buffer, "PNG")
             return buffer.getvalue()
         if not isinstance(image, bytes):
-            raise self._wrong_type("image", f"a {type(image).__name__}")
+            raise self._wrong_type("image", self.image, f"a {type(image).__name__}")
         return image
 
+    def _wrong_type(self, key: str, column: str, found: str) -> ValueError:
+        return ValueError(
+            f"{self.place}: the {key} column {column} contains {found}. Specify another with ?{key}=COLUMN."
+        )
 
-def open_files(kind: type[Shards], spec: Spec, files: Sequence[str]) -> StreamedSource:
+
+def open_files(kind: type[FileShards], spec: Spec, files: Sequence[str]) -> StreamedSource:
     """Open the files of a split.
 
     Raises:
@@ -184,7 +153,7 @@ def open_files(kind: type[Shards], spec: Spec, files: Sequence[str]) -> Streamed
 
 
 def open_shards(
-    kind: type[Shards], spec: Spec, files: Sequence[str], num_samples: int | None = None
+    kind: type[FileShards], spec: Spec, files: Sequence[str], num_samples: int | None = None
 ) -> StreamedSource:
     """Open shards, except those without samples, and count the samples if this is cheap.
 
@@ -206,8 +175,10 @@ def open_shards(
     known = [number for number in counts.values() if number is not None]
     if len(known) == len(counts):
         num_samples = sum(known)
-    shards = kind([file for file, number in counts.items() if number != 0], spec.get("image"), spec.get("text"))
-    return StreamedSource(shards, spec, num_samples, shards.max_open_shards())
+    shards = kind(
+        [file for file, number in counts.items() if number != 0], spec.options.get("image"), spec.options.get("text")
+    )
+    return StreamedSource(shards, spec, num_samples)
 
 
 def _interleave(openings: Iterable[Callable[[], Iterator[T]]], rng: np.random.Generator, count: int) -> Iterator[T]:

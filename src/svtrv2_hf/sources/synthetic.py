@@ -12,14 +12,14 @@ def _open(spec: Spec, files: Sequence[str]) -> Source:
     from ..charsets import ENGLISH_94, read_charset
     from ..synthetic.source import SyntheticSource
 
-    charset = spec.path("charset")
+    charset = spec.options.get("charset")
     return SyntheticSource(
         atlas=files[0] or None,
         charset="".join(read_charset(charset)) if charset else ENGLISH_94 + " ",
         difficulty=spec.number("difficulty", 1.0),
         num_samples=spec.num_samples or 1_000_000,
         lines=spec.flag("lines", True),
-        words=spec.path("words"),
+        words=spec.options.get("words"),
         name=spec.name,
         weight=spec.weight,
         allow_unknown_license=spec.flag("allow_unknown_license", False),

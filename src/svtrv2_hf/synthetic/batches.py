@@ -2,19 +2,19 @@
 """Training batches of synthetic text, rendered directly as tensors."""
 
 from collections.abc import Iterator, Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import chain, count
 from typing import Any
 
 import torch
 
-from ..data.batches import Counts, Progress, Size, TrainingBatches, Waiting
+from ..data.batches import Counts, Progress, TrainingBatches, Waiting
 from ..data.labels import LabelEncoder
 from ..image_processing_svtrv2 import SVTRv2ImageProcessor
 from ..processing_svtrv2 import pad_labels
 from .frame_labels import UNKNOWN, frame_labels
 from .renderer import Renderer
-from .source import CHUNK, PlannedImage, SyntheticSource
+from .source import CHUNK, SyntheticSource
 
 
 class SyntheticBatches(TrainingBatches):
@@ -49,12 +49,12 @@ class SyntheticBatches(TrainingBatches):
     def samples(self, part: int, parts: int, counts: Counts, done: Progress) -> Iterator[Waiting | None]:
         waiting, first = set(done.waiting), done.read // CHUNK
         before = sorted({number // CHUNK for number in waiting if number // CHUNK < first})
-        numbers = (chunk * CHUNK + offset for chunk in chain(before, count(first)) for offset in range(CHUNK))
         chunks = chain(before, count(first))
-        stream = self.source.plan(self._renderer, self.image_processor, self.seed, part, parts, chunks)
-        for number, planned in zip(numbers, stream, strict=False):
+        for planned in self.source.plan(self._renderer, self.image_processor, self.seed, part, parts, chunks):
+            chunk, offset = divmod(planned.number, CHUNK)
+            number = (chunk - part) // parts * CHUNK + offset
             if number >= done.read or number in waiting:
-                yield self.accept(number, planned.text, partial(_item_and_size, planned), 0, counts)
+                yield self.accept(number, planned.text, lambda item=planned: (item, item.size), 0, counts)  # type: ignore[misc]
 
     def make_batch(self, waiting: Sequence[Waiting], counts: Counts) -> dict[str, torch.Tensor]:  # noqa: ARG002
         texts = [sample.item.text for sample in waiting]
@@ -73,7 +73,3 @@ class SyntheticBatches(TrainingBatches):
     @cached_property
     def _renderer(self) -> Renderer:
         return self.source.renderer(self.device)
-
-
-def _item_and_size(planned: PlannedImage) -> tuple[PlannedImage, Size]:
-    return planned, planned.size

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Synthetic text as training data: batches directly from the renderer, or samples like those of other sources."""
+"""Source of synthetic text."""
 
 import hashlib
 import io
@@ -147,7 +147,6 @@ class SyntheticSource(Source):
             yield from self._renderable_texts(seed, start, min(CHUNK, self.num_samples - start))
 
     def _renderable_texts(self, seed: int, start: int, count: int) -> list[str]:
-        """Return texts that a single font can render."""
         return [self._restrict(text) for text in self.text_source.texts(seed, start, count)]
 
     def _restrict(self, text: str) -> str:
@@ -155,10 +154,8 @@ class SyntheticSource(Source):
         if reduce(and_, (self._fonts_of[character] for character in text)):
             return text
         visible = text.replace(" ", "")
-        most = max(
-            range(len(self.atlas.fonts)),
-            key=lambda font: sum(self._fonts_of[character] >> font & 1 for character in visible),
-        )
+        fonts = range(len(self.atlas.fonts))
+        most = max(fonts, key=lambda font: sum(self._fonts_of[character] >> font & 1 for character in visible))
         kept = "".join(character for character in text if self._fonts_of[character] >> most & 1)
         return " ".join(kept.split())
 
