@@ -1,5 +1,6 @@
 """Small models, rendered words, data in several formats, and the inputs of the golden values."""
 
+import csv
 import io
 import json
 import os
@@ -109,6 +110,31 @@ def png(number=1):
 def labeled(*labels):
     """An image and a label each."""
     return [(png(number), label) for number, label in enumerate(labels)]
+
+
+def write_files(folder, samples):
+    """Write image files; returns their names and labels."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, (image, _) in enumerate(samples):
+        (folder / f"{number}.png").write_bytes(image)
+    return [(f"{number}.png", text) for number, (_, text) in enumerate(samples)]
+
+
+def write_rows(path, rows, columns=("file_name", "text")):
+    """Write a list of files or metadata, depending on the extension."""
+    records = [dict(zip(columns, row, strict=True)) for row in rows]
+    if path.suffix == ".parquet":
+        from pyarrow import Table, parquet
+
+        parquet.write_table(Table.from_pylist(records), path)
+    elif path.suffix == ".csv":
+        with path.open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows([columns, *rows])
+    else:
+        lines = [json.dumps(record, ensure_ascii=False) for record in records]
+        lines = lines if path.suffix == ".jsonl" else ["\t".join(row) for row in rows]
+        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return path
 
 
 def write_lmdb(folder, samples, **others):

@@ -150,6 +150,7 @@ def write_images(folder, count, **others):
         ({"num-samples": b"9" * 5000}, "num-samples is b'99"),
         ({"num-samples": b"thirty"}, "num-samples is b'thirty'"),
         ({"num-samples": None}, "num-samples is None"),
+        ({"num-samples": b"0", **dict.fromkeys(f"image-{n:09}" for n in range(1, 31))}, r"No samples in .*db"),
         ({"image-000000030": None, "image-000000000": b""}, "must be image-000000001, not image-000000000"),
         (
             {"label-000000007": "中文".encode("gbk")},
@@ -172,6 +173,9 @@ def test_unusual_lmdb_is_read(tmp_path):
 
 def test_truncated_lmdb_raises(tmp_path):
     """Reading it would kill the process."""
+    (tmp_path / "data.mdb").write_bytes(b"x" * 10000)
+    assert f"{tmp_path / 'data.mdb'} cannot be opened as LMDB" in error_of(tmp_path)
+    (tmp_path / "data.mdb").unlink()
     data = write_images(tmp_path / "a" / "db", 30) / "data.mdb"
     write_images(tmp_path / "b" / "db", 3)
     content = data.read_bytes()
@@ -310,29 +314,52 @@ def test_files_in_images_or_next_to_it(folder, name):
     assert images == [png(number) for number in (0, 1, 2, 4, 3)]
 
 
+ROW = '{"file_name": "images/0.png", "text": "a"}\n'
+
+
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("name", "content", "message"),
     [
-        ('0.png\t"say ""x"""\n1.png\tplain\n', r"labels\.tsv, line 1 is quoted as in CSV.*QUOTE_NONE"),
-        ("0.png\ta\nimages\tb\n", r"line 2: .*images is a folder|line 2: .*images is not found"),
-        ("0.png\ta\n1.png\tb\tc\n", "line 2: more than the two fields"),
-        ("0.png\ta\n1.pn", "line 2: no tab"),
-        ("0.png\ta\n1.png\tb\0\n", "line 2 contains a NUL byte"),
-        ("0.png\ta\n".encode("utf-16"), r"labels\.tsv is UTF-16"),
-        ("0.png\ta\n".encode("utf-16-le"), "line 1 contains a NUL byte: the file is damaged, or UTF-16"),
+        ("labels.tsv", '0.png\t"say ""x"""\n1.png\tplain\n', "labels.tsv, line 1 is quoted as in CSV.*QUOTE_NONE"),
+        ("labels.tsv", "0.png\ta\nimages\tb\n", "line 2: .*images is (a folder|not found)"),
+        ("labels.tsv", "0.png\ta\n1.png\tb\tc\n", "line 2: more than the two fields"),
+        ("labels.tsv", "0.png\ta\n1.pn", "line 2: no tab"),
+        ("labels.tsv", "\n", "contains no images"),
+        ("labels.tsv", "0.png\ta\n1.png\tb\0\n", "line 2 contains a NUL byte"),
+        ("labels.tsv", "0.png\ta\n".encode("utf-16"), "labels.tsv is UTF-16"),
+        ("labels.tsv", "0.png\ta\n".encode("utf-16-le"), "line 1 contains a NUL byte: the file is damaged, or UTF-16"),
         (
-            "0.png\ta\n1.png\t中文\n".encode("gbk"),
-            r"labels\.tsv, line 2, is not UTF-8 \(it may be GBK, Latin-1 or another encoding\): convert",
+            "labels.tsv",
+            "0.png\ta\n1.png\t\u4e2d\u6587\n".encode("gbk"),
+            r"line 2, is not UTF-8 \(it may be GBK, Latin-1 or",
         ),
-        (
-            "0.png\ta\n1.png\tcafé\n".encode("latin-1"),
-            r"labels\.tsv, line 2, is not UTF-8 \(it may be Latin-1 or another encoding\): convert",
-        ),
-        (f"0.png\ta\n{'x' * 5000}\tb\n", "line 2: .* is not found"),
+        ("labels.tsv", "0.png\ta\n1.png\tcaf\xe9\n".encode("latin-1"), r"line 2, is not UTF-8 \(it may be Latin-1 or"),
+        ("labels.tsv", b"\xff\t\n", r"labels\.tsv is not UTF-8 \(it may be Latin-1 or another encoding\): convert"),
+        ("labels.tsv", f"0.png\ta\n{'x' * 5000}\tb\n", "line 2: .* is not found"),
+        ("metadata.csv", "file_name,text\nmissing.png,a\n", "line 2: .*missing.png is not found"),
+        ("metadata.csv", "file_name,text\n0.png,a,b\n", "line 2: 3 values for the 2 columns.*quotes"),
+        ("metadata.csv", "file_name;text\n0.png;a;b\n", "line 2: 3 values .* a semicolon must be in double"),
+        ("metadata.csv", "where,text\n0.png,a\n", r"no image column among where, text\. .*\?image=COLUMN"),
+        ("metadata.csv", "file,path,text\n0.png,a,b\n", r"several possible image columns.*\?image=COLUMN"),
+        ("metadata.csv", "file_name,text,label\n0.png,a,b\n", r"several possible text columns.*\?text=COLUMN"),
+        ("metadata.csv", "file_name,text,text\nimages/0.png,a,b\n", "line 1: columns of the same name"),
+        ("metadata.csv", "", "contains no images"),
+        ("metadata.csv", 'file_name,text\nimages/0.png,"a\nimages/1.png,b\n', "line 3: unexpected end of data"),
+        ("metadata.csv", 'file_name,text\na,"a\nimages,b"\n', r"line 3: a quote is not closed before 'a\\nimages"),
+        ("metadata.csv", 'file_name,text\nimages/0.png,"a"b\n', "line 2: ',' expected after '\"'"),
+        ("metadata.csv", "file_name,text\nimages/0.png,a\nimages/1.pn", "line 3: 1 values for the 2 columns"),
+        ("metadata.csv", f"file_name,text\nimages/0.png,{'a' * 200_000}\n", "line 2: field larger than field limit"),
+        ("metadata.jsonl", '{"file_name": "0.png", "text": 7}\n', "line 1: .* must be strings"),
+        ("metadata.jsonl", '\n{"file_name": "0.png"\n', "line 2: "),
+        ("metadata.jsonl", "7\n", "line 1: not a JSON object: '7'"),
+        ("metadata.jsonl", ROW + "[" * 100_000, "line 2: maximum recursion depth"),
+        ("metadata.jsonl", ROW.replace('"a"', '"\\ud800"'), "line 1: .*lone surrogate"),
+        ("metadata.jsonl", ROW + ROW[:20], "line 2: Unterminated string"),
+        ("metadata.jsonl", ROW[:-2] + ', "text": "b"}', "line 1: the key 'text' is repeated"),
     ],
 )
-def test_invalid_list_raises(folder, content, message):
-    (folder / "labels.tsv").write_bytes(content if isinstance(content, bytes) else content.encode())
+def test_invalid_listing_raises(folder, name, content, message):
+    (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         open_source(str(folder))
 
@@ -366,36 +393,7 @@ def test_quotes_in_a_list_are_kept(folder):
     assert texts(folder) == ['"x"', '""']
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ('images/0.png,"a\nimages/1.png,b\n', "line 3: unexpected end of data"),
-        ('images/0.png,"a\nimages/1.png,b"\n', r"line 3: a quote is not closed before 'a\\nimages"),
-        ('images/0.png,"a"b\n', "line 2: ',' expected after '\"'"),
-        ("images/0.png,a\nimages/1.pn", "line 3: 1 values for the 2 columns"),
-        (f"images/0.png,{'a' * 200_000}\n", "line 2: field larger than field limit"),
-    ],
-)
-def test_invalid_csv_raises(folder, content, message):
-    (folder / "metadata.csv").write_text("file_name,text\n" + content)
-    with pytest.raises(ValueError, match=message):
-        open_source(str(folder))
-
-
-def test_invalid_metadata_raises(folder):
-    (folder / "metadata.csv").write_text("file_name,text,text\nimages/0.png,a,b\n")
-    assert "metadata.csv, line 1: columns of the same name" in error_of(folder)
-    (folder / "metadata.csv").unlink()
-    row = '{"file_name": "images/0.png", "text": "a"}\n'
-    for line, message in (
-        ("[" * 100_000, "line 2: maximum recursion depth"),
-        ('{"file_name": "images/0.png", "text": "\\ud800"}', "line 2: the label '\\ud800' has a lone surrogate"),
-        (row[:20], "line 2: Unterminated string"),
-        (row[:-2] + ', "text": "b"}', "line 2: the key 'text' is repeated"),
-    ):
-        (folder / "metadata.jsonl").write_text(row + line)
-        assert message in error_of(folder)
-    (folder / "metadata.jsonl").unlink()
+def test_parquet_metadata(folder):
     pq.write_table(
         pa.table({"file_name": ["images/0.png", "no.png"], "text": ["007", "NA"]}), folder / "metadata.parquet"
     )

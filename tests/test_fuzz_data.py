@@ -1,6 +1,5 @@
 """Damaged data of every format yield the same number of samples or an error that names the file, not less data or a crash."""
 
-import csv
 import io
 import json
 import random
@@ -106,27 +105,8 @@ def image(number):
 SAMPLES = [(image(number), text) for number, text in enumerate(WORDS)]
 
 
-def write_images(folder):
-    for number, (content, _) in enumerate(SAMPLES):
-        (folder / f"{number}.png").write_bytes(content)
-    return [(f"{number}.png", text) for number, (_, text) in enumerate(SAMPLES)]
-
-
-def write_tsv(folder):
-    (folder / "labels.tsv").write_text("".join(f"{file}\t{text}\n" for file, text in write_images(folder)))
-    return folder / "labels.tsv"
-
-
-def write_csv(folder):
-    with (folder / "metadata.csv").open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([("file_name", "text"), *write_images(folder)])
-    return folder / "metadata.csv"
-
-
-def write_jsonl(folder):
-    rows = [json.dumps({"file_name": file, "text": text}, ensure_ascii=False) for file, text in write_images(folder)]
-    (folder / "metadata.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
-    return folder / "metadata.jsonl"
+def write_listing(name):
+    return lambda folder: conftest.write_rows(folder / name, conftest.write_files(folder, SAMPLES))
 
 
 def write_lmdb(folder):
@@ -147,9 +127,9 @@ def write_tar(folder):
 
 # writer, and whether a truncated file can be detected if it ends with a line
 FORMATS = {
-    "tsv": (write_tsv, False),
-    "csv": (write_csv, False),
-    "jsonl": (write_jsonl, False),
+    "tsv": (write_listing("labels.tsv"), False),
+    "csv": (write_listing("metadata.csv"), False),
+    "jsonl": (write_listing("metadata.jsonl"), False),
     "lmdb": (write_lmdb, True),
     "parquet": (write_parquet, True),
     "tar": (write_tar, True),

@@ -27,22 +27,16 @@ class Rejection(StrEnum):
 class Remark(StrEnum):
     """Property of a label that is often a mistake, though the label can be trained on."""
 
-    DECOMPOSED = "decomposed"
-    """Not in NFC: letters and accents that a single character could represent."""
-    COMPATIBLE = "compatible"
-    """Variants of letters and digits that NFKC replaces, such as full-width ones and ligatures."""
-    CONTROL = "control"
-    """Control characters, such as a carriage return or a tab."""
-    INVISIBLE = "invisible"
-    """Characters without width, such as a byte order mark, a zero-width space or a direction mark."""
-    PADDED = "padded"
-    """White space at the beginning or the end."""
-    SPACE = "space"
-    """Spaces other than the usual one, such as a no-break space."""
-    ESCAPE = "escape"
-    """Backslash escapes of line breaks, quotes or code points."""
-    ENTITY = "entity"
-    """HTML entities, such as &amp;."""
+    DECOMPOSED = "decomposed"  # not in NFC: letters and accents that a single character could represent
+    COMPATIBLE = (
+        "compatible"  # variants of letters and digits that NFKC replaces, such as full-width ones and ligatures
+    )
+    CONTROL = "control"  # control characters, such as a carriage return or a tab
+    INVISIBLE = "invisible"  # without width, such as a byte order mark, a zero-width space or a direction mark
+    PADDED = "padded"  # white space at the beginning or the end
+    SPACE = "space"  # other spaces, such as a no-break space
+    ESCAPE = "escape"  # backslash escapes of line breaks, quotes or code points
+    ENTITY = "entity"  # HTML entities, such as &amp;
 
 
 _ESCAPE = re.compile(r"\\(?:[nrt\\\"'/]|u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2})")

@@ -57,7 +57,11 @@ def open_source(spec: str, split: str = "train") -> Source:
     """
     place, options = split_spec(spec)
     format, files = find_format(place)
-    format.check(options, redact(spec))
+    accepted = [option.key for option in (*COMMON, *format.options)]
+    if unknown := [key for key in options if key not in accepted]:
+        raise ValueError(
+            f"{redact(spec)!r}: unknown option {', '.join(unknown)} for {format.name}; its options are {', '.join(accepted)}."
+        )
     name = options.get("name") or default_name(redact(place))
     parsed = Spec(place, name, options, SplitChoice(options.get("split", split), "split" in options))
     _ = parsed.weight, parsed.num_samples  # raise an error before data are opened
@@ -86,14 +90,9 @@ def find_format(place: str) -> tuple[Format, list[str]]:
         )
     [(format, files), *others] = matches
     if others or (format.single_file and len(files) > 1):
-        names = {
-            Path(file).name if format.single_file else f"*{Path(file).suffix}"
-            for format, files in matches
-            for file in files
-        }
-        raise ValueError(
-            f"{redact(place)} contains several datasets. Specify one of them: {', '.join(sorted(names))}."
-        )
+        paths = [(format.single_file, Path(file)) for format, files in matches for file in files]
+        names = ", ".join(sorted({path.name if single else f"*{path.suffix}" for single, path in paths}))
+        raise ValueError(f"{redact(place)} contains several datasets. Specify one of them: {names}.")
     return format, files
 
 
@@ -127,11 +126,7 @@ def default_name(place: str) -> str:
 
 
 def describe(known: tuple[Format, ...] | None = None) -> str:
-    """Return Markdown tables of formats and their options.
-
-    Args:
-        known: formats to describe; by default all.
-    """
+    """Return Markdown tables of the formats, by default all, and their options."""
     known = known or formats()
     users: dict[Option, list[str]] = {option: ["all"] for option in COMMON}
     for format in known:

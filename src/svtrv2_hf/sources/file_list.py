@@ -46,11 +46,7 @@ def _rows(listing: Path) -> Iterator["Row"]:
 
 
 def _check_quotes(listing: Path, lines: Sequence[str]) -> None:
-    """Reject fields quoted as in CSV, as pandas and spreadsheets write them.
-
-    Quotes are ordinary characters in a list. It is rejected only if all fields with quotes have the form of CSV, and one of
-    them contains doubled quotes.
-    """
+    """Reject lists of spreadsheets, in which all fields with quotes have the form of CSV, and one contains doubled quotes."""
     quoted = [
         (number, field)
         for number, line in enumerate(lines, 1)

@@ -2,9 +2,10 @@
 """Definition of a source format."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import NamedTuple
 
 from ..data.sample import Source
@@ -30,15 +31,15 @@ class Place:
 
     @cached_property
     def files(self) -> list[str]:
-        """The files in the folder or those that match the pattern, sorted; otherwise the file itself, if it exists."""
+        """The files in the folder, except hidden ones, or those that match the pattern; otherwise the file, if it exists."""
         if self.is_folder:
             with os.scandir(self.path) as entries:  # once, since there may be 400,000 images
-                return sorted(str(self.path / entry.name) for entry in entries)
+                return sorted(str(self.path / entry.name) for entry in entries if entry.name[0] != ".")
         if not self.is_remote:
             if self.path.is_file():
                 return [str(self.path)]
-            pattern = self.path.relative_to(self.path.anchor)
-            return sorted(str(file) for file in type(self.path)(self.path.anchor).glob(str(pattern)))
+            pattern = str(self.path.relative_to(self.path.anchor))
+            return sorted(map(str, Path(self.path.anchor).glob(pattern)))
         if "*" not in self.text:
             return [self.text]
         import fsspec
@@ -60,13 +61,10 @@ class Place:
         """
         if self.is_remote and not remote:
             return []
+        files = zip(self.files, self._names, strict=True)
         if self.is_folder and names:
-            return [file for file, name in zip(self.files, self._names, strict=True) if name in names]
-        return [
-            file
-            for file, name in zip(self.files, self._names, strict=True)
-            if name.endswith(extensions) and not (self.is_folder and name.startswith("."))
-        ]
+            return [file for file, name in files if name in names]
+        return [file for file, name in files if name.endswith(extensions)]
 
 
 class Option(NamedTuple):
@@ -113,11 +111,3 @@ class Format:
     search: Callable[[Place], list[str]] = lambda place: []  # noqa: ARG005
     single_file: bool = False
     default_name: str | None = None
-
-    def check(self, options: Mapping[str, str], spec: str) -> None:
-        """Raise ValueError unless the format has all of these options."""
-        accepted = [option.key for option in (*COMMON, *self.options)]
-        if unknown := [key for key in options if key not in accepted]:
-            raise ValueError(
-                f"{spec!r}: unknown option {', '.join(unknown)} for {self.name}; its options are {', '.join(accepted)}."
-            )

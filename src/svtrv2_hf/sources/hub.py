@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..data.sample import Source
 from .format import COLUMNS, SAMPLES, SPLIT, Format, Option
-from .shards import OPEN_SHARDS, Shards, check_numbers, name_file_in_errors
+from .shards import OPEN_SHARDS, FileShards, Shards, check_numbers, name_file_in_errors
 from .spec import Spec
 
 
@@ -54,7 +54,8 @@ def _open(spec: Spec, files: Sequence[str]) -> Source:
     info = (builder.info.splits or {}).get(split)
     num_samples = info.num_examples or None if info else None
     # `datasets` silently drops the rest of truncated files.
-    if kind := {"parquet": ParquetShards, "webdataset": TarShards}.get(builder.name):
+    kinds: dict[str, type[FileShards]] = {"parquet": ParquetShards, "webdataset": TarShards}
+    if kind := kinds.get(builder.name):
         check_numbers(builder.config.data_files[split])
         return open_shards(kind, spec, builder.config.data_files[split], num_samples)
     with name_file_in_errors(path):

@@ -25,14 +25,12 @@ _environments: dict[tuple[int, Path], tuple[tuple[int, ...], "lmdb.Environment"]
 
 
 def _environment(folder: Path) -> "lmdb.Environment":
-    """Return the LMDB of a folder, opened once per process, and again if its file has changed.
-
-    An environment inherited from a parent process must not be used, and must be closed before its file is opened again.
-    """
+    """Return the LMDB of a folder, opened once per process, and again if its file has changed."""
     key = (os.getpid(), folder)
     status = (folder / "data.mdb").stat()
     state = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
     if key not in _environments or _environments[key][0] != state:
+        # An environment of the parent process must not be used, and must be closed before the file is opened again.
         for other in [other for other in _environments if other[0] != key[0] or other == key]:
             _environments.pop(other)[1].close()
         _environments[key] = (state, _open_environment(folder, status.st_size))
@@ -69,11 +67,7 @@ def _transaction(folder: Path) -> Iterator["lmdb.Transaction"]:
 
 
 def _num_samples(folder: Path) -> int:
-    """Return the number of images.
-
-    Raises:
-        ValueError: `num-samples` is missing, not a number, or inconsistent with the first and the last image.
-    """
+    """Return `num-samples`; raise ValueError if it is missing, or inconsistent with the first and the last image."""
     file = folder / "data.mdb"
     with _transaction(folder) as transaction:
         found = transaction.get(b"num-samples")

@@ -5,14 +5,10 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
 from urllib.parse import unquote
 
 from ..redaction import redact
 from .splits import SplitChoice
-
-
-Default = TypeVar("Default")
 
 
 @dataclass(frozen=True)
@@ -37,24 +33,20 @@ class Spec:
     @property
     def weight(self) -> float | None:
         """Weight in a mixture of sources."""
-        return self.number("weight", None)
+        return self.number("weight")
 
     @property
     def num_samples(self) -> int | None:
         """Number of samples according to the option `samples`."""
-        number = self.number("samples", None)
+        number = self.number("samples")
         if number is not None and number != int(number):
             raise self._error("samples", "a whole number")
         return None if number is None else int(number)
 
-    def number(self, key: str, default: Default) -> float | Default:
-        """Return the value of an option as a positive number.
-
-        Raises:
-            ValueError: it is not a finite number above 0.
-        """
+    def number(self, key: str) -> float | None:
+        """Return the value of an option, a finite number above 0, or `None` if it is not given; otherwise raise ValueError."""
         if key not in self.options:
-            return default
+            return None
         try:
             number = float(self.options[key])
         except ValueError:
@@ -64,11 +56,7 @@ class Spec:
         return number
 
     def flag(self, key: str, default: bool) -> bool:
-        """Return the value of an option that is 0 or 1.
-
-        Raises:
-            ValueError: it is neither.
-        """
+        """Return the value of an option that is 0 or 1; otherwise raise ValueError."""
         value = self.options.get(key, str(int(default)))
         if value not in ("0", "1"):
             raise self._error(key, "0 or 1")

@@ -140,11 +140,7 @@ class StreamedSource(Source):
 
 
 def open_files(kind: type[FileShards], spec: Spec, files: Sequence[str]) -> StreamedSource:
-    """Open the files of a split.
-
-    Raises:
-        ValueError: shards are missing, a file is truncated or damaged, or all are empty.
-    """
+    """Open the files of a split; see [`open_shards`]."""
     files = files_of_split(str(spec), files, spec.split)
     check_numbers(files, "*" if user_path(spec.place.removeprefix("file://")).is_dir() else Path(spec.place).name)
     source = open_shards(kind, spec, files)
@@ -155,30 +151,21 @@ def open_files(kind: type[FileShards], spec: Spec, files: Sequence[str]) -> Stre
 def open_shards(
     kind: type[FileShards], spec: Spec, files: Sequence[str], num_samples: int | None = None
 ) -> StreamedSource:
-    """Open shards, except those without samples, and count the samples if this is cheap.
-
-    Args:
-        kind: format of the shards.
-        spec: place, name, weight, columns and number of samples.
-        files: paths or addresses.
-        num_samples: number of samples, if it cannot be counted.
+    """Open files except those without samples, and count the samples if this is cheap.
 
     Raises:
         ValueError: a file is truncated or damaged, or all are empty.
     """
     # Remote files are not counted, since each would cost a request.
     counts = {file: kind.count(file) if is_local(file) else None for file in files}
-    if not any(number != 0 for number in counts.values()):
-        raise ValueError(f"No samples in {', '.join(files)}.")
     if empty := [file for file, number in counts.items() if number == 0]:
+        if len(empty) == len(counts):
+            raise ValueError(f"No samples in {', '.join(files)}.")
         logger.warning("Skipping files without samples: %s.", ", ".join(empty))
     known = [number for number in counts.values() if number is not None]
-    if len(known) == len(counts):
-        num_samples = sum(known)
-    shards = kind(
-        [file for file, number in counts.items() if number != 0], spec.options.get("image"), spec.options.get("text")
-    )
-    return StreamedSource(shards, spec, num_samples)
+    used = [file for file in counts if file not in empty]
+    shards = kind(used, spec.options.get("image"), spec.options.get("text"))
+    return StreamedSource(shards, spec, sum(known) if len(known) == len(counts) else num_samples)
 
 
 def _interleave(openings: Iterable[Callable[[], Iterator[T]]], rng: np.random.Generator, count: int) -> Iterator[T]:

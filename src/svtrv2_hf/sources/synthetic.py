@@ -16,7 +16,7 @@ def _open(spec: Spec, files: Sequence[str]) -> Source:
     return SyntheticSource(
         atlas=files[0] or None,
         charset="".join(read_charset(charset)) if charset else ENGLISH_94 + " ",
-        difficulty=spec.number("difficulty", 1.0),
+        difficulty=spec.number("difficulty") or 1.0,
         num_samples=spec.num_samples or 1_000_000,
         lines=spec.flag("lines", True),
         words=spec.options.get("words"),
