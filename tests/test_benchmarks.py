@@ -98,7 +98,7 @@ def test_the_error_for_a_root_that_is_a_dataset_says_how_to_evaluate_it(tmp_path
 
 def test_a_folder_with_data_in_two_formats_raises(tmp_path):
     (make_sets(tmp_path, "plates") / "plates" / "labels.tsv").touch()
-    with pytest.raises(ValueError, match="plates holds more than one kind of data"):
+    with pytest.raises(ValueError, match="plates contains several datasets"):
         find_sets(tmp_path)
 
 

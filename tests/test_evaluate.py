@@ -196,7 +196,7 @@ def test_the_test_split_of_a_dataset_of_the_hub_is_read(tmp_path):
         "both": ["test"],
         "trained": ["train"],
     }
-    with pytest.raises(ValueError, match=r"one has no split 'test'; it has train\. Name one .*\?split=NAME"):
+    with pytest.raises(ValueError, match=r"one has no split 'test' \(found: train\)\. Select one .*\?split=NAME"):
         open_sets(None, [f"{hub}/one"])
     assert names_of(None, [f"{hub}/both?split=test"]) == ["both"]
     with pytest.raises(ValueError, match=r"--data hub:\S+ is no folder of sets, but one set: --sets hub:\S+ reads it"):
