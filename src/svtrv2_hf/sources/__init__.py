@@ -84,10 +84,7 @@ def find_format(place: str) -> tuple[Format, list[str]]:
         matches = [(format, files) for format in formats() if (files := format.search(where))][:1]
     matched = {file for _, files in matches for file in files}
     if not matches or not (where.is_folder or matched.issuperset(where.files)):
-        supported = "; ".join(f"{format.name}: {format.help}" for format in formats()).replace("`", "")
-        raise FileNotFoundError(
-            f"No data in a supported format at {redact(place)!r}.{_hint(where)} Supported formats: {supported}."
-        )
+        raise FileNotFoundError(f"No data in a supported format at {redact(place)!r}.{_hint(where)} {summary()}")
     [(format, files), *others] = matches
     if others or (format.single_file and len(files) > 1):
         paths = [(format.single_file, Path(file)) for format, files in matches for file in files]
@@ -125,6 +122,11 @@ def default_name(place: str) -> str:
     return path.resolve().name if path.is_dir() else path.stem
 
 
+def summary() -> str:
+    """Return a sentence about the places of all formats, for help texts and messages."""
+    return f"Supported formats: {'; '.join(f'{format.name}: {format.help}' for format in formats())}.".replace("`", "")
+
+
 def describe(known: tuple[Format, ...] | None = None) -> str:
     """Return Markdown tables of the formats, by default all, and their options."""
     known = known or formats()
@@ -139,4 +141,4 @@ def describe(known: tuple[Format, ...] | None = None) -> str:
 
 
 __all__ = ["FORMATS", "Format", "Option", "Place", "Spec", "default_name", "describe", "find_format", "formats"]
-__all__ += ["open_source", "split_spec"]
+__all__ += ["open_source", "split_spec", "summary"]

@@ -66,7 +66,7 @@ def _check_columns(where: object, columns: Sequence[str]) -> None:
 
 def _csv_records(listing: Path) -> Records:
     content = read_text(listing)
-    separator = max(SEPARATORS, key=content.partition("\n")[0].count)  # the first, a comma, if there is none
+    separator = max(SEPARATORS, key=content.partition("\n")[0].count)  # a comma by default
     # Not strict, a quote that is not closed would take all further lines into its field.
     reader = csv.reader(io.StringIO(content, newline=""), delimiter=separator, strict=True)
     try:

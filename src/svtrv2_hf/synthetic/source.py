@@ -124,7 +124,7 @@ class SyntheticSource(Source):
         """
         for chunk in count() if chunks is None else chunks:
             start = (part + chunk * parts) * CHUNK
-            texts = self._renderable_texts(seed, start, CHUNK)
+            texts = [self._restrict(text) for text in self.text_source.texts(seed, start, CHUNK)]
             ratios = renderer.plan(texts, seed, start).tolist()
             for index, text, ratio in zip(count(start), texts, ratios, strict=False):
                 yield PlannedImage(index, text, image_processor.target_size(max(1, round(1000 * ratio)), 1000))
@@ -144,10 +144,7 @@ class SyntheticSource(Source):
         """Yield the texts that `read` renders without a seed."""
         seed = self._stream(None, 0)
         for start in range(0, self.num_samples, CHUNK):
-            yield from self._renderable_texts(seed, start, min(CHUNK, self.num_samples - start))
-
-    def _renderable_texts(self, seed: int, start: int, count: int) -> list[str]:
-        return [self._restrict(text) for text in self.text_source.texts(seed, start, count)]
+            yield from map(self._restrict, self.text_source.texts(seed, start, min(CHUNK, self.num_samples - start)))
 
     def _restrict(self, text: str) -> str:
         """Reduce a text to the characters of one font."""
