@@ -606,7 +606,7 @@ def test_errors_of_workers_are_those_of_the_data(workers, fail, error, message):
 
 
 def test_a_worker_that_is_killed_is_reported_in_one_sentence():
-    with pytest.raises(ChildProcessError, match=r"^A worker process .* memory: use fewer workers") as caught:
+    with pytest.raises(ChildProcessError, match=r"^A data loading worker .* memory: use fewer workers") as caught:
         list(Loader(Words(kill), num_workers=1))
     assert "\n" not in str(caught.value)
 
