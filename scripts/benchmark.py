@@ -36,10 +36,10 @@ from svtrv2_hf import SVTRv2Config, SVTRv2ForCTC, SVTRv2ImageProcessor, load_rgb
 from svtrv2_hf.checkpoint import load_model_and_processor
 from svtrv2_hf.configuration_svtrv2 import PRESETS
 from svtrv2_hf.conversion import convert_state_dict, infer_config
-from svtrv2_hf.data.sources import open_source
 from svtrv2_hf.evaluation.provenance import check_output, provenance
 from svtrv2_hf.evaluation.speed import fresh, image_files, summary, time_in_turn
 from svtrv2_hf.reporting import markdown_table
+from svtrv2_hf.sources import open_source
 
 
 sys.path.insert(0, str(Path(__file__).parent))  # needed if the script is imported

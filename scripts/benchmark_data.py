@@ -34,16 +34,17 @@ from transformers.utils import logging
 
 from svtrv2_hf import ENGLISH_94, SVTRv2Config, SVTRv2ForCTC, SVTRv2ImageProcessor, load_rgb
 from svtrv2_hf.data.augmentation import OPERATIONS, Augmentation
-from svtrv2_hf.data.buckets import BucketBatches, Position, Progress
+from svtrv2_hf.data.batches import BucketBatches, Position, Progress
 from svtrv2_hf.data.labels import LabelEncoder
-from svtrv2_hf.data.sources import open_source
 from svtrv2_hf.evaluation.provenance import check_output, provenance
 from svtrv2_hf.image_processing_svtrv2 import resize
 from svtrv2_hf.processing_svtrv2 import pad_labels
 from svtrv2_hf.reporting import markdown_table, plural
+from svtrv2_hf.sources import open_source
 from svtrv2_hf.synthetic.atlas import build_atlas
+from svtrv2_hf.synthetic.batches import SyntheticBatches
 from svtrv2_hf.synthetic.fonts import find_fonts
-from svtrv2_hf.synthetic.source import SyntheticBatches, SyntheticSource
+from svtrv2_hf.synthetic.source import SyntheticSource
 from svtrv2_hf.training.arguments import SVTRv2TrainingArguments
 from svtrv2_hf.training.loader import make_loader
 from svtrv2_hf.training.trainer import SVTRv2Trainer

@@ -32,7 +32,7 @@ from transformers.utils import logging
 
 from svtrv2_hf import ENGLISH_94, SVTRv2Config, SVTRv2ForCTC, SVTRv2ImageProcessor
 from svtrv2_hf.configuration_svtrv2 import PRESETS
-from svtrv2_hf.data.buckets import TrainingBatches
+from svtrv2_hf.data.batches import TrainingBatches
 from svtrv2_hf.data.labels import LabelEncoder
 from svtrv2_hf.evaluation.provenance import check_output, provenance
 from svtrv2_hf.evaluation.speed import multiply_adds, synchronizer, time_in_turn
@@ -186,10 +186,10 @@ class InMemory(TrainingBatches):
             formed += 1
             yield {**self.batch, "formed": formed, "read": formed * self.batch_size}
 
-    def _samples(self, *_: Any) -> Iterator[None]:
+    def samples(self, *_: Any) -> Iterator[None]:
         raise NotImplementedError
 
-    def _batch(self, *_: Any) -> None:
+    def make_batch(self, *_: Any) -> None:
         raise NotImplementedError
 
 

@@ -31,6 +31,7 @@ from svtrv2_hf.evaluation.speed_report import render
 from svtrv2_hf.evaluation.tables import markdown
 from svtrv2_hf.hub.card import fill_template, metadata
 from svtrv2_hf.reporting import markdown_table
+from svtrv2_hf.sources import FORMATS, describe
 
 
 README = Path(__file__).parents[1] / "README.md"
@@ -280,6 +281,7 @@ def registry() -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "sizes": sizes,
+    "sources": lambda: describe(FORMATS),
     "benchmarks": registry,
     "speed in short": speed_in_short,
     "speed": lambda: benchmark.table(read("speed_tiny_cpu")),

@@ -1,10 +1,12 @@
-"""Small models, drawn words, and the rules behind the golden values."""
+"""Small models, rendered words, data in several formats, and the inputs of the golden values."""
 
+import csv
 import io
 import json
 import os
 import shutil
 import socket
+import tarfile
 import zlib
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 from safetensors.numpy import load_file
 
 
-# No test may reach out; one that tries fails.
+# Tests must not use the network.
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 from svtrv2_hf import SVTRv2Config, SVTRv2ForCTC, SVTRv2ImageProcessor, SVTRv2Processor, build_tokenizer
@@ -29,14 +31,14 @@ CHARSET = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJ -"
 
 @pytest.fixture(autouse=True)
 def one_thread_and_a_seed():
-    """Tests run beside each other: several threads of each would wait for those of the others, small models a hundredfold."""
+    """Limit torch to one thread: with several, small models in parallel tests are a hundred times slower."""
     torch.manual_seed(0)
     torch.set_num_threads(1)
 
 
 @pytest.fixture
 def config():
-    """The smallest architecture with every kind of block."""
+    """A small architecture with every kind of block."""
     return SVTRv2Config(
         vocab_size=len(CHARSET) + 1,
         hidden_sizes=[16, 32, 32],
@@ -50,7 +52,7 @@ def config():
 def model(config):
     torch.manual_seed(0)
     model = SVTRv2ForCTC(config).eval()
-    # Fresh weights answer "blank" everywhere: sharpen them so that texts come out.
+    # Random weights predict only blanks; larger ones predict texts.
     with torch.no_grad():
         model.head.weight.mul_(60)
         model.head.bias.zero_()
@@ -64,15 +66,15 @@ def processor():
 
 @pytest.fixture
 def saved(model, processor, tmp_path):
-    """A saved recogniser with random weights."""
-    folder = tmp_path / "recogniser"
+    """A saved model with random weights."""
+    folder = tmp_path / "recogniser"  # words: ok
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder
 
 
 def draw(text, width=None, height=None):
-    """A word in black on light grey, in Pillow's own font; or any size with a word in it."""
+    """Render a word in black on light gray, in Pillow's font; the image has the size of the word by default."""
     font = ImageFont.load_default(24)
     left, top, right, bottom = font.getbbox(text)
     image = Image.new("RGB", (width or int(right - left) + 8, height or int(bottom - top) + 8), (220, 225, 215))
@@ -81,7 +83,7 @@ def draw(text, width=None, height=None):
 
 
 class ListSource(IndexedSource):
-    """Samples that are in memory."""
+    """Samples in memory."""
 
     def __init__(self, samples, name="list", weight=None):
         self.samples, self.name, self.weight, self.num_samples = samples, name, weight, len(samples)
@@ -94,14 +96,83 @@ class ListSource(IndexedSource):
 
 
 def encoded(image, format="PNG", **options):
-    """The bytes of an image file."""
+    """Encode an image."""
     buffer = io.BytesIO()
     image.save(buffer, format, **options)
     return buffer.getvalue()
 
 
+def png(number=1):
+    """A small image whose color depends on the number."""
+    return encoded(Image.new("RGB", (24, 12), (number, 1, 2)))
+
+
+def labeled(*labels):
+    """An image and a label each."""
+    return [(png(number), label) for number, label in enumerate(labels)]
+
+
+def write_files(folder, samples):
+    """Write image files; returns their names and labels."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, (image, _) in enumerate(samples):
+        (folder / f"{number}.png").write_bytes(image)
+    return [(f"{number}.png", text) for number, (_, text) in enumerate(samples)]
+
+
+def write_rows(path, rows, columns=("file_name", "text")):
+    """Write a list of files or metadata, depending on the extension."""
+    records = [dict(zip(columns, row, strict=True)) for row in rows]
+    if path.suffix == ".parquet":
+        from pyarrow import Table, parquet
+
+        parquet.write_table(Table.from_pylist(records), path)
+    elif path.suffix == ".csv":
+        with path.open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows([columns, *rows])
+    else:
+        lines = [json.dumps(record, ensure_ascii=False) for record in records]
+        lines = lines if path.suffix == ".jsonl" else ["\t".join(row) for row in rows]
+        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return path
+
+
+def write_lmdb(folder, samples, **others):
+    """Write images and labels to an LMDB; `others` are additional records, or `None` for omitted ones."""
+    import lmdb
+
+    folder.mkdir(parents=True, exist_ok=True)
+    records = {"num-samples": str(len(samples)).encode()}
+    for number, (image, text) in enumerate(samples, start=1):
+        records |= {f"image-{number:09}": image, f"label-{number:09}": text.encode()}
+    with lmdb.open(str(folder), map_size=1 << 22) as environment, environment.begin(write=True) as transaction:
+        for key, value in {**records, **others}.items():
+            if value is not None:
+                transaction.put(key.encode(), value)
+    return folder
+
+
+def write_tar(path, *members):
+    """Write an archive of names and contents."""
+    with tarfile.open(path, "w") as archive:
+        for name, content in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return path
+
+
+def pairs(samples):
+    """The members of an archive of samples."""
+    return [
+        pair
+        for number, (image, text) in enumerate(samples)
+        for pair in ((f"{number}.png", image), (f"{number}.txt", text.encode()))
+    ]
+
+
 def make_folder(root, labels, images_in=None):
-    """A data folder; each label is drawn."""
+    """Write a data folder with an image of each label."""
     place = root / images_in if images_in else root
     place.mkdir(parents=True)
     lines = []
@@ -113,12 +184,12 @@ def make_folder(root, labels, images_in=None):
 
 
 def golden(name):
-    """The arrays of a golden file, by size and name."""
+    """Load the arrays of a golden file, by size and name."""
     return load_file(GOLDEN / f"{name}.safetensors")
 
 
 def golden_state_dict(name):
-    """The reference's state dict: each tensor follows from its key and shape."""
+    """Create the state dict of the reference: each tensor depends on its key and shape."""
     state_dict = {}
     for key, shape in json.loads((GOLDEN / f"{name}_state_dict_shapes.json").read_text()).items():
         z = np.random.default_rng(zlib.crc32(key.encode())).standard_normal(shape, dtype=np.float32)
@@ -142,13 +213,13 @@ def golden_state_dict(name):
 
 
 def golden_image(height, width, count, tag):
-    """The images that the golden values belong to."""
+    """Create the images of the golden values."""
     rng = np.random.default_rng(zlib.crc32(f"{tag}:{height}x{width}".encode()))
     return torch.from_numpy(rng.uniform(-1, 1, (count, 3, height, width)).astype(np.float32))
 
 
 def golden_model(name):
-    """Our model with the reference's golden weights."""
+    """Create a model with the golden weights."""
     state_dict = golden_state_dict(name)
     model = SVTRv2ForCTC(infer_config(state_dict))
     model.load_state_dict(convert_state_dict(state_dict, model.config))
@@ -157,7 +228,7 @@ def golden_model(name):
 
 @pytest.fixture(scope="module")
 def served():
-    """The page with the package's own model, at a port of its own; its address."""
+    """The address of the demo page of the bundled checkpoint."""
     pytest.importorskip("gradio")
     from svtrv2_hf.demo.page import serve
 

@@ -19,7 +19,7 @@ from svtrv2_hf.charsets import ENGLISH_94
 from svtrv2_hf.cli import main
 from svtrv2_hf.data.audit import AuditReport, audit
 from svtrv2_hf.data.audit_report import advise, plot, render, render_table, total
-from svtrv2_hf.data.buckets import BucketBatches
+from svtrv2_hf.data.batches import BucketBatches
 from svtrv2_hf.data.labels import LabelEncoder, RejectedSampleError, Rejection
 from svtrv2_hf.data.sample import Sample, Source
 

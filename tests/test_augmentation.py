@@ -373,6 +373,15 @@ def test_operations_are_sampled_uniformly_without_replacement(num_operations, pr
     assert len(firsts) == len(OPERATIONS), "the order is random"
 
 
+@pytest.mark.parametrize("magnitude", [2, 8])
+def test_magnitude_sets_the_strength_of_operations(magnitude):
+    augmentation = Augmentation(num_operations=1, probability=1.0, magnitude=magnitude)
+    keys = [key for key in range(400) if augmentation.sample(0, key)[0] == ["Brightness"]]
+    gray = Image.new("RGB", (20, 20), (100, 100, 100))
+    values = {augmentation(gray, None, 0, key).getpixel((0, 0))[0] for key in keys}
+    assert sorted(values) == pytest.approx([100 - 9 * magnitude, 100 + 9 * magnitude], abs=1)
+
+
 def test_zero_probability_or_zero_operations_return_the_image_itself(crop):
     large = noise_image(1000, 300)
     for augmentation in (Augmentation(probability=0.0), Augmentation(num_operations=0)):

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 from conftest import make_folder
 
-from svtrv2_hf.data.sources import open_source
 from svtrv2_hf.evaluation.benchmarks import (
     AVERAGED,
     BENCHMARKS,
@@ -15,6 +14,7 @@ from svtrv2_hf.evaluation.benchmarks import (
     find_sets,
     wilson_interval,
 )
+from svtrv2_hf.sources import open_source
 
 
 UPSTREAM = [
@@ -98,7 +98,7 @@ def test_the_error_for_a_root_that_is_a_dataset_says_how_to_evaluate_it(tmp_path
 
 def test_a_folder_with_data_in_two_formats_raises(tmp_path):
     (make_sets(tmp_path, "plates") / "plates" / "labels.tsv").touch()
-    with pytest.raises(ValueError, match="plates holds more than one kind of data"):
+    with pytest.raises(ValueError, match="plates contains several datasets"):
         find_sets(tmp_path)
 
 

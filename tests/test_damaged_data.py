@@ -1,18 +1,16 @@
-"""Data that are cut off or inconsistent are errors that name the file; what only looks odd is read."""
+"""Truncated and inconsistent data raise errors that name the file; unusual data are read."""
 
 import gzip
-import io
 import tarfile
 
-import lmdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
+from conftest import labeled, pairs, png, write_lmdb, write_tar
 
 from svtrv2_hf.cli import main
-from svtrv2_hf.data.decoding import decode
-from svtrv2_hf.data.sources import open_source
+from svtrv2_hf.sources import open_source
+from svtrv2_hf.sources.decoding import decode
 
 
 def texts(place):
@@ -24,35 +22,16 @@ def texts(place):
 
 
 def error_of(place):
-    """The message of reading a place to its end."""
+    """The error of reading a place to its end."""
     with pytest.raises((ValueError, OSError)) as error:
         list(open_source(str(place)).read())
     assert type(error.value) in (ValueError, FileNotFoundError)
     return str(error.value)
 
 
-def png(color=1):
-    file = io.BytesIO()
-    Image.new("RGB", (24, 12), (color, 1, 2)).save(file, "PNG")
-    return file.getvalue()
-
-
-def write_tar(path, *members):
-    with tarfile.open(path, "w") as archive:
-        for name, content in members:
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
-    return path
-
-
-def pairs(*labels):
-    return [pair for n, text in enumerate(labels) for pair in ((f"{n}.png", png(n)), (f"{n}.txt", text.encode()))]
-
-
 @pytest.fixture
 def tar(tmp_path):
-    return write_tar(tmp_path / "a.tar", *pairs("a", "b", "c"))
+    return write_tar(tmp_path / "a.tar", *pairs(labeled("a", "b", "c")))
 
 
 def member_offset(tar, number):
@@ -61,19 +40,19 @@ def member_offset(tar, number):
 
 
 @pytest.mark.parametrize("after", [0, 200, 512, 560])
-def test_a_tar_that_is_cut_off(tar, after):
+def test_truncated_tar_raises(tar, after):
     """Between two samples, in a header, after it, and in the data."""
     content = tar.read_bytes()
     tar.write_bytes(content[: member_offset(tar, 2) + after])
     assert "a.tar" in error_of(tar)
-    # whatever the cheap check of the end makes of it
+    # the cheap check of the end does not apply to compressed archives
     tar.write_bytes(gzip.compress(tar.read_bytes()))
     assert "a.tar" in error_of(tar)
     tar.write_bytes(gzip.compress(content)[:-9])
     assert "a.tar cannot be read: Compressed file ended before" in error_of(tar)
 
 
-def test_damaged_tars(tar):
+def test_damaged_tar_raises(tar):
     content = tar.read_bytes()
     offset = member_offset(tar, 2)
     damaged = bytearray(content)
@@ -81,27 +60,30 @@ def test_damaged_tars(tar):
     for broken, message in (
         (b"", "a.tar is empty"),
         (b"x" * 4096, "a.tar cannot be read"),
-        (content + content, "a.tar holds more after its end-of-archive marker"),
-        (content[:offset] + bytes(512) + content[offset:], "a.tar holds more after its end-of-archive marker"),
+        (content + content, "a.tar has data after its end-of-archive marker"),
+        (content[:offset] + bytes(512) + content[offset:], "a.tar has data after its end-of-archive marker"),
         (bytes(damaged), "a.tar cannot be read: bad checksum"),
     ):
         tar.write_bytes(broken)
         assert message in error_of(tar)
     tar.write_bytes(content[: content.index(bytes(1024), offset) + 1024])
-    assert texts(tar) == ["a", "b", "c"], "padding after the marker is not needed"
+    assert texts(tar) == ["a", "b", "c"], "padding after the marker is optional"
 
 
 @pytest.mark.parametrize(
     ("members", "message"),
     [
         ([("0.png", png())], r"a\.tar: 0 has no text; its members are \.png"),
-        ([*pairs("a"), ("1.txt", b"b")], r"a\.tar: 1 has no image; its members are \.txt"),
-        ([("0.png", b""), ("1.png", b""), ("0.txt", b""), ("1.txt", b"")], "0 has no text.* follow each other"),
+        ([*pairs(labeled("a")), ("1.txt", b"b")], r"a\.tar: 1 has no image; its members are \.txt"),
+        ([("0.png", b""), ("1.png", b""), ("0.txt", b""), ("1.txt", b"")], "0 has no text.* consecutive"),
         (
             [("0.png", b""), ("0.jpg", b""), ("0.txt", b"")],
-            r"0 has several members that may be its image.*\?image=SUFFIX",
+            r"0 has several possible images.*\?image=EXTENSION",
         ),
-        ([*pairs("a"), *pairs("b")[:1], *pairs("b")[:1]], r"the sample 0 has two members \.png"),
+        (
+            [*pairs(labeled("a")), *pairs(labeled("b"))[:1], *pairs(labeled("b"))[:1]],
+            r"the sample 0 has two members \.png",
+        ),
         (
             [("0.png", png()), ("0.txt", b"caf\xe9")],
             r"a\.tar: 0\.txt is not UTF-8 \(it may be Latin-1 or another encoding\): convert it",
@@ -113,20 +95,20 @@ def test_damaged_tars(tar):
         ([("0.png", png()), ("0.txt", "a".encode("utf-16"))], r"a\.tar: 0\.txt is UTF-16"),
     ],
 )
-def test_inconsistent_tars(tmp_path, members, message):
+def test_inconsistent_tar_raises(tmp_path, members, message):
     write_tar(tmp_path / "a.tar", *members)
     with pytest.raises(ValueError, match=message):
         list(open_source(str(tmp_path / "a.tar")).read())
 
 
-def test_tars_that_only_look_odd(tmp_path):
+def test_unusual_tars_are_read(tmp_path):
     members = [
         ("folder/1.PNG", png(1)),
         ("folder/1.TXT", b"a\n"),
         ("folder/2.jpg", png(2)),
         ("folder/2.txt", b"\xef\xbb\xbfb\r\n"),
-        ("folder/._2.jpg", b"of a Mac"),
-        ("folder/LICENSE", b"without a suffix"),
+        ("folder/._2.jpg", b"of macOS"),
+        ("folder/LICENSE", b"without an extension"),
         ("folder/3.jpg", png(3)),
         ("folder/3.json", b"{}"),
         ("folder/3.txt", b" c "),
@@ -145,37 +127,30 @@ def test_tars_that_only_look_odd(tmp_path):
     assert "folder/4.jpg is a link" in error_of(tmp_path / "A.TAR")
 
 
-def test_tars_without_samples(tmp_path, caplog):
+def test_tars_without_samples_are_skipped(tmp_path, caplog):
     write_tar(tmp_path / "empty.tar")
-    assert "no sample in" in error_of(tmp_path)
-    write_tar(tmp_path / "full.tar", *pairs("a"))
+    assert "No samples in" in error_of(tmp_path)
+    write_tar(tmp_path / "full.tar", *pairs(labeled("a")))
     assert texts(tmp_path) == ["a"]
-    assert f"Files without samples are skipped: {tmp_path / 'empty.tar'}." in caplog.text
+    assert f"Skipping files without samples: {tmp_path / 'empty.tar'}." in caplog.text
 
 
-def write_lmdb(folder, count, **others):
-    folder.mkdir(parents=True)
-    records = {"num-samples": str(count).encode()}
-    for number in range(1, count + 1):
-        records |= {f"image-{number:09}": png(number) * 9, f"label-{number:09}": b"text"}
-    with lmdb.open(str(folder), map_size=1 << 22) as environment, environment.begin(write=True) as transaction:
-        for key, value in {**records, **others}.items():
-            if value is not None:
-                transaction.put(key.encode(), value)
-    return folder
+def write_images(folder, count, **others):
+    return write_lmdb(folder, [(png(number) * 9, "text") for number in range(1, count + 1)], **others)
 
 
 @pytest.mark.parametrize(
     ("records", "message"),
     [
-        ({"num-samples": b"20"}, r"num-samples is 20, but there is an image-000000021; .* may be up to 30 images"),
-        ({"num-samples": b"29"}, "num-samples is 29, but there is an image-000000030"),
-        ({"num-samples": b"20", "image-000000021": None}, "num-samples is 20, but there is an image-000000022"),
-        ({"num-samples": b"31"}, "num-samples is 31, but image-000000031 is missing; there are 61 entries"),
+        ({"num-samples": b"20"}, r"num-samples is 20, but image-000000021 exists; .* may be up to 30 images"),
+        ({"num-samples": b"29"}, "num-samples is 29, but image-000000030 exists"),
+        ({"num-samples": b"20", "image-000000021": None}, "num-samples is 20, but image-000000022 exists"),
+        ({"num-samples": b"31"}, "num-samples is 31, but image-000000031 is missing; the file has 61 entries"),
         ({"num-samples": b"9" * 11}, "num-samples is 99,999,999,999, but"),
         ({"num-samples": b"9" * 5000}, "num-samples is b'99"),
         ({"num-samples": b"thirty"}, "num-samples is b'thirty'"),
         ({"num-samples": None}, "num-samples is None"),
+        ({"num-samples": b"0", **dict.fromkeys(f"image-{n:09}" for n in range(1, 31))}, r"No samples in .*db"),
         ({"image-000000030": None, "image-000000000": b""}, "must be image-000000001, not image-000000000"),
         (
             {"label-000000007": "中文".encode("gbk")},
@@ -183,21 +158,26 @@ def write_lmdb(folder, count, **others):
         ),
     ],
 )
-def test_inconsistent_lmdb(tmp_path, records, message):
-    write_lmdb(tmp_path / "db", 30, **records)
+def test_inconsistent_lmdb_raises(tmp_path, records, message):
+    write_images(tmp_path / "db", 30, **records)
     with pytest.raises(ValueError, match=message):
         list(open_source(str(tmp_path / "db")).texts())
 
 
-def test_lmdb_that_only_looks_odd(tmp_path):
-    write_lmdb(tmp_path / "db", 3, **{"num-samples": b"3\n", "label-000000002": b"\xef\xbb\xbftext\r\n", "more": b"x"})
+def test_unusual_lmdb_is_read(tmp_path):
+    write_images(
+        tmp_path / "db", 3, **{"num-samples": b"3\n", "label-000000002": b"\xef\xbb\xbftext\r\n", "more": b"x"}
+    )
     assert texts(tmp_path / "db") == ["text"] * 3
 
 
-def test_lmdb_that_is_cut_off(tmp_path):
-    """Which would end the process if it were read."""
-    data = write_lmdb(tmp_path / "a" / "db", 30) / "data.mdb"
-    write_lmdb(tmp_path / "b" / "db", 3)
+def test_truncated_lmdb_raises(tmp_path):
+    """Reading it would kill the process."""
+    (tmp_path / "data.mdb").write_bytes(b"x" * 10000)
+    assert f"{tmp_path / 'data.mdb'} cannot be opened as LMDB" in error_of(tmp_path)
+    (tmp_path / "data.mdb").unlink()
+    data = write_images(tmp_path / "a" / "db", 30) / "data.mdb"
+    write_images(tmp_path / "b" / "db", 3)
     content = data.read_bytes()
     for end in (0, 1, 100, 4096, 5000, 8192, len(content) // 2, len(content) - 4096, len(content) - 1):
         data.write_bytes(content[:end])
@@ -212,17 +192,17 @@ def write_parquet(path, images, labels, kinds=PLAIN):
     pq.write_table(pa.table(columns), path)
 
 
-def test_parquet_files_without_rows(tmp_path, caplog):
+def test_parquet_files_without_rows_are_skipped(tmp_path, caplog):
     write_parquet(tmp_path / "a.parquet", [], [])
-    assert "no sample in" in error_of(tmp_path)
+    assert "No samples in" in error_of(tmp_path)
     write_parquet(tmp_path / "b.parquet", [b"x", b"y"], ["b", "c\n"])
     write_parquet(tmp_path / "c.parquet", [], [])
     assert texts(tmp_path) == texts(f"hub:{tmp_path}") == ["b", "c"]
     assert open_source(str(tmp_path)).num_samples == 2
-    assert f"skipped: {tmp_path / 'a.parquet'}, {tmp_path / 'c.parquet'}." in caplog.text
+    assert f"without samples: {tmp_path / 'a.parquet'}, {tmp_path / 'c.parquet'}." in caplog.text
 
 
-def test_parquet_of_various_types(tmp_path):
+def test_parquet_column_types(tmp_path):
     kinds = [
         (pa.binary(), pa.string()),
         (pa.large_binary(), pa.large_string()),
@@ -237,16 +217,16 @@ def test_parquet_of_various_types(tmp_path):
     assert texts(tmp_path) == ["0", "1", "2", "3", ""]
     write_parquet(tmp_path / "5.parquet", [b"x"], [7], (pa.binary(), pa.int64()))
     assert (
-        f"{tmp_path / '5.parquet'}: the column text holds int64, and string in {tmp_path / '0.parquet'}"
+        f"{tmp_path / '5.parquet'}: the column text has type int64, but string in {tmp_path / '0.parquet'}"
         in error_of(tmp_path)
     )
     pq.write_table(pa.table({"image": [b"x"], "word": ["a"]}), tmp_path / "5.parquet")
     assert f"{tmp_path / '5.parquet'} has no column text. Its columns are image, word" in error_of(tmp_path)
     write_parquet(tmp_path / "5.parquet", [[b"x"]], ["a"], (pa.list_(pa.binary()), pa.string()))
-    assert "should hold the image and holds a list" in error_of(tmp_path / "5.parquet")
+    assert "the image column image contains a list" in error_of(tmp_path / "5.parquet")
 
 
-def test_damaged_parquet(tmp_path):
+def test_damaged_parquet_raises(tmp_path):
     write_parquet(tmp_path / "a.parquet", [b"x" * 1000] * 9, ["b"] * 9)
     write_parquet(tmp_path / "b.parquet", [b"x" * 1000] * 9, ["b"] * 9)
     content = (tmp_path / "b.parquet").read_bytes()
@@ -255,7 +235,7 @@ def test_damaged_parquet(tmp_path):
     for broken in (b"", content[:4], content[:-1], content[: len(content) // 2], b"x" * 99, bytes(garbled)):
         (tmp_path / "b.parquet").write_bytes(broken)
         assert str(tmp_path / "b.parquet") in error_of(tmp_path)
-        if broken:  # which `datasets` leaves out of a folder
+        if broken:  # `datasets` skips empty files of a folder
             assert str(tmp_path / "b.parquet") in error_of(f"hub:{tmp_path}")
     raw = pa.StringArray.from_buffers(1, pa.array([0, 4], pa.int32()).buffers()[1], pa.py_buffer(b"caf\xe9"))
     pq.write_table(pa.table({"image": [b"x"], "text": raw}), tmp_path / "b.parquet")
@@ -265,7 +245,7 @@ def test_damaged_parquet(tmp_path):
     )
 
 
-def test_parquet_with_two_columns_of_one_name(tmp_path):
+def test_repeated_column_of_parquet_raises(tmp_path):
     columns = [pa.array([b"x"]), pa.array(["a"]), pa.array(["b"])]
     pq.write_table(pa.table(columns, names=["image", "text", "text"]), tmp_path / "a.parquet")
     assert "a.parquet has several columns text. Rename" in error_of(tmp_path)
@@ -275,12 +255,12 @@ def test_parquet_with_two_columns_of_one_name(tmp_path):
 
 @pytest.mark.parametrize("form", ["parquet", "tar"])
 @pytest.mark.parametrize("numbers", [(0, 2), (1, 3)])
-def test_a_missing_shard(tmp_path, form, numbers, caplog):
-    """Numbers may begin at 0 or at 1."""
+def test_missing_shard_raises(tmp_path, form, numbers, caplog):
+    """Numbers start at 0 or 1."""
 
     def write(name):
         path = tmp_path / f"{name}.{form}"
-        write_parquet(path, [png()], [name]) if form == "parquet" else write_tar(path, *pairs(name))
+        write_parquet(path, [png()], [name]) if form == "parquet" else write_tar(path, *pairs(labeled(name)))
 
     names = [f"train-{number:05}-of-00003" for number in numbers]
     missing = f"train-{sum(numbers) // 2:05}-of-00003"
@@ -288,15 +268,15 @@ def test_a_missing_shard(tmp_path, form, numbers, caplog):
         write(name)
     for place in (tmp_path, f"{tmp_path}/*", f"{tmp_path}/train*.{form}", f"hub:{tmp_path}"):
         assert f"{tmp_path}: 1 of 3 shards are missing: {missing}.{form}." in error_of(place)
-    assert texts(f"{tmp_path}/{names[0]}.{form}") == names[:1], "one file is what it is"
-    assert texts(f"{tmp_path}/*-0000[{numbers[0]}{numbers[1]}]-*") == names, "others were not asked for"
+    assert texts(f"{tmp_path}/{names[0]}.{form}") == names[:1], "a single file"
+    assert texts(f"{tmp_path}/*-0000[{numbers[0]}{numbers[1]}]-*") == names, "the pattern excludes the missing file"
     write("test-00001-of-00009")
     write(missing)
     assert len(texts(tmp_path)) == 3
-    assert "test (1), train (3): only train is read" in caplog.text
+    assert "test (1), train (3): reading only train" in caplog.text
 
 
-def test_paths_in_parquet_are_relative_to_it(tmp_path):
+def test_paths_in_parquet_are_relative_to_the_file(tmp_path):
     (tmp_path / "crops").mkdir()
     (tmp_path / "crops" / "a.png").write_bytes(png(5))
     pq.write_table(
@@ -306,10 +286,10 @@ def test_paths_in_parquet_are_relative_to_it(tmp_path):
     assert sample == (png(5), "a", str(tmp_path / "crops" / "a.png"))
 
 
-def test_a_wrong_number_of_samples(tmp_path, capsys):
+def test_wrong_number_of_samples_raises(tmp_path, capsys):
     write_parquet(tmp_path / "a.parquet", [png()], ["a"])
     assert "samples=2 contradicts the data, which have 1 samples" in error_of(f"{tmp_path}/a.parquet?samples=2")
-    write_tar(tmp_path / "a.tar", *pairs("a", "b"))
+    write_tar(tmp_path / "a.tar", *pairs(labeled("a", "b")))
     with pytest.raises(ValueError, match=r"a\.tar has 2 samples, not 5: correct \?samples=NUMBER"):
         list(open_source(f"{tmp_path}/a.tar?samples=5").texts())
     assert main(["audit", f"{tmp_path}/a.tar?samples=5"]) == 1
@@ -326,7 +306,7 @@ def folder(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["labels.tsv", "train_list.txt", "LABELS.TSV", "Labels.TXT"])
-def test_files_in_images_or_beside_it(folder, name):
+def test_files_in_images_or_next_to_it(folder, name):
     lines = ["0.png\ta", "images/1.png\tb", "images\\2.png\tc", "4.PNG\td", f"{folder}/images/3.png\te"]
     (folder / name).write_bytes("\r\n".join(lines).encode("utf-8-sig"))
     assert texts(folder / name) == list("abcde")
@@ -334,29 +314,52 @@ def test_files_in_images_or_beside_it(folder, name):
     assert images == [png(number) for number in (0, 1, 2, 4, 3)]
 
 
+ROW = '{"file_name": "images/0.png", "text": "a"}\n'
+
+
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("name", "content", "message"),
     [
-        ('0.png\t"say ""x"""\n1.png\tplain\n', r"labels\.tsv, line 1 is quoted as in CSV.*QUOTE_NONE"),
-        ("0.png\ta\nimages\tb\n", r"line 2: .*images is a folder|line 2: .*images is not found"),
-        ("0.png\ta\n1.png\tb\tc\n", "line 2 has more than two fields"),
-        ("0.png\ta\n1.pn", "line 2: there is no tab"),
-        ("0.png\ta\n1.png\tb\0\n", "line 2 holds a NUL byte"),
-        ("0.png\ta\n".encode("utf-16"), r"labels\.tsv is UTF-16"),
-        ("0.png\ta\n".encode("utf-16-le"), "line 1 holds a NUL byte: the file is damaged, or UTF-16"),
+        ("labels.tsv", '0.png\t"say ""x"""\n1.png\tplain\n', "labels.tsv, line 1 is quoted as in CSV.*QUOTE_NONE"),
+        ("labels.tsv", "0.png\ta\nimages\tb\n", "line 2: .*images is (a folder|not found)"),
+        ("labels.tsv", "0.png\ta\n1.png\tb\tc\n", "line 2: more than the two fields"),
+        ("labels.tsv", "0.png\ta\n1.pn", "line 2: no tab"),
+        ("labels.tsv", "\n", "contains no images"),
+        ("labels.tsv", "0.png\ta\n1.png\tb\0\n", "line 2 contains a NUL byte"),
+        ("labels.tsv", "0.png\ta\n".encode("utf-16"), "labels.tsv is UTF-16"),
+        ("labels.tsv", "0.png\ta\n".encode("utf-16-le"), "line 1 contains a NUL byte: the file is damaged, or UTF-16"),
         (
-            "0.png\ta\n1.png\t中文\n".encode("gbk"),
-            r"labels\.tsv, line 2, is not UTF-8 \(it may be GBK, Latin-1 or another encoding\): convert",
+            "labels.tsv",
+            "0.png\ta\n1.png\t\u4e2d\u6587\n".encode("gbk"),
+            r"line 2, is not UTF-8 \(it may be GBK, Latin-1 or",
         ),
-        (
-            "0.png\ta\n1.png\tcafé\n".encode("latin-1"),
-            r"labels\.tsv, line 2, is not UTF-8 \(it may be Latin-1 or another encoding\): convert",
-        ),
-        (f"0.png\ta\n{'x' * 5000}\tb\n", "line 2: .* is not found"),
+        ("labels.tsv", "0.png\ta\n1.png\tcaf\xe9\n".encode("latin-1"), r"line 2, is not UTF-8 \(it may be Latin-1 or"),
+        ("labels.tsv", b"\xff\t\n", r"labels\.tsv is not UTF-8 \(it may be Latin-1 or another encoding\): convert"),
+        ("labels.tsv", f"0.png\ta\n{'x' * 5000}\tb\n", "line 2: .* is not found"),
+        ("metadata.csv", "file_name,text\nmissing.png,a\n", "line 2: .*missing.png is not found"),
+        ("metadata.csv", "file_name,text\n0.png,a,b\n", "line 2: 3 values for the 2 columns.*quotes"),
+        ("metadata.csv", "file_name;text\n0.png;a;b\n", "line 2: 3 values .* a semicolon must be in double"),
+        ("metadata.csv", "where,text\n0.png,a\n", r"no image column among where, text\. .*\?image=COLUMN"),
+        ("metadata.csv", "file,path,text\n0.png,a,b\n", r"several possible image columns.*\?image=COLUMN"),
+        ("metadata.csv", "file_name,text,label\n0.png,a,b\n", r"several possible text columns.*\?text=COLUMN"),
+        ("metadata.csv", "file_name,text,text\nimages/0.png,a,b\n", "line 1: columns of the same name"),
+        ("metadata.csv", "", "contains no images"),
+        ("metadata.csv", 'file_name,text\nimages/0.png,"a\nimages/1.png,b\n', "line 3: unexpected end of data"),
+        ("metadata.csv", 'file_name,text\na,"a\nimages,b"\n', r"line 3: a quote is not closed before 'a\\nimages"),
+        ("metadata.csv", 'file_name,text\nimages/0.png,"a"b\n', "line 2: ',' expected after '\"'"),
+        ("metadata.csv", "file_name,text\nimages/0.png,a\nimages/1.pn", "line 3: 1 values for the 2 columns"),
+        ("metadata.csv", f"file_name,text\nimages/0.png,{'a' * 200_000}\n", "line 2: field larger than field limit"),
+        ("metadata.jsonl", '{"file_name": "0.png", "text": 7}\n', "line 1: .* must be strings"),
+        ("metadata.jsonl", '\n{"file_name": "0.png"\n', "line 2: "),
+        ("metadata.jsonl", "7\n", "line 1: not a JSON object: '7'"),
+        ("metadata.jsonl", ROW + "[" * 100_000, "line 2: maximum recursion depth"),
+        ("metadata.jsonl", ROW.replace('"a"', '"\\ud800"'), "line 1: .*lone surrogate"),
+        ("metadata.jsonl", ROW + ROW[:20], "line 2: Unterminated string"),
+        ("metadata.jsonl", ROW[:-2] + ', "text": "b"}', "line 1: the key 'text' is repeated"),
     ],
 )
-def test_wrong_lists(folder, content, message):
-    (folder / "labels.tsv").write_bytes(content if isinstance(content, bytes) else content.encode())
+def test_invalid_listing_raises(folder, name, content, message):
+    (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         open_source(str(folder))
 
@@ -372,17 +375,17 @@ def test_wrong_lists(folder, content, message):
         ("images/a.jsonl", '{"file_name": "0.png", "text": "a"}\n{"file_name": "1.png", "text": "b"}', None),
     ],
 )
-def test_a_list_that_ends_within_a_line(folder, name, content, label, caplog):
+def test_warning_if_a_list_ends_within_a_line(folder, name, content, label, caplog):
     (folder / name).write_text(content)
     assert len(texts(folder / name)) == 2
     warning = (
-        f"{folder / name}: the last line has no line end, so the file and its last label {label!r} may be cut off."
+        f"{folder / name}: the last line has no line end, so the file and its last label {label!r} may be truncated."
     )
     assert (warning in caplog.text) if label is not None else not caplog.text
 
 
-def test_quotes_in_a_list_are_characters(folder):
-    """Unless all fields with quotes look as those of CSV."""
+def test_quotes_in_a_list_are_kept(folder):
+    """Unless all fields with quotes have the form of CSV."""
     labels = ['"say ""x"""', '"x"', 'a "b"', '"']
     (folder / "labels.tsv").write_text("".join(f"{number}.png\t{text}\n" for number, text in enumerate(labels)))
     assert texts(folder) == labels
@@ -390,36 +393,7 @@ def test_quotes_in_a_list_are_characters(folder):
     assert texts(folder) == ['"x"', '""']
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ('images/0.png,"a\nimages/1.png,b\n', "line 3: unexpected end of data"),
-        ('images/0.png,"a\nimages/1.png,b"\n', r"line 3: a quote is not closed before 'a\\nimages"),
-        ('images/0.png,"a"b\n', "line 2: ',' expected after '\"'"),
-        ("images/0.png,a\nimages/1.pn", "line 3: 1 values for the 2 columns"),
-        (f"images/0.png,{'a' * 200_000}\n", "line 2: field larger than field limit"),
-    ],
-)
-def test_wrong_csv(folder, content, message):
-    (folder / "metadata.csv").write_text("file_name,text\n" + content)
-    with pytest.raises(ValueError, match=message):
-        open_source(str(folder))
-
-
-def test_wrong_metadata(folder):
-    (folder / "metadata.csv").write_text("file_name,text,text\nimages/0.png,a,b\n")
-    assert "metadata.csv, line 1: columns of the same name" in error_of(folder)
-    (folder / "metadata.csv").unlink()
-    row = '{"file_name": "images/0.png", "text": "a"}\n'
-    for line, message in (
-        ("[" * 100_000, "line 2: maximum recursion depth"),
-        ('{"file_name": "images/0.png", "text": "\\ud800"}', "line 2: the label '\\ud800' has a lone surrogate"),
-        (row[:20], "line 2: Unterminated string"),
-        (row[:-2] + ', "text": "b"}', "line 2: the key 'text' is repeated"),
-    ):
-        (folder / "metadata.jsonl").write_text(row + line)
-        assert message in error_of(folder)
-    (folder / "metadata.jsonl").unlink()
+def test_parquet_metadata(folder):
     pq.write_table(
         pa.table({"file_name": ["images/0.png", "no.png"], "text": ["007", "NA"]}), folder / "metadata.parquet"
     )
@@ -430,7 +404,7 @@ def test_wrong_metadata(folder):
     assert texts(folder) == ["007", "NA"]
 
 
-def test_line_ends_and_byte_order_marks_after_and_before_a_label(folder):
+def test_line_ends_and_byte_order_marks_of_labels_are_removed(folder):
     (folder / "METADATA.CSV").write_text(
         'file_name,text\nimages/0.png,"a\n"\nimages/1.png,\ufeffb\n', encoding="utf-8"
     )
@@ -447,9 +421,9 @@ def test_decoding():
         decode(b"a\n\xe9 \nb", "x")
 
 
-def test_an_audit_goes_on_after_a_source_that_breaks(tmp_path, capsys):
-    tar = write_tar(tmp_path / "a.tar", *pairs("a", "b"), ("2.png", png()), ("2.txt", b"\xff\xfe"))
-    write_tar(tmp_path / "b.tar", *pairs("a", "b", "c"))
+def test_audit_continues_after_a_damaged_source(tmp_path, capsys):
+    tar = write_tar(tmp_path / "a.tar", *pairs(labeled("a", "b")), ("2.png", png()), ("2.txt", b"\xff\xfe"))
+    write_tar(tmp_path / "b.tar", *pairs(labeled("a", "b", "c")))
     missing = tmp_path / "nowhere"
     assert main(["audit", str(tar), str(missing), str(tmp_path / "b.tar"), "--output", str(tmp_path / "out")]) == 1
     out, errors = capsys.readouterr()

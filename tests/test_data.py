@@ -13,10 +13,10 @@ from torch.utils.data import DataLoader
 
 from svtrv2_hf import SVTRv2ImageProcessor
 from svtrv2_hf.data.augmentation import Augmentation
-from svtrv2_hf.data.buckets import BucketBatches, EvaluationBatches, Position, Progress, pixel_values_of
+from svtrv2_hf.data.batches import BucketBatches, EvaluationBatches, Position, Progress, pixel_values_of
 from svtrv2_hf.data.labels import LabelEncoder, RejectedSampleError, Rejection, UnknownCharactersError, frames_needed
 from svtrv2_hf.data.sample import Sample
-from svtrv2_hf.data.sources import open_source
+from svtrv2_hf.sources import open_source
 
 
 def test_label_rules():
@@ -65,8 +65,8 @@ def labels_in(batches):
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
-def test_batches_have_one_size_and_every_sample_once_an_epoch(workers):
-    # 24 squarish and 24 wide images; with batches of 4 an epoch is 12 full batches, whichever worker reads which
+def test_batches_have_one_size_and_epochs_contain_every_sample_once(workers):
+    # 24 squarish and 24 wide images; with batches of 4 an epoch is 12 full batches, regardless of the worker
     labels = [f"{number:02}" for number in range(24)] + [f"line {number:02} that is long" for number in range(24)]
     samples = [word(label) for label in labels]
     sizes = Counter()
@@ -78,7 +78,7 @@ def test_batches_have_one_size_and_every_sample_once_an_epoch(workers):
         seen += labels_in([batch])
     assert len(sizes) == 2
     assert seen.keys() == set(labels)
-    assert max(seen.values()) - min(seen.values()) <= 2  # what still waits in a bucket of a worker
+    assert max(seen.values()) - min(seen.values()) <= 2  # samples in the buckets of a worker
     if workers == 0:
         first_epoch = labels_in(itertools.islice(batches_of(samples), 13))
         assert all(count <= 2 for count in first_epoch.values())
@@ -91,7 +91,7 @@ def test_wide_images_make_smaller_batches():
     assert stream_of([word("a")], batch_size=1).batch_size_of((32, 384)) == 1
 
 
-def test_the_pixels_are_those_of_reading():
+def test_pixels_equal_those_of_the_image_processor():
     samples = [word(text) for text in ("ab", "cd", "ef", "gh")]
     batch = next(batches_of(samples))
     pixel_values = pixel_values_of(batch["pixels"])
@@ -102,7 +102,7 @@ def test_the_pixels_are_those_of_reading():
         np.testing.assert_array_equal(image, expected["".join(CHARSET[id - 1] for id in ids)])
 
 
-def test_the_order_follows_from_the_seed():
+def test_order_depends_on_the_seed():
     samples = [word(f"{number:02}") for number in range(16)]
 
     def order(seed):
@@ -110,10 +110,10 @@ def test_the_order_follows_from_the_seed():
 
     assert order(1) == order(1)
     assert order(1) != order(2)
-    assert order(1)[:4] != order(1)[4:], "each epoch has an order of its own"
+    assert order(1)[:4] != order(1)[4:], "epochs have different orders"
 
 
-def test_augmentation_follows_from_seed_epoch_and_image():
+def test_augmentation_depends_on_seed_epoch_and_image_only():
     samples = [word(f"{number:03}") for number in range(16)]
 
     def images(workers, seed=0):
@@ -128,7 +128,7 @@ def test_augmentation_follows_from_seed_epoch_and_image():
     assert {ids: set(versions) for ids, versions in alone.items()} == {
         ids: set(versions) for ids, versions in together.items()
     }
-    assert all(len(set(versions)) == 2 for versions in alone.values()), "each epoch has its own"
+    assert all(len(set(versions)) == 2 for versions in alone.values()), "epochs have different versions"
     assert images(0, seed=1) != alone
 
 
@@ -161,17 +161,17 @@ def test_dropped_characters_are_counted_by_source():
     }  # fmt: skip
 
 
-def test_an_unknown_character_stops_the_stream_by_default():
+def test_unknown_character_raises_by_default():
     with pytest.raises(UnknownCharactersError, match="'a!b'"):
         list(itertools.islice(batches_of([word("ab"), word("a!b")], policy="error"), 9))
 
 
-def test_nothing_to_train_on_is_an_error_and_no_endless_loop():
+def test_stream_without_usable_samples_raises():
     with pytest.raises(ValueError, match=r"None of the last \d samples can be trained on.*'list: empty'"):
         next(batches_of([word(""), word("\u00e9")]))
 
 
-def test_images_that_all_break_in_decoding_are_an_error_and_no_endless_loop():
+def test_stream_without_decodable_images_raises():
     image = draw("word")
     image.save(file := io.BytesIO(), "PNG")
     half = Sample(file.getvalue()[: len(file.getvalue()) // 2], "word", "half")
@@ -179,7 +179,7 @@ def test_images_that_all_break_in_decoding_are_an_error_and_no_endless_loop():
         next(batches_of([half] * 5, batch_size=2))
 
 
-def test_a_rotated_photograph_goes_to_the_bucket_of_its_upright_size():
+def test_rotated_photograph_has_the_bucket_of_its_upright_size():
     exif = Image.Exif()
     exif[0x0112] = 6
     upright = draw("a long line of text")
@@ -188,15 +188,11 @@ def test_a_rotated_photograph_goes_to_the_bucket_of_its_upright_size():
     assert next(batches_of([photo], batch_size=1))["pixels"].shape == (1, height, width, 3)
 
 
-@pytest.mark.parametrize("by_forming", [False, True])
 @pytest.mark.parametrize(("workers", "taken"), [(0, 1), (0, 37), (2, 1), (2, 36), (2, 37), (3, 38)])
-def test_a_stream_is_found_again(workers, taken, by_forming):
-    """What follows is the same, batches that came to nothing and counts included, wherever the break was.
-
-    Also from a position of an older version, which holds only how many batches each worker has formed.
-    """
+def test_stream_resumes_exactly(workers, taken):
+    """Including counts and batches without decodable images."""
     samples = [word(f"{number:03}") for number in range(40)] + [word(f"{number:09}") for number in range(20)]
-    # Found out on decoding, and of a size of their own, so that whole batches come to nothing.
+    # Decoding fails, and no other images have this size, so whole batches are empty.
     cut = [Sample(encoded(draw("x", 300, 30))[:100], "cut", "cut")] * 8
     samples = [*samples, *cut, word("")]
     options = {"batch_size": 2, "augmentation": Augmentation(seed=3)}
@@ -208,10 +204,9 @@ def test_a_stream_is_found_again(workers, taken, by_forming):
     whole = read(stream_of(samples, **options), taken + 20)
     done = [Progress()] * max(1, workers)
     for batch in whole[:taken]:
-        read_by_now = () if by_forming else (batch["read"], batch["waiting"].tolist())
-        done[batch["worker"]] = Progress(batch["formed"], *read_by_now)
+        done[batch["worker"]] = Progress(batch["formed"], batch["read"], batch["waiting"].tolist())
     if taken > 30:
-        assert sum(progress.formed for progress in done) > taken, "some batches came to nothing"
+        assert sum(progress.formed for progress in done) > taken, "some batches are empty"
     again = stream_of(samples, **options)
     again.start = Position(taken, done)
     for expected, batch in zip(whole[taken:], read(again, 20), strict=True):
@@ -222,7 +217,7 @@ def test_a_stream_is_found_again(workers, taken, by_forming):
         }
 
 
-def test_resuming_reads_only_the_images_that_wait_for_a_batch(tmp_path):
+def test_resuming_reads_only_waiting_images(tmp_path):
     labels = [f"{number:03}" for number in range(30)] + [f"{number:09}" for number in range(10)]
     folder, other = make_folder(tmp_path / "data", labels), make_folder(tmp_path / "other", labels[:20])
     fetched = []
@@ -243,7 +238,7 @@ def test_resuming_reads_only_the_images_that_wait_for_a_batch(tmp_path):
         assert torch.equal(expected["pixels"], batch["pixels"])
         assert torch.equal(expected["labels"], batch["labels"])
         assert expected["counts"] == batch["counts"]
-    assert len(fetched) < 100, "those that wait, and what is fetched ahead for the next batches"
+    assert len(fetched) < 100, "waiting images and those of the next batches"
 
 
 def test_ranks_share_the_samples():
@@ -256,7 +251,7 @@ def test_ranks_share_the_samples():
     assert seen == {sample.text: 1 for sample in samples}
 
 
-def test_batches_in_an_epoch():
+def test_number_of_batches_in_an_epoch():
     words = [word(f"{number:02}") for number in range(24)] + [word("1234567890" * 2) for _ in range(12)]
     stream = stream_of([*words, word("")], batch_size=8)
     wide = stream.image_processor.target_size(*Image.open(io.BytesIO(words[-1].image)).size)
@@ -265,7 +260,7 @@ def test_batches_in_an_epoch():
     assert stream.batches_per_epoch(probe=30) == pytest.approx(expected, rel=0.4)
 
 
-def test_evaluation_reads_every_image_once_whatever_its_label(tmp_path):
+def test_evaluation_contains_every_image_once_with_any_label(tmp_path):
     labels = [f"{number:02}" for number in range(9)] + ["caf\u00e9", "", "a long line of text"]
     folder = make_folder(tmp_path / "data", labels)
     (folder / "3.png").write_bytes(b"no image")

@@ -11,10 +11,10 @@ from conftest import draw, encoded, make_folder
 
 from svtrv2_hf import SVTRv2ForCTC
 from svtrv2_hf.cli import main
-from svtrv2_hf.data.sources import open_source
 from svtrv2_hf.evaluation import runner
 from svtrv2_hf.evaluation.prediction import Prediction
 from svtrv2_hf.evaluation.runner import open_sets
+from svtrv2_hf.sources import open_source
 
 
 @pytest.fixture
@@ -182,7 +182,7 @@ def test_the_default_split_of_datasets_on_the_hub_is_test(tmp_path):
         "both": ["test"],
         "trained": ["train"],
     }
-    with pytest.raises(ValueError, match=r"one has no split 'test'; it has train\. Name one .*\?split=NAME"):
+    with pytest.raises(ValueError, match=r"one has no split 'test' \(found: train\)\. Select one .*\?split=NAME"):
         open_sets(None, [f"{hub}/one"])
     assert names_of(None, [f"{hub}/both?split=test"]) == ["both"]
     with pytest.raises(

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerFast
 
 from svtrv2_hf import SVTRv2Processor
-from svtrv2_hf.data.buckets import EvaluationBatches
+from svtrv2_hf.data.batches import EvaluationBatches
 from svtrv2_hf.data.sample import Sample
 from svtrv2_hf.evaluation.metrics import compare
 from svtrv2_hf.evaluation.prediction import predict, score_predictions

@@ -16,22 +16,23 @@ from torch.utils.data import DataLoader
 
 from svtrv2_hf import ENGLISH_94, SVTRv2ForCTC, SVTRv2ImageProcessor, SVTRv2Processor, build_tokenizer
 from svtrv2_hf.cli import main as command
-from svtrv2_hf.data.buckets import BucketBatches, EvaluationBatches, Position, Progress
+from svtrv2_hf.data.batches import BucketBatches, EvaluationBatches, Position, Progress
 from svtrv2_hf.data.labels import LabelEncoder
 from svtrv2_hf.data.sample import Sample
-from svtrv2_hf.data.sources import open_source
 from svtrv2_hf.evaluation.prediction import predict
+from svtrv2_hf.sources import open_source
 from svtrv2_hf.synthetic import source
 from svtrv2_hf.synthetic.atlas import Atlas, build_atlas, load_or_build
+from svtrv2_hf.synthetic.batches import SyntheticBatches
 from svtrv2_hf.synthetic.fonts import FoundFonts, find_fonts
 from svtrv2_hf.synthetic.frame_labels import UNKNOWN, frame_labels
-from svtrv2_hf.synthetic.source import SyntheticBatches
 from svtrv2_hf.synthetic.synthesize import synthesize
 from svtrv2_hf.training.arguments import SVTRv2TrainingArguments
 from svtrv2_hf.training.trainer import SVTRv2Trainer
 
 
 CHARSET = ENGLISH_94 + " "
+NANO = ("--model", "nano", "--unknown_characters", "drop_sample")
 
 
 @pytest.fixture(scope="module")
@@ -90,14 +91,12 @@ def test_image_does_not_depend_on_batch_size_and_workers(atlas):
     assert len(close) >= 0.9 * len(both), "except texts that occurred twice"
 
 
-@pytest.mark.parametrize("by_forming", [False, True])
 @pytest.mark.parametrize(("workers", "taken"), [(0, 7), (2, 7), (0, 150)])
-def test_stream_resumes_exactly(atlas, workers, taken, by_forming):
+def test_stream_resumes_exactly(atlas, workers, taken):
     whole = take(batches_of(atlas), taken + 4, workers)
     done = [Progress()] * max(1, workers)
     for batch in whole[:taken]:
-        read_by_now = () if by_forming else (batch["read"], batch["waiting"].tolist())
-        done[batch["worker"]] = Progress(batch["formed"], *read_by_now)
+        done[batch["worker"]] = Progress(batch["formed"], batch["read"], batch["waiting"].tolist())
     again = batches_of(atlas)
     again.start = Position(taken, done)
     for expected, batch in zip(whole[taken:], take(again, 4, workers), strict=True):
@@ -304,16 +303,7 @@ def test_loss_changes_from_frame_labels_to_ctc(atlas, config, tmp_path):
 
 
 def test_resuming_with_another_renderer_raises(atlas, tmp_path):
-    words = (
-        "--model",
-        "nano",
-        "--unknown_characters",
-        "drop_sample",
-        "--save_steps",
-        "3",
-        "--augment_operations",
-        "0",
-    )
+    words = (*NANO, "--save_steps", "3", "--augment_operations", "0")
     run(tmp_path, f"synthetic:{atlas}?samples=100", *words)
     words = (*words, "--resume_from_checkpoint", "True")
     run(tmp_path, f"synthetic:{atlas}?samples=100", *words)
@@ -432,16 +422,7 @@ def test_evaluation_renders_outside_of_autocast(atlas, config):
 
 
 def test_frame_labels_require_synthetic_text_only(atlas, tmp_path):
-    words = (
-        "--model",
-        "nano",
-        "--max_label_length",
-        "60",
-        "--frame_label_steps",
-        "2",
-        "--unknown_characters",
-        "drop_sample",
-    )
+    words = (*NANO, "--max_label_length", "60", "--frame_label_steps", "2")
     run(tmp_path, f"synthetic:{atlas}?samples=100", *words, "--augment_operations", "0")
     with pytest.raises(ValueError, match="--frame_label_steps requires a single synthetic source"):
         run(tmp_path / "augmented", f"synthetic:{atlas}?samples=100", *words)
@@ -450,7 +431,7 @@ def test_frame_labels_require_synthetic_text_only(atlas, tmp_path):
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("synthetic:?size=3", "size cannot be given; for synthetic text"),
+        ("synthetic:?size=3", "unknown option size for synthetic text"),
         ("synthetic:?lines=no", "lines must be 0 or 1, not 'no'"),
         ("synthetic:?difficulty=hard", "difficulty must be a number"),
     ],

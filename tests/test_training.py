@@ -22,9 +22,9 @@ from torch.optim.lr_scheduler import OneCycleLR
 from svtrv2_hf import SVTRv2Config, SVTRv2ForCTC, SVTRv2ImageProcessor, SVTRv2Processor, build_tokenizer
 from svtrv2_hf.charsets import read_charset
 from svtrv2_hf.data.augmentation import Augmentation
-from svtrv2_hf.data.buckets import BucketBatches, EvaluationBatches, pixel_values_of
+from svtrv2_hf.data.batches import BucketBatches, EvaluationBatches, pixel_values_of
 from svtrv2_hf.data.labels import LabelEncoder, UnknownCharactersError
-from svtrv2_hf.data.sources import open_source
+from svtrv2_hf.sources import open_source
 from svtrv2_hf.training import train
 from svtrv2_hf.training.arguments import SVTRv2TrainingArguments, parse_arguments
 from svtrv2_hf.training.callbacks import GracefulStop, Processes

@@ -17,10 +17,10 @@ from transformers import TrainerCallback
 from transformers.trainer_pt_utils import safe_globals
 
 from svtrv2_hf import SVTRv2Config, SVTRv2ForCTC
-from svtrv2_hf.data.file_source import FileSource
 from svtrv2_hf.data.labels import LabelEncoder, RejectedSampleError, Rejection
 from svtrv2_hf.data.loader import Loader, plain_worker_errors
-from svtrv2_hf.data.sources import open_source
+from svtrv2_hf.sources import open_source
+from svtrv2_hf.sources.file_source import FileSource
 from svtrv2_hf.training.checkpoint_files import DivergedError, check_optimizer_files
 from svtrv2_hf.training.probe import check_evaluation_set, check_not_empty
 from svtrv2_hf.training.record import RunRecord
@@ -162,7 +162,7 @@ def losses(trainer):
 
 def fail_in_the_data(trainer):
     """Fail at the first batch of the fourth step."""
-    make, calls = trainer.train_dataset._batch, []
+    make, calls = trainer.train_dataset.make_batch, []
 
     def failing(*args):
         calls.append(1)
@@ -170,7 +170,7 @@ def fail_in_the_data(trainer):
             raise OSError("the disk is gone")
         return make(*args)
 
-    trainer.train_dataset._batch = failing
+    trainer.train_dataset.make_batch = failing
 
 
 def fail_in_a_forward_pass(trainer):
@@ -591,7 +591,7 @@ def test_worker_errors_equal_those_of_the_dataset(workers, fail, error, message)
 
 
 def test_killed_worker_is_reported_in_one_sentence():
-    with pytest.raises(ChildProcessError, match=r"^A worker process .* memory: use fewer workers") as caught:
+    with pytest.raises(ChildProcessError, match=r"^A data loading worker .* memory: use fewer workers") as caught:
         list(Loader(Words(kill), num_workers=1))
     assert "\n" not in str(caught.value)
 

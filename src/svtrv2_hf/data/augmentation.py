@@ -31,9 +31,7 @@ Operation = Callable[[Image.Image, float, random.Random], Image.Image]
 
 GRAY = (128, 128, 128)
 OVERSAMPLING = 2  # a large image is shrunk to this multiple of the final size
-SHRINK_THRESHOLD = (
-    3  # images of at least this multiple of the final size are shrunk; below, shrinking costs more than it saves
-)
+SHRINK_THRESHOLD = 3  # from this multiple of the final size on, shrinking costs less than it saves
 MAX_MAGNITUDE = 10.0
 MAX_CORNER_SHIFT = 0.24  # share of a side; from 0.25 on, the four corners may not be convex
 

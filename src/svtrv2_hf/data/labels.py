@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which labels a recogniser can be trained on, and why not the others."""
+"""Rules for labels: which can be trained on, and which are unusual."""
 
 import html
 import re
@@ -11,39 +11,32 @@ from typing import Literal, get_args
 
 
 UnknownCharacters = Literal["error", "drop_sample", "drop_character"]
-"""What becomes of a label with characters outside the charset."""
+"""Treatment of labels with characters outside the charset."""
 
 
 class Rejection(StrEnum):
-    """Why a sample is left out of training; the values are keys of logs."""
+    """Reason for skipping a sample. The values are keys in logs; `UNALIGNABLE` means more characters than frames."""
 
     EMPTY = "empty"
     UNKNOWN_CHARACTERS = "unknown_characters"
     TOO_LONG = "too_long"
     UNALIGNABLE = "unalignable"
-    """More characters than its size has frames for."""
     UNREADABLE = "unreadable"
 
 
 class Remark(StrEnum):
-    """What a label has that is often a mistake of whoever wrote it, though it can be trained on."""
+    """Property of a label that is often a mistake, though the label can be trained on."""
 
-    DECOMPOSED = "decomposed"
-    """Not in Unicode's NFC: an accent is a character of its own where a single one has both."""
-    COMPATIBLE = "compatible"
-    """Variants of letters and digits, such as full-width ones and ligatures, which NFKC replaces."""
-    CONTROL = "control"
-    """Control characters, such as a carriage return or a tab."""
-    INVISIBLE = "invisible"
-    """Characters without width, such as a byte order mark, a zero-width space or a mark of direction."""
-    PADDED = "padded"
-    """White space at the beginning or the end, or nothing else."""
-    SPACE = "space"
-    """Spaces other than the usual one, such as a no-break space."""
-    ESCAPE = "escape"
-    """A backslash with a letter or a number, as programs write a line break or a character by its code point."""
-    ENTITY = "entity"
-    """An entity of HTML, such as &amp;."""
+    DECOMPOSED = "decomposed"  # not in NFC: letters and accents that a single character could represent
+    COMPATIBLE = (
+        "compatible"  # variants of letters and digits that NFKC replaces, such as full-width ones and ligatures
+    )
+    CONTROL = "control"  # control characters, such as a carriage return or a tab
+    INVISIBLE = "invisible"  # without width, such as a byte order mark, a zero-width space or a direction mark
+    PADDED = "padded"  # white space at the beginning or the end
+    SPACE = "space"  # other spaces, such as a no-break space
+    ESCAPE = "escape"  # backslash escapes of line breaks, quotes or code points
+    ENTITY = "entity"  # HTML entities, such as &amp;
 
 
 _ESCAPE = re.compile(r"\\(?:[nrt\\\"'/]|u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2})")
@@ -51,10 +44,10 @@ _ENTITY = re.compile(r"&(?:#\d+|#[xX][0-9a-fA-F]+|[A-Za-z]\w*);")
 
 
 def remarks_of(label: str) -> set[Remark]:
-    """What is unusual about a label."""
+    """Return the unusual properties of a label."""
     composed = unicodedata.normalize("NFC", label)
     categories = {unicodedata.category(character) for character in label if character != " "}
-    found = {
+    properties = {
         Remark.DECOMPOSED: composed != label,
         Remark.COMPATIBLE: any(unicodedata.normalize("NFKC", c) != c for c in composed if c.isalnum()),
         Remark.CONTROL: "Cc" in categories,
@@ -64,11 +57,11 @@ def remarks_of(label: str) -> set[Remark]:
         Remark.ESCAPE: _ESCAPE.search(label) is not None,
         Remark.ENTITY: any(html.unescape(entity) != entity for entity in _ENTITY.findall(label)),
     }
-    return {remark for remark, there in found.items() if there}
+    return {remark for remark, applies in properties.items() if applies}
 
 
 class RejectedSampleError(ValueError):
-    """A sample that is left out; `reason` is the [`Rejection`]."""
+    """A sample that is skipped, with the `reason`."""
 
     def __init__(self, reason: Rejection, message: str):
         super().__init__(f"{reason}: {message}")
@@ -76,21 +69,21 @@ class RejectedSampleError(ValueError):
 
 
 class UnknownCharactersError(ValueError):
-    """A label with characters outside the charset, where nobody said what to do with such labels."""
+    """A label with characters outside the charset, if this is an error."""
 
 
 class LabelEncoder:
-    """Turns texts into character ids, by rules that reject and never repair in silence.
+    """Converts texts to character ids; labels are rejected by rules, and never changed without a request.
 
     Args:
-        charset: the characters, in the order of the head.
-        max_length (`int`, *optional*, defaults to 25): most characters in a label; the paper's training uses 25.
-        unknown_characters (`str`, *optional*, defaults to `"error"`): what to do with a label that has characters outside
-            the charset: `"error"`, reject the sample (`"drop_sample"`), or leave the characters out of the label
-            (`"drop_character"`; upstream does so, spaces included).
+        charset: characters, in the order of the head.
+        max_length (`int`, *optional*, defaults to 25): maximum number of characters in a label; 25 in the paper.
+        unknown_characters (`str`, *optional*, defaults to `"error"`): treatment of labels with characters outside the charset:
+            an error (`"error"`), rejection (`"drop_sample"`), or removal of the characters (`"drop_character"`, as upstream,
+            which also removes spaces).
 
     Raises:
-        ValueError: `unknown_characters` is none of these.
+        ValueError: `unknown_characters` has another value.
     """
 
     def __init__(self, charset: Sequence[str], max_length: int = 25, unknown_characters: UnknownCharacters = "error"):
@@ -103,24 +96,24 @@ class LabelEncoder:
         self.unknown_characters = unknown_characters
 
     def unknown(self, text: str) -> set[str]:
-        """The characters of `text` that are not in the charset."""
+        """Return the characters of `text` outside the charset."""
         return set(text) - self.ids.keys()
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a label.
+        """Return the ids of a label.
 
         Raises:
             RejectedSampleError: the label cannot be trained on.
-            UnknownCharactersError: it has characters outside the charset, and that is to be an error.
+            UnknownCharactersError: it has characters outside the charset, and `unknown_characters` is `"error"`.
         """
         if self.unknown_characters != "drop_character" and (unknown := sorted(self.unknown(text))):
             if self.unknown_characters == "drop_sample":
                 raise RejectedSampleError(Rejection.UNKNOWN_CHARACTERS, f"{''.join(unknown)!r} in {text!r}")
             characters = ", ".join(f"{character!r} (U+{ord(character):04X})" for character in unknown)
             raise UnknownCharactersError(
-                f"The label {text!r} has characters outside the charset: {characters}. Add them to the charset, or choose "
-                "--unknown_characters drop_sample, to leave such samples out, or --unknown_characters drop_character, to "
-                "leave the characters out of the labels."
+                f"The label {text!r} has characters outside the charset: {characters}. Add them to the charset, skip such "
+                "samples with --unknown_characters drop_sample, or remove the characters from the labels with "
+                "--unknown_characters drop_character."
             )
         ids = [self.ids[character] for character in text if character in self.ids]
         if not ids:
@@ -131,5 +124,5 @@ class LabelEncoder:
 
 
 def frames_needed(ids: Sequence[int]) -> int:
-    """Frames that CTC needs for a label: one a character, and a blank between equal neighbours."""
+    """Return the number of frames that CTC needs: one per character, and a blank between equal adjacent characters."""
     return len(ids) + sum(first == second for first, second in pairwise(ids))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A data loader that raises its workers' errors as they are, and ends its workers."""
+"""Data loader that raises the errors of its workers unchanged, and ends its workers."""
 
 import pickle
 import re
@@ -12,17 +12,17 @@ from torch.utils.data import DataLoader, IterableDataset
 
 
 class Loader(DataLoader):
-    """Loads ready-made batches, optionally in workers.
+    """Loads complete batches, optionally in workers.
 
-    An error of the dataset is raised as it is, also from a worker: torch raises one whose message is the worker's traceback.
-    The workers end when the iterator is closed or fails. They do not otherwise, because they may ignore SIGTERM.
+    An error of the dataset is raised unchanged, also if it occurs in a worker; torch raises one whose message is the worker's
+    traceback. The workers are killed when the iterator is closed or fails, because they may ignore SIGTERM.
 
     Args:
-        dataset (`IterableDataset`): yields batches.
-        kwargs: as of `DataLoader`.
+        dataset (`IterableDataset`): dataset of batches.
+        kwargs: arguments of `DataLoader`.
 
     Raises:
-        ChildProcessError: while it is read, if a worker was killed.
+        ChildProcessError: during iteration, if a worker was killed.
     """
 
     def __init__(self, dataset: IterableDataset, num_workers: int = 0, **kwargs: Any):
@@ -39,14 +39,14 @@ class Loader(DataLoader):
                     yield batch
         finally:
             if self.num_workers:
-                # An error keeps the iterator alive by its traceback; at exit, multiprocessing would wait for ever.
+                # The traceback of an error keeps the iterator alive; at exit, multiprocessing would wait forever.
                 batches._shutdown_workers()
                 for worker in batches._workers:
-                    worker.kill()  # one that is busy; the others have ended
+                    worker.kill()  # busy ones; the others have ended
 
 
 class _ErrorsAsItems(IterableDataset):
-    """Yields the error that ends a dataset, to be raised in the main process with the worker's traceback as its cause."""
+    """Yields the error of a dataset as its last item, to be raised in the main process with the traceback as its cause."""
 
     def __init__(self, dataset: IterableDataset):
         self.dataset = dataset
@@ -61,16 +61,16 @@ class _ErrorsAsItems(IterableDataset):
 def _picklable(error: Exception) -> Exception:
     try:
         pickle.loads(pickle.dumps(error))
-    except Exception:  # its constructor takes other arguments than its message
+    except Exception:  # its constructor takes other arguments than the message
         return RuntimeError(f"{type(error).__name__}: {error}")
     return error
 
 
 @contextmanager
 def plain_worker_errors() -> Iterator[None]:
-    """Raises torch's errors about killed workers as a `ChildProcessError` of one sentence that names the likely cause.
+    """Convert torch's errors about killed workers to a `ChildProcessError` that states the likely cause.
 
-    torch raises them from a signal handler, so wherever the main process happens to be.
+    torch raises them in a signal handler, and therefore anywhere in the main process.
     """
     try:
         yield
@@ -78,12 +78,11 @@ def plain_worker_errors() -> Iterator[None]:
         message = str(error)
         if not re.match(r"DataLoader worker \(pid", message):
             raise
+        how, why = "ended unexpectedly", "the machine ran out of memory"
         if "Bus error" in message:
-            how, why = "was killed by a bus error", "/dev/shm is full, or a data file was cut off while it was read"
-        elif found := re.search(r"killed by signal: (.*?)\.", message):
-            how, why = f"was killed (signal: {found[1]})", "the machine ran out of memory"
-        else:
-            how, why = "ended unexpectedly", "the machine ran out of memory"
+            how, why = "was killed by a bus error", "/dev/shm is full, or a data file was truncated during reading"
+        elif killed := re.search(r"killed by signal: (.*?)\.", message):
+            how = f"was killed (signal: {killed[1]})"
         raise ChildProcessError(
-            f"A worker process that reads the data {how}, most likely because {why}: use fewer workers or smaller batches."
+            f"A data loading worker {how}, most likely because {why}: use fewer workers or smaller batches."
         ) from error

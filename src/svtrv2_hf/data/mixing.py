@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Mixing of sources: epochs and weights."""
+"""Mixtures of sources."""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -10,29 +10,29 @@ from .sample import Sample, Source
 
 
 def mix(sources: Sequence[Source], part: int, parts: int, seed: int) -> Iterator[tuple[int, int, Sample]]:
-    """An endless stream of one part of several sources.
+    """Return an endless stream of one part of several sources.
 
-    Without weights there are true epochs: in each, every sample of every source comes exactly once, and the sources are mixed
-    at random over the whole epoch; the order within a source is that of its `read`. With weights each draw picks a source with a chance in proportion to its weight, and each source goes
-    through epochs of its own, every sample exactly once in each.
+    Without weights, each epoch contains every sample of every source once, and the sources are mixed randomly over the whole
+    epoch; the order within a source is that of its `read`. With weights, each sample comes from a random source with a
+    probability proportional to its weight, and each source has separate epochs.
 
     Args:
-        sources: all with a weight, or all without.
-        part: which part to read, from 0.
-        parts: how many there are: processes x workers.
-        seed: of the order; what comes follows from it alone.
+        sources: sources, all with or all without a weight.
+        part: index of the part.
+        parts: number of parts: processes x workers.
+        seed: random seed of the order.
 
     Returns:
-        the number of the source, its epoch, and the sample, for ever.
+        an iterator over the index of the source, its epoch, and the sample.
 
     Raises:
-        ValueError: only some have a weight; a source does not tell how long it is, which true epochs of several
-            sources need; or it has no sample for this part.
+        ValueError: only some sources have a weight; the number of samples of a source is unknown, which epochs of several
+            sources require; or a source has no samples for this part.
     """
     if not sources:
-        raise ValueError("There is no source to read.")
+        raise ValueError("No sources to read.")
     if short := [source for source in sources if source.num_samples is not None and source.num_samples < parts]:
-        raise _nothing_to_read(short[0], part, parts)
+        raise _empty_part(short[0], part, parts)
     weights = [source.weight for source in sources if source.weight is not None]
     if len(sources) == 1:
         return _by_weight(sources, [1.0], part, parts, seed)
@@ -40,18 +40,18 @@ def mix(sources: Sequence[Source], part: int, parts: int, seed: int) -> Iterator
         return _by_weight(sources, weights, part, parts, seed)
     if weights:
         without = ", ".join(source.name for source in sources if source.weight is None)
-        raise ValueError(f"Give all sources a weight or none; these have none: {without}.")
+        raise ValueError(f"Set the weight of all sources or of none; it is missing for: {without}.")
     lengths = [source.num_samples for source in sources if source.num_samples is not None]
     if len(lengths) < len(sources):
         unknown = ", ".join(source.name for source in sources if source.num_samples is None)
         raise ValueError(
-            f"How many samples there are is not known of {unknown}. To mix several sources, give each a weight "
-            f"(?weight=1), or these their number (?samples=N)."
+            f"Unknown number of samples: {unknown}. To mix several sources, set the weight of each (?weight=1), or the "
+            "number of samples of these (?samples=N)."
         )
     return _by_epoch(sources, [len(range(part, length, parts)) for length in lengths], part, parts, seed)
 
 
-def _nothing_to_read(source: Source, part: int, parts: int) -> ValueError:
+def _empty_part(source: Source, part: int, parts: int) -> ValueError:
     return ValueError(
         f"The source {source.name} has nothing for part {part} of {parts}: it has fewer samples (or shards) than there "
         f"are processes x workers. Lower the number of workers."
@@ -61,24 +61,24 @@ def _nothing_to_read(source: Source, part: int, parts: int) -> ValueError:
 def _by_weight(
     sources: Sequence[Source], weights: Sequence[float], part: int, parts: int, seed: int
 ) -> Iterator[tuple[int, int, Sample]]:
-    # Seeds differ in their last numbers from those of the sources, [seed, epoch], which are as if followed by zeros.
+    # The last number differs from the seeds of sources, [seed, epoch], which numpy pads with zeros.
     rng = np.random.default_rng([seed, part, 1])
-    chances = np.array(weights) / sum(weights)
-    passes = [_passes(source, part, parts, seed) for source in sources]
+    probabilities = np.array(weights) / sum(weights)
+    passes = [_endless(source, part, parts, seed) for source in sources]
     while True:
-        for number in rng.choice(len(sources), size=1024, p=chances).tolist():
+        for number in rng.choice(len(sources), size=1024, p=probabilities).tolist():
             epoch, sample = next(passes[number])
             yield number, epoch, sample
 
 
-def _passes(source: Source, part: int, parts: int, seed: int) -> Iterator[tuple[int, Sample]]:
+def _endless(source: Source, part: int, parts: int, seed: int) -> Iterator[tuple[int, Sample]]:
     for epoch in itertools.count():
         empty = True
         for sample in source.read(part, parts, seed, epoch):
             empty = False
             yield epoch, sample
         if empty:
-            raise _nothing_to_read(source, part, parts)
+            raise _empty_part(source, part, parts)
 
 
 def _by_epoch(
@@ -94,9 +94,8 @@ def _by_epoch(
                 counts[number] += 1
                 yield number, epoch, sample
             elif not counts[number]:
-                raise _nothing_to_read(sources[number], part, parts)
-        # What a source holds beyond the number that it gave.
-        for number, rest in enumerate(passes):
+                raise _empty_part(sources[number], part, parts)
+        for number, rest in enumerate(passes):  # samples beyond the stated number
             for sample in rest:
                 counts[number] += 1
                 yield number, epoch, sample

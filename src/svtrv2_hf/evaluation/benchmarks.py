@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
 
-from ..data.sources import recognise
 from ..paths import user_path
+from ..sources import find_format
 from .metrics import EvaluationProtocol
 
 
@@ -179,7 +179,7 @@ def _folders_in(folder: Path) -> list[Path]:
 def _data_at(folder: Path) -> list[Path]:
     """Return the files with labeled images in or below a folder; empty if no known format is found."""
     try:
-        return [Path(file) for file in recognise(str(folder))[1]]
+        return [Path(file) for file in find_format(str(folder))[1]]
     except FileNotFoundError:
         return []
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ..data.buckets import pixel_values_of
+from ..data.batches import pixel_values_of
 from ..data.sample import Sample
 from ..modeling_svtrv2 import SVTRv2ForCTC, ctc_loss
 from ..pipeline_svtrv2 import evaluation_mode

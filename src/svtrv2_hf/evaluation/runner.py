@@ -20,14 +20,14 @@ from transformers.utils import logging
 from ..charsets import Normalization, charset_of, normalize_unicode
 from ..checkpoint import checkpoint_folder, load_model_and_processor
 from ..console import printable
-from ..data.buckets import EvaluationBatches
+from ..data.batches import EvaluationBatches
 from ..data.loader import Loader, plain_worker_errors
 from ..data.sample import Source
-from ..data.sources import open_source, short_name, split_spec
 from ..modeling_svtrv2 import SVTRv2ForCTC
 from ..paths import user_path
 from ..processing_svtrv2 import SVTRv2Processor
 from ..redaction import redact
+from ..sources import default_name, open_source, split_spec
 from .benchmarks import BENCHMARKS, averages, benchmark_at, find_sets
 from .error_figure import write_figure
 from .error_page import write_page
@@ -174,7 +174,7 @@ def open_sets(
         elif ":" in word or "/" in word:
             place, options = split_spec(word)
             name = options.get("name")
-            given.append((benchmark_at(name or place.removeprefix("hub:")) or name or short_name(place), word))
+            given.append((benchmark_at(name or place.removeprefix("hub:")) or name or default_name(place), word))
         else:
             names.append(word)
     if data is None and (names or not given):

@@ -23,13 +23,13 @@ from tqdm import tqdm
 
 from ..charsets import ENGLISH_94, build_tokenizer
 from ..configuration_svtrv2 import SVTRv2Config
-from ..data.file_source import FileSource
-from ..data.sources import open_source
 from ..image_processing_svtrv2 import SVTRv2ImageProcessor, load_rgb
 from ..modeling_svtrv2 import SVTRv2ForCTC
 from ..paths import user_path
 from ..pipeline_svtrv2 import SVTRv2TextRecognitionPipeline
 from ..processing_svtrv2 import SVTRv2Processor
+from ..sources import open_source
+from ..sources.file_source import FileSource
 from .memory import available_memory, peak_memory
 from .provenance import provenance
 

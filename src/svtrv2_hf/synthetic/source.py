@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Synthetic text as training data: batches directly from the renderer, or samples like those of other sources."""
+"""Source of synthetic text."""
 
 import hashlib
 import io
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property, partial, reduce
-from itertools import chain, count, islice
+from functools import cached_property, reduce
+from itertools import count, islice
 from operator import and_
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,14 +16,11 @@ import torch
 from PIL import Image
 
 from ..charsets import ENGLISH_94
-from ..data.buckets import Progress, Size, TrainingBatches, Waiting
-from ..data.labels import LabelEncoder
+from ..data.batches import Size
 from ..data.sample import Sample, Source
 from ..image_processing_svtrv2 import SVTRv2ImageProcessor
-from ..processing_svtrv2 import pad_labels
 from .atlas import Atlas, load_or_build
 from .fonts import find_fonts
-from .frame_labels import UNKNOWN, frame_labels
 from .renderer import Renderer, check_difficulty
 from .texts import TextSource
 
@@ -127,7 +124,7 @@ class SyntheticSource(Source):
         """
         for chunk in count() if chunks is None else chunks:
             start = (part + chunk * parts) * CHUNK
-            texts = self._renderable_texts(seed, start, CHUNK)
+            texts = [self._restrict(text) for text in self.text_source.texts(seed, start, CHUNK)]
             ratios = renderer.plan(texts, seed, start).tolist()
             for index, text, ratio in zip(count(start), texts, ratios, strict=False):
                 yield PlannedImage(index, text, image_processor.target_size(max(1, round(1000 * ratio)), 1000))
@@ -147,87 +144,21 @@ class SyntheticSource(Source):
         """Yield the texts that `read` renders without a seed."""
         seed = self._stream(None, 0)
         for start in range(0, self.num_samples, CHUNK):
-            yield from self._renderable_texts(seed, start, min(CHUNK, self.num_samples - start))
-
-    def _renderable_texts(self, seed: int, start: int, count: int) -> list[str]:
-        """Return texts that a single font can render."""
-        return [self._restrict(text) for text in self.text_source.texts(seed, start, count)]
+            yield from map(self._restrict, self.text_source.texts(seed, start, min(CHUNK, self.num_samples - start)))
 
     def _restrict(self, text: str) -> str:
         """Reduce a text to the characters of one font."""
         if reduce(and_, (self._fonts_of[character] for character in text)):
             return text
         visible = text.replace(" ", "")
-        most = max(
-            range(len(self.atlas.fonts)),
-            key=lambda font: sum(self._fonts_of[character] >> font & 1 for character in visible),
-        )
+        fonts = range(len(self.atlas.fonts))
+        most = max(fonts, key=lambda font: sum(self._fonts_of[character] >> font & 1 for character in visible))
         kept = "".join(character for character in text if self._fonts_of[character] >> most & 1)
         return " ".join(kept.split())
 
     def _stream(self, seed: int | None, epoch: int) -> int:
         """Return the renderer's seed for each source and epoch; without a seed, one that training never uses."""
         return crc32(f"{self.name} {seed} {epoch}".encode())
-
-
-class SyntheticBatches(TrainingBatches):
-    """Training batches rendered directly as tensors, without encoding images.
-
-    Args:
-        source: source of texts and images.
-        encoder, image_processor, batch_size, seed: see [`TrainingBatches`].
-        device: device to render on. A GPU requires a data loader without workers.
-        with_frame_labels: add `frame_labels` to the batches; see [`frame_labels`].
-    """
-
-    def __init__(
-        self,
-        source: SyntheticSource,
-        encoder: LabelEncoder,
-        image_processor: SVTRv2ImageProcessor,
-        batch_size: int,
-        seed: int = 0,
-        device: torch.device | str = "cpu",
-        with_frame_labels: bool = False,
-    ):
-        super().__init__([source.name], encoder, image_processor, batch_size, seed)
-        self.source = source
-        self.num_samples = source.num_samples
-        self.device = torch.device(device)
-        self.with_frame_labels = with_frame_labels
-
-    def settings(self) -> dict[str, Any]:
-        return {**super().settings(), "fingerprints": [self.source.fingerprint]}
-
-    def _samples(
-        self, part: int, parts: int, counts: Counter[tuple[int, str]], begun: Progress
-    ) -> Iterator[Waiting | None]:
-        waiting, first = set(begun.waiting), begun.read // CHUNK
-        before = sorted({number // CHUNK for number in waiting if number // CHUNK < first})
-        numbers = (chunk * CHUNK + offset for chunk in chain(before, count(first)) for offset in range(CHUNK))
-        chunks = chain(before, count(first))
-        stream = self.source.plan(self._renderer, self.image_processor, self.seed, part, parts, chunks)
-        for number, planned in zip(numbers, stream, strict=False):
-            if number >= begun.read or number in waiting:
-                yield self._accept(number, planned.text, partial(_item_and_size, planned), 0, counts)
-
-    def _batch(self, waiting: Sequence[Waiting], counts: Counter[tuple[int, str]]) -> dict[str, torch.Tensor]:  # noqa: ARG002
-        texts = [sample.item.text for sample in waiting]
-        indices = torch.tensor([sample.item.number for sample in waiting])
-        rendered = self._renderer.render(texts, waiting[0].size, self.seed, indices)
-        labels = torch.from_numpy(pad_labels([sample.ids for sample in waiting]))
-        batch = {"pixels": rendered.pixels, "labels": labels}
-        if self.with_frame_labels:
-            width, per_frame = waiting[0].size[1], self.image_processor.pixels_per_frame
-            batch["frame_labels"] = frame_labels(rendered.centers, labels, width, per_frame)
-            # If characters were dropped, the positions no longer match the labels.
-            dropped = torch.tensor([len(sample.ids) != len(sample.item.text) for sample in waiting])
-            batch["frame_labels"][dropped] = UNKNOWN
-        return batch
-
-    @cached_property
-    def _renderer(self) -> Renderer:
-        return self.source.renderer(self.device)
 
 
 def _fonts_of(atlas: Atlas) -> dict[str, int]:
@@ -261,7 +192,3 @@ def _png(pixels: torch.Tensor) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels.numpy()).save(buffer, "PNG")
     return buffer.getvalue()
-
-
-def _item_and_size(planned: PlannedImage) -> tuple[PlannedImage, Size]:
-    return planned, planned.size

@@ -16,13 +16,13 @@ from ..console import printable
 from ..data.audit import AuditReport, audit
 from ..data.audit_report import plot, render, total
 from ..data.augmentation import Augmentation
-from ..data.file_source import FileSource
 from ..data.labels import LabelEncoder
 from ..data.sample import Source
 from ..data.sheets import augmentation_sheet
-from ..data.sources import open_source
 from ..image_processing_svtrv2 import SVTRv2ImageProcessor, UnreadableImageError, load_rgb
 from ..reporting import plural
+from ..sources import open_source
+from ..sources.file_source import FileSource
 from .arguments import DataAndModelArguments, read_recipe
 from .model import share_widths
 

@@ -15,7 +15,7 @@ from transformers import TrainerState, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint, rotate_checkpoints
 from transformers.utils import logging
 
-from ..data.buckets import Position, Progress
+from ..data.batches import Position, Progress
 from .checkpoint_files import (
     AVERAGED_WEIGHTS,
     DATA_STATE,

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from transformers.utils import logging
 
 from ..console import printable
-from ..data.buckets import EvaluationBatches
+from ..data.batches import EvaluationBatches
 from ..data.loader import plain_worker_errors
 from ..evaluation.metrics import EvaluationProtocol, Score
 from ..evaluation.prediction import predict, score_predictions

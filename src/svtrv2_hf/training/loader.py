@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ..data.buckets import EvaluationBatches, Position, Progress, TrainingBatches, pixel_values_of
+from ..data.batches import EvaluationBatches, Position, Progress, TrainingBatches, pixel_values_of
 from ..data.loader import Loader
 
 

@@ -15,7 +15,7 @@ from torch.optim.swa_utils import AveragedModel
 from transformers import Trainer, TrainerControl
 from transformers.trainer_utils import get_last_checkpoint
 
-from ..data.buckets import EvaluationBatches, TrainingBatches
+from ..data.batches import EvaluationBatches, TrainingBatches
 from ..modeling_svtrv2 import SVTRv2ForCTC
 from .callbacks import CallAt, GracefulStop, Processes
 from .checkpoint_files import DivergedError, non_finite

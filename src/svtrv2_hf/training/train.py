@@ -14,16 +14,17 @@ from transformers.utils import logging
 from ..charsets import Normalization, charset_of
 from ..console import printable
 from ..data.augmentation import Augmentation
-from ..data.buckets import BucketBatches, EvaluationBatches
+from ..data.batches import BucketBatches, EvaluationBatches
 from ..data.labels import LabelEncoder
 from ..data.normalized import NormalizedSource
 from ..data.sample import Source
-from ..data.sources import open_source
 from ..evaluation.metrics import usual_protocol
 from ..image_processing_svtrv2 import SVTRv2ServerImageProcessor
 from ..processing_svtrv2 import SVTRv2Processor
 from ..reporting import markdown_table
-from ..synthetic.source import SyntheticBatches, SyntheticSource
+from ..sources import open_source
+from ..synthetic.batches import SyntheticBatches
+from ..synthetic.source import SyntheticSource
 from .arguments import DataAndModelArguments, SVTRv2TrainingArguments, parse_arguments
 from .checkpointing import find_checkpoint
 from .evaluating import unreadable_images
