@@ -10,7 +10,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 STYLE = "docs/style.md"
-EXEMPT = "scripts/words_exempt.txt"
 SUFFIXES = (".py", ".md", ".yaml", ".j2")
 WAIVER = "words: ok"
 
@@ -34,21 +33,15 @@ def find_words(text: str, words: list[str]) -> list[tuple[int, str]]:
 
 
 def main() -> int:
-    """Print all occurrences and outdated exemptions; return 1 if there are any."""
+    """Print all occurrences; return 1 if there are any."""
     words = read_words((ROOT / STYLE).read_text("utf-8"))
-    exempt = set((ROOT / EXEMPT).read_text("utf-8").split())
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     errors = []
     for name in filter(None, listed.split("\0")):
         path = ROOT / name
-        if path.suffix not in SUFFIXES or name == STYLE or not path.is_file():
-            continue
-        found = find_words(path.read_text("utf-8"), words)
-        if name not in exempt:
+        if path.suffix in SUFFIXES and name != STYLE and path.is_file():
+            found = find_words(path.read_text("utf-8"), words)
             errors += [f"{name}:{number}: {word!r}, see {STYLE}" for number, word in found]
-        elif found:
-            exempt.remove(name)
-    errors += [f"{EXEMPT}: {name} needs no exemption, remove it" for name in sorted(exempt)]
     print("\n".join(errors), end="\n" if errors else "")
     return bool(errors)
 

@@ -428,7 +428,7 @@ def test_audit_continues_after_a_damaged_source(tmp_path, capsys):
     assert main(["audit", str(tar), str(missing), str(tmp_path / "b.tar"), "--output", str(tmp_path / "out")]) == 1
     out, errors = capsys.readouterr()
     assert f"svtrv2: {tar}: 2.txt is UTF-16, not UTF-8" in errors
-    assert f"Not read, or not to the end: {tar}: 2.txt is UTF-16" in out
+    assert f"Not read completely: {tar}: 2.txt is UTF-16" in out
     assert str(missing) in errors
     assert "| b " in out
     assert main(["audit", str(tmp_path / "b.tar")]) == 0

@@ -74,7 +74,7 @@ def test_model_reports_number_of_unalignable_labels(model):
 
 
 def test_label_id_outside_vocabulary_raises(model):
-    with pytest.raises(ValueError, match=r"id 49, but the head scores ids below 49"):
+    with pytest.raises(ValueError, match=r"id 49, but the model has only 49 classes"):
         model(torch.randn(1, 3, 32, 64), labels=torch.tensor([[49]]))
 
 

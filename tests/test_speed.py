@@ -261,7 +261,7 @@ def test_images_in_a_container_are_written_to_files(data, tmp_path):
 
 
 def test_no_images(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no data"):
+    with pytest.raises(FileNotFoundError, match="No data in a supported format"):
         speed.image_files(str(tmp_path), tmp_path)
 
 

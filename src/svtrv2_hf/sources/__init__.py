@@ -4,6 +4,7 @@
 Other packages can add formats: an entry point of the group `svtrv2_hf.sources` that refers to a [`Format`].
 """
 
+import glob
 import logging
 from functools import cache
 from importlib.metadata import entry_points
@@ -84,7 +85,12 @@ def find_format(place: str) -> tuple[Format, list[str]]:
         matches = [(format, files) for format in formats() if (files := format.search(where))][:1]
     matched = {file for _, files in matches for file in files}
     if not matches or not (where.is_folder or matched.issuperset(where.files)):
-        raise FileNotFoundError(f"No data in a supported format at {redact(place)!r}.{_hint(where)} {summary()}")
+        if not where.is_remote and not where.files and not where.is_folder and not glob.has_magic(place):
+            raise FileNotFoundError(f"No such file or folder: {redact(place)!r}.")
+        forms = "\n".join(f"- {format.name}: {format.help}".replace("`", "") for format in formats())
+        raise FileNotFoundError(
+            f"No data in a supported format at {redact(place)!r}.{_hint(where)} Supported formats:\n{forms}"
+        )
     [(format, files), *others] = matches
     if others or (format.single_file and len(files) > 1):
         paths = [(format.single_file, Path(file)) for format, files in matches for file in files]

@@ -13,6 +13,8 @@ from transformers import HfArgumentParser, TrainingArguments
 from transformers.hf_argparser import HfArg
 from transformers.integrations import get_available_reporting_integrations
 
+from ..sources import summary
+
 
 # Arguments of transformers that this trainer would ignore or fail with, by the reason.
 NOT_SUPPORTED = {
@@ -49,8 +51,7 @@ class DataAndModelArguments:
     """The model to train, and its data."""
 
     train_data: list[str] = HfArg(
-        help="Sources: a folder with labels.tsv, a list file, LMDB (also nested), imagefolder, parquet, webdataset "
-        "tars, or hub:NAME, optionally followed by ?weight=2&image=COLUMN&text=COLUMN and so on."
+        help=f"Sources, optionally followed by options: PLACE?weight=2&name=NAME. {summary()}".replace("%", "%%")
     )
     eval_data: list[str] = HfArg(default_factory=list, help="Sources to evaluate on during training.")
     protocol: Literal["english", "chinese"] | None = HfArg(
