@@ -47,6 +47,16 @@ def tokens_of_path(path: np.ndarray, log_probs: np.ndarray, blank: int = 0) -> l
     return tokens
 
 
+def collapse(ids: np.ndarray, blank: int = 0) -> np.ndarray:
+    """Collapse the ids of frames: merge repeated ids, then remove blanks.
+
+    >>> collapse(np.array([0, 7, 7, 0, 7, 3])).tolist()
+    [7, 7, 3]
+    """
+    ids = np.asarray(ids)
+    return ids[np.flatnonzero(np.diff(ids, prepend=-1) * (ids != blank))]
+
+
 def best_path(log_probs: np.ndarray, blank: int = 0) -> list[Token]:
     """Decode greedily (Graves et al., section 3.2): take the most likely id of every frame.
 
@@ -225,6 +235,7 @@ __all__ = [
     "align",
     "beam_search",
     "best_path",
+    "collapse",
     "greedy_path",
     "log_likelihoods",
     "log_softmax",

@@ -1,0 +1,154 @@
+"""Training with a plain `Trainer`, or in a loop without one."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import draw
+from datasets import Dataset, Features, Image, Value
+from transformers import EvalPrediction, Trainer, TrainingArguments, pipeline
+
+from svtrv2_hf.data.collator import SVTRv2DataCollator
+from svtrv2_hf.evaluation.trainer_metrics import make_compute_metrics, predict_ids
+
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+TEXTS = ["10", "a line of words", "B-7", "22", "abc", "G", "77 f", "0"]
+
+
+def rows(texts=TEXTS):
+    return [{"image": draw(text or "x"), "text": text} for text in texts]
+
+
+def dataset(texts=TEXTS):
+    return Dataset.from_list(rows(texts), features=Features({"image": Image(), "text": Value("string")}))
+
+
+def test_batch_of_several_sizes(model, processor):
+    batch = SVTRv2DataCollator(processor)(rows())
+    assert len({tuple(size) for size in batch["image_sizes"].tolist()}) > 1
+    assert [processor.tokenizer.decode(label[label >= 0]) for label in batch["labels"]] == TEXTS
+    assert torch.isfinite(model(**batch).loss)
+
+
+@pytest.mark.parametrize(
+    ("texts", "options", "skipped", "kept"),
+    [
+        (["10", "", "22"], {}, {"empty": 1}, ["10", "22"]),
+        (["10", "12345"], {"max_label_length": 4}, {"too_long": 1}, ["10"]),
+        (["10", "é"], {"unknown_characters": "drop_sample"}, {"unknown_characters": 1}, ["10"]),
+        (["10", "1é0"], {"unknown_characters": "drop_character"}, {}, ["10", "10"]),
+    ],
+)
+def test_rules_for_labels(processor, texts, options, skipped, kept):
+    collator = SVTRv2DataCollator(processor, **options)
+    batch = collator(rows(texts))
+    assert [processor.tokenizer.decode(label[label >= 0]) for label in batch["labels"]] == kept
+    assert len(batch["pixel_values"]) == len(kept)
+    assert collator.skipped == skipped
+
+
+def test_label_with_more_characters_than_frames_is_skipped(processor):
+    # 64 x 64 pixels are 16 frames; 9 equal characters need 9 and 8 blanks between them.
+    square = [{"image": draw("x", 40, 40), "text": text} for text in ("1" * 8, "1" * 9)]
+    collator = SVTRv2DataCollator(processor)
+    assert len(collator(square)["labels"]) == 1
+    assert collator.skipped == {"unalignable": 1}
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        (
+            {"picture": draw("1"), "text": "1"},
+            r"Column 'image' not found in the row; its columns are \['picture', 'text'\]",
+        ),
+        ({}, "remove_unused_columns=False"),
+        ({"image": draw("1"), "text": "é"}, "outside the charset"),
+        ({"image": draw("1"), "text": ""}, r"All 1 samples of a batch were skipped \(empty: 1\)"),
+    ],
+)
+def test_bad_rows_raise(processor, columns, message):
+    with pytest.raises(ValueError, match=message):
+        SVTRv2DataCollator(processor)([columns])
+
+
+@pytest.mark.parametrize("reduce", [False, True])
+def test_metrics(processor, reduce):
+    ids = processor.tokenizer.convert_tokens_to_ids
+    one, two, zero = ids("1"), ids("2"), ids("0")
+    frames = np.array([[one, one, 0, one, 0, 0], [two, two, two, zero, -100, -100]])  # "11" and "20"
+    logits = np.full((2, 6, len(processor.tokenizer) - 1), -9.0, np.float32)
+    for row, column in np.argwhere(frames >= 0):
+        logits[row, column, frames[row, column]] = 3.0
+    logits[frames < 0] = -100.0
+    labels = np.array([[one, one, -100], [two, one, zero]])  # "11" and "210"
+    prediction = EvalPrediction(frames if reduce else logits, labels)
+    metrics = make_compute_metrics(processor)(prediction)
+    assert metrics == pytest.approx({"word_accuracy": 0.5, "cer": 1 / 5, "one_minus_ned": (1 + 2 / 3) / 2})
+    assert np.array_equal(predict_ids(torch.tensor(logits))[0], frames[0])
+
+
+def test_trainer_learns_eight_images(model, processor, tmp_path):
+    model.train()
+    arguments = TrainingArguments(
+        tmp_path,
+        remove_unused_columns=False,
+        max_steps=60,
+        per_device_train_batch_size=8,
+        per_device_eval_batch_size=3,  # logits of several lengths
+        learning_rate=5e-3,
+        eval_strategy="steps",
+        eval_steps=60,
+        report_to=[],
+        save_strategy="no",
+        use_cpu=True,
+    )
+    trainer = Trainer(
+        model,
+        arguments,
+        data_collator=SVTRv2DataCollator(processor),
+        train_dataset=dataset(),
+        eval_dataset=dataset(),
+        processing_class=processor,
+        compute_metrics=make_compute_metrics(processor),
+        preprocess_logits_for_metrics=predict_ids,
+    )
+    before = trainer.evaluate()
+    trainer.train()
+    after = trainer.evaluate()
+    assert after["eval_cer"] < before["eval_cer"] / 2
+    assert 0 <= after["eval_word_accuracy"] <= 1
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("script", ["run_text_recognition.py", "train_loop.py"])
+def test_example(saved, tmp_path, script, ranks):
+    data, output = tmp_path / "data", tmp_path / "output"
+    data.mkdir()
+    for split in ("train", "validation"):
+        dataset().to_parquet(data / f"{split}.parquet")
+    if script == "train_loop.py":
+        options = [data, output, "--model", saved, "--steps", 3, "--batch_size", 2]
+    else:
+        options = [
+            "--model_name_or_path", saved, "--dataset_name", data, "--output_dir", output, "--do_train", "--do_eval", "--max_steps", 3,
+            "--per_device_train_batch_size", 2, "--report_to", "none", "--use_cpu",
+        ]  # fmt: skip
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", ranks] if ranks > 1 else []
+    done = subprocess.run(
+        [str(word) for word in (sys.executable, *launcher, EXAMPLES / script, *options)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "ACCELERATE_USE_CPU": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    [result] = pipeline("text-recognition", str(output))(draw("10"))
+    assert isinstance(result["generated_text"], str)
+    if script != "train_loop.py":
+        assert (output / "eval_results.json").is_file()
