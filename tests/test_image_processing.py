@@ -139,8 +139,24 @@ def test_unused_settings_of_older_folders_are_tolerated_but_a_fixed_height_raise
 
 
 def test_unknown_arguments_raise():
-    with pytest.raises(TypeError, match="'do_resize'"):
-        SVTRv2ImageProcessor()(draw("a"), do_resize=False)
+    with pytest.raises(TypeError, match="no option 'do_resise'"):
+        SVTRv2ImageProcessor()(draw("a"), do_resise=False)
+
+
+def test_settings_of_pixels_are_saved(tmp_path):
+    default = SVTRv2ImageProcessor()
+    assert (default.image_mean, default.image_std, default.rescale_factor) == ([0.5] * 3, [0.5] * 3, 1 / 255)
+    assert default.to_dict()["do_normalize"] is True
+    SVTRv2ImageProcessor(do_normalize=False, size={"height": 32, "width": 160}).save_pretrained(tmp_path)
+    loaded = SVTRv2ImageProcessor.from_pretrained(tmp_path)
+    assert (loaded.do_normalize, loaded.size, loaded.has_default_pixels) == (
+        False,
+        {"height": 32, "width": 160},
+        False,
+    )
+    pixels = loaded(draw("a"))["pixel_values"]
+    assert pixels.shape == (1, 3, 32, 160)
+    assert 0 <= pixels.min() <= pixels.max() <= 1
 
 
 # ---- kinds of images

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import CHARSET, draw
+from transformers import AutoImageProcessor
 
 from svtrv2_hf import SVTRv2Processor
 from svtrv2_hf.ctc_svtrv2 import log_likelihoods, log_softmax
@@ -33,7 +34,15 @@ def test_labels(processor):
         ({}, ValueError, "Nothing to process"),
         ({"text": ["ok", "caf\u00e9!"]}, ValueError, r"'café!' has characters that are not in the charset: '!é'"),
         ({"images": [draw("a")], "text": ["a", "b"]}, ValueError, "1 images, but 2 texts"),
-        ({"images": draw("a"), "padding": True}, TypeError, "'padding'"),
+        ({"images": draw("a"), "max_ration": 20}, TypeError, "no option 'max_ration'. Did you mean 'max_ratio'"),
+        (
+            {"images": draw("a"), "images_kwargs": {"max_ration": 20}},
+            TypeError,
+            "no option 'max_ration' in images_kwargs",
+        ),
+        ({"text": "ok", "text_kwargs": {"pading": True}}, TypeError, "no option 'pading' in text_kwargs"),
+        ({"text": "ok", "return_offsets_mapping": True}, ValueError, "return_offsets_mapping=True is not supported"),
+        ({"images": draw("a"), "do_center_crop": True}, ValueError, "do_center_crop=True is not supported"),
     ],
 )
 def test_invalid_arguments_raise(processor, arguments, error, message):
@@ -175,3 +184,76 @@ def test_outputs_of_another_model_raise(processor):
 def test_another_number_of_target_sizes_raises(processor):
     with pytest.raises(ValueError, match="1 outputs, but 2 target_sizes"):
         processor.post_process_text_recognition(outputs(processor, "ab"), target_sizes=[(1, 1), (2, 2)])
+
+
+def test_frame_ids_are_decoded_as_ctc(processor):
+    ids = processor.tokenizer.convert_tokens_to_ids
+    frames = torch.tensor([[0 if c == "-" else ids(c) for c in text] for text in ("hh-ell-loo", "--o-o-----")])
+    frames[1, 6:] = -100
+    assert processor.batch_decode(frames) == ["hello", "oo"]
+    assert processor.batch_decode(frames.tolist(), skip_special_tokens=True) == ["hello", "oo"]
+    assert processor.decode(frames[0].numpy()) == "hello"
+    logits = torch.nn.functional.one_hot(frames.clamp(min=0), len(processor.tokenizer) - 1).float()
+    assert processor.batch_decode(logits.argmax(-1)) == ["hello", "oo"]
+    for raw in (logits, logits[0], [[0.5, 1.5]]):
+        with pytest.raises(TypeError, match=r"logits\.argmax"):
+            processor.batch_decode(raw)
+    with pytest.raises(TypeError, match="no option 'top_k'"):
+        processor.batch_decode(frames, top_k=2)
+
+
+def test_labels_are_decoded_unchanged(processor):
+    labels = processor(text=["hello", "oo"])["labels"]
+    assert processor.tokenizer.batch_decode([row[row >= 0] for row in labels]) == ["hello", "oo"]
+    assert processor.batch_decode(labels, group_tokens=False) == ["hello", "oo"]
+    assert processor.batch_decode(labels) == ["helo", "o"]  # as if they were frames
+
+
+@pytest.mark.parametrize(
+    ("options", "shape"),
+    [
+        ({"padding": True}, (2, 5)),
+        ({"padding": "longest"}, (2, 5)),
+        ({"padding": "max_length", "max_length": 9}, (2, 9)),
+        ({"text_kwargs": {"padding": "max_length", "max_length": 9}}, (2, 9)),
+        ({"truncation": True, "max_length": 3}, (2, 3)),
+        ({"pad_to_multiple_of": 8}, (2, 8)),
+        ({"common_kwargs": {"return_tensors": "pt"}, "text_kwargs": {"padding": True}}, (2, 5)),
+    ],
+)
+def test_standard_options_of_labels(processor, options, shape):
+    labels = processor(text=["hello", "oo"], **options)["labels"]
+    assert tuple(labels.shape) == shape
+    assert isinstance(labels, torch.Tensor) == ("common_kwargs" in options)
+    assert (labels[1, 2:] == -100).all()
+
+
+def test_standard_options_of_images(processor):
+    image = draw("hello", 300, 50)
+    default = processor(images=image)["pixel_values"]
+    assert default.shape == (1, 3, 32, 192)
+    same = {"do_resize": True, "do_rescale": True, "do_normalize": True, "image_mean": 0.5, "image_std": [0.5] * 3}
+    assert (
+        processor(images=image, **same, device="cpu", return_tensors="pt")["pixel_values"].numpy() == default
+    ).all()
+    assert processor(images=image, images_kwargs={"max_ratio": 4})["pixel_values"].shape == (1, 3, 32, 128)
+    assert processor(images=image, size={"height": 48, "width": 100})["pixel_values"].shape == (1, 3, 48, 100)
+    assert processor(images=image, do_resize=False)["pixel_values"].shape == (1, 3, 50, 300)
+    unnormalized = processor(images=image, do_normalize=False)["pixel_values"]
+    assert np.allclose(unnormalized, (default + 1) / 2, atol=1e-6)
+    assert np.allclose(
+        processor(images=image, do_normalize=False, do_rescale=False)["pixel_values"], unnormalized * 255
+    )
+    assert np.allclose(
+        processor(images=image, image_mean=[0.0] * 3, image_std=[1.0] * 3)["pixel_values"], unnormalized
+    )
+
+
+def test_image_processor_decodes_with_the_charset_of_its_folder(saved, model, processor):
+    image_processor = AutoImageProcessor.from_pretrained(saved)
+    inputs = image_processor(draw("hello"), return_tensors="pt")
+    with torch.no_grad():
+        outputs = model(**inputs)
+    assert image_processor.post_process_text_recognition(outputs) == processor.post_process_text_recognition(outputs)
+    with pytest.raises(ValueError, match="not loaded with from_pretrained"):
+        processor.image_processor.post_process_text_recognition(outputs)

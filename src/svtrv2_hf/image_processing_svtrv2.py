@@ -9,20 +9,49 @@ Equivalent to Topdu/OpenOCR at ae934e5: `tools/data/ratio_dataset_tvresize.py` (
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
+from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
 from PIL import Image
+from transformers import AutoTokenizer
 from transformers.image_processing_backends import PilBackend
-from transformers.image_processing_utils import BatchFeature
+from transformers.image_processing_utils import BatchFeature, get_size_dict
 from transformers.processing_utils import ImagesKwargs
 
 from .image_loading_svtrv2 import UnreadableImageError, describe, load_rgb, open_image, upright_size
+from .processing_svtrv2 import SVTRv2Processor
 
 
 AUTO_MAX_RATIO = 100  # maximum aspect ratio with max_ratio="auto"
 BUCKET_SIZES = ((64, 64), (48, 96), (40, 112), (32, 128))  # (height, width) in pixels, for aspect ratios 1, 2, 3, 4
+
+
+STANDARD_OPTIONS = (
+    "do_convert_rgb",
+    "do_resize",
+    "size",
+    "resample",
+    "do_rescale",
+    "rescale_factor",
+    "do_normalize",
+    "image_mean",
+    "image_std",
+)
+# Options of other image processors that have no effect here, with the values that are accepted.
+WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {
+    "do_convert_rgb": (True,),
+    "default_to_square": (None, True, False),
+    "crop_size": (None,),
+    "do_pad": (None, True),
+    "pad_size": (None,),
+    "do_center_crop": (None, False),
+    "data_format": (None, "channels_first"),
+    "disable_grouping": (None, True, False),
+    "image_seq_length": (None,),
+}
 
 
 def target_size(
@@ -49,11 +78,11 @@ def target_size(
     return int(bucket_height), int(bucket_width if ratio <= len(bucket_sizes) else bucket_height * ratio)
 
 
-def resize(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
-    """Resize an RGB image to `size`, `(height, width)` in pixels: bicubic, uint8 of shape `(height, width, 3)`."""
+def resize(image: Image.Image, size: tuple[int, int], resample: int = Image.Resampling.BICUBIC) -> np.ndarray:
+    """Resize an RGB image to `size`, `(height, width)` in pixels; uint8 of shape `(height, width, 3)`."""
     height, width = size
     if image.size != (width, height):
-        image = image.resize((width, height), Image.Resampling.BICUBIC)
+        image = image.resize((width, height), resample)
     return np.asarray(image)
 
 
@@ -98,6 +127,16 @@ def pad_to_batch(images: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 
 class SVTRv2ImageProcessorKwargs(ImagesKwargs, total=False):  # type: ignore[call-arg]
     max_ratio: int | str | None
+    bucket_sizes: list[list[int]] | None
+    pixels_per_frame: int | None
+
+
+class SVTRv2ServerImageProcessorKwargs(ImagesKwargs, total=False):  # type: ignore[call-arg]
+    max_ratio: int | str | None
+    fixed_height: int | None
+    min_width: int | None
+    width_multiple: int | None
+    pixels_per_frame: int | None
 
 
 class SVTRv2ImageProcessor(PilBackend):
@@ -112,10 +151,23 @@ class SVTRv2ImageProcessor(PilBackend):
             Height and width in pixels for aspect ratios 1, 2, 3, ...; beyond the last one, see [`target_size`].
         pixels_per_frame (`int`, *optional*, defaults to 4):
             Pixels of image width per frame of the model. Labels with more characters than frames are excluded from training.
+        do_resize, size, resample, do_rescale, rescale_factor, do_normalize, image_mean, image_std (*optional*):
+            As in other image processors; the defaults are those that the models are trained with. `size`, a height and a width, is
+            the size of all images, instead of one for each aspect ratio.
     """
 
     model_input_names = ["pixel_values", "image_sizes"]
     valid_kwargs = SVTRv2ImageProcessorKwargs
+    do_convert_rgb = True
+    do_resize = True
+    size = None
+    resample = Image.Resampling.BICUBIC
+    do_rescale = True
+    rescale_factor = 1 / 255
+    do_normalize = True
+    image_mean = [0.5, 0.5, 0.5]
+    image_std = [0.5, 0.5, 0.5]
+    _source: tuple[Any, dict[str, Any]] | None = None  # where it is loaded from
     # Attributes on which the sizes of resized images depend.
     size_attributes: tuple[str, ...] = ("max_ratio", "bucket_sizes")
 
@@ -126,19 +178,38 @@ class SVTRv2ImageProcessor(PilBackend):
         pixels_per_frame: int = 4,
         **kwargs: Any,
     ):
-        # Skips the constructor of PilBackend, which adds twenty attributes without effect here.
+        # Skips the constructor of PilBackend, which adds attributes without effect here.
         super(PilBackend, self).__init__(**kwargs)
         self.max_ratio = max_ratio
         self.bucket_sizes = [list(size) for size in bucket_sizes]
         self.pixels_per_frame = pixels_per_frame
-        if not isinstance(max_ratio, int) or max_ratio < 1:
-            raise ValueError(f"max_ratio={max_ratio!r} must be an integer, 1 or more.")
-        if not self.bucket_sizes or any(len(size) != 2 or min(size) < 4 for size in self.bucket_sizes):
-            raise ValueError(f"bucket_sizes={self.bucket_sizes} must be pairs (height, width) of 4 pixels or more.")
-        if pixels_per_frame < 1:
-            raise ValueError(f"pixels_per_frame={pixels_per_frame} must be 1 or more.")
+        self._check(kwargs)
         if kwargs.get("fixed_height") is not None:
             raise ValueError("fixed_height is not an option of SVTRv2ImageProcessor: use SVTRv2ServerImageProcessor.")
+
+    def _check(self, options: Iterable[str]) -> None:
+        """Check all attributes, and of standard options that they have an effect or their default."""
+        for name in options:
+            value = getattr(self, name)
+            if name in WITHOUT_EFFECT and value not in WITHOUT_EFFECT[name]:
+                raise ValueError(f"{name}={value!r} is not supported by {type(self).__name__}: leave it out.")
+        if not isinstance(self.max_ratio, int) or self.max_ratio < 1:
+            raise ValueError(f'max_ratio={self.max_ratio!r} must be an integer, 1 or more, or in a call "auto".')
+        if not self.bucket_sizes or any(len(size) != 2 or min(size) < 4 for size in self.bucket_sizes):
+            raise ValueError(f"bucket_sizes={self.bucket_sizes} must be pairs (height, width) of 4 pixels or more.")
+        if self.pixels_per_frame < 1:
+            raise ValueError(f"pixels_per_frame={self.pixels_per_frame} must be 1 or more.")
+        if self.size is not None:
+            size = get_size_dict(self.size)
+            if set(size) != {"height", "width"} or min(size.values()) < 4:
+                raise ValueError(f"size={self.size!r} must be a height and a width of 4 pixels or more.")
+            self.size = size
+
+    @property
+    def has_default_pixels(self) -> bool:
+        """Whether pixels are scaled to -1..1, as in training."""
+        mean_and_std = {*np.ravel(self.image_mean).tolist(), *np.ravel(self.image_std).tolist()}
+        return bool(self.do_rescale and self.do_normalize and self.rescale_factor == 1 / 255 and mean_and_std == {0.5})
 
     @property
     def base_size(self) -> tuple[int, int]:
@@ -161,6 +232,10 @@ class SVTRv2ImageProcessor(PilBackend):
 
     def target_size(self, width: int, height: int, max_ratio: int | str | None = None) -> tuple[int, int]:
         """Compute the size, `(height, width)` in pixels, to which an image of `width` x `height` pixels is resized."""
+        if not self.do_resize:
+            return height, width
+        if self.size is not None:
+            return self.size["height"], self.size["width"]
         return target_size(width, height, self._max_ratio(max_ratio), self.bucket_sizes)
 
     def content_width(self, width: int, height: int, size: tuple[int, int]) -> int:  # noqa: ARG002
@@ -169,14 +244,28 @@ class SVTRv2ImageProcessor(PilBackend):
 
     def resize(self, image: Image.Image, size: tuple[int, int]) -> np.ndarray:
         """Resize an RGB image to a size of [`target_size`]; uint8 of shape `(height, width, 3)`."""
-        return resize(image, size)
+        return resize(image, size, self.resample)
 
     def prepare(self, image: Image.Image, max_ratio: int | str | None = None) -> np.ndarray:
         """Resize and normalize one RGB image; float32 of shape `(3, height, width)`."""
-        return normalize(self.resize(image, self.target_size(*image.size, max_ratio)))
+        pixels = self.resize(image, self.target_size(*image.size, max_ratio))
+        if self.has_default_pixels:
+            return normalize(pixels)
+        scaled = pixels.astype(np.float32)
+        if self.do_rescale:
+            scaled *= self.rescale_factor
+        if self.do_normalize:
+            scaled = (scaled - np.float32(self.image_mean)) / np.float32(self.image_std)
+        return np.moveaxis(scaled, -1, -3)
 
     def preprocess(
-        self, images: Any, max_ratio: int | str | None = None, return_tensors: str | None = None, **kwargs: Any
+        self,
+        images: Any,
+        max_ratio: int | str | None = None,
+        return_tensors: str | None = None,
+        input_data_format: str | None = None,
+        device: Any = None,
+        **kwargs: Any,
     ) -> BatchFeature:
         """
         Args:
@@ -184,6 +273,10 @@ class SVTRv2ImageProcessor(PilBackend):
             max_ratio (`int` or `"auto"`, *optional*): overrides the maximum aspect ratio of the processor; "auto" resizes
                 lines up to a ratio of 100 without distortion.
             return_tensors (`str`, *optional*): "pt" for tensors; numpy arrays by default.
+            input_data_format (`str`, *optional*): "channels_first" or "channels_last" for arrays and tensors; recognized by the
+                number of channels by default.
+            device (*optional*): device of the tensors.
+            kwargs (*optional*): override attributes of the image processor, such as `do_normalize`.
 
         Returns:
             `pixel_values`, float32 of shape `(batch_size, 3, height, width)`, each image in the upper left corner, and
@@ -194,21 +287,73 @@ class SVTRv2ImageProcessor(PilBackend):
             ValueError: `images` is empty.
             TypeError: an argument is unknown.
         """
-        if kwargs:
-            raise TypeError(f"{type(self).__name__} has no option {', '.join(map(repr, kwargs))}; use max_ratio.")
+        processor = self._with(kwargs)
         is_batch = isinstance(images, (list, tuple)) or getattr(images, "ndim", 3) == 4
         if is_batch and not len(images):
             raise ValueError("No images: the list is empty.")
         sources = list(images) if is_batch else [images]
+        if all(
+            isinstance(source, (list, tuple)) for source in sources
+        ):  # the images of each text, as other processors take them
+            sources = [image for source in sources for image in source]
         prepared = []
         for number, source in enumerate(sources):
             name = f"image {number} of {len(sources)}, {describe(source)}" if is_batch else None
-            prepared.append(self.prepare(load_rgb(source, name), max_ratio))
+            if input_data_format == "channels_first" and getattr(source, "ndim", 0) == 3:
+                source = np.moveaxis(np.asarray(source), 0, -1)
+            prepared.append(processor.prepare(load_rgb(source, name), max_ratio))
         pixel_values, image_sizes = pad_to_batch(prepared)
-        return BatchFeature({"pixel_values": pixel_values, "image_sizes": image_sizes}, tensor_type=return_tensors)
+        batch = BatchFeature({"pixel_values": pixel_values, "image_sizes": image_sizes}, tensor_type=return_tensors)
+        return batch if device is None else batch.to(device)
+
+    def _with(self, options: Mapping[str, Any]) -> "SVTRv2ImageProcessor":
+        """Return this image processor with other values of some attributes.
+
+        Raises:
+            TypeError: an option is unknown.
+            ValueError: the value of an option is not supported.
+        """
+        known = self.valid_kwargs.__annotations__
+        for name in options:
+            if name not in known:
+                similar = get_close_matches(name, known, 1)
+                hint = f" Did you mean {similar[0]!r}?" if similar else ""
+                raise TypeError(f"{type(self).__name__} has no option {name!r}.{hint}")
+        given = {name: value for name, value in options.items() if value is not None}
+        if not given:
+            return self
+        changed = copy(self)
+        vars(changed).update(given)
+        changed._check(given)
+        return changed
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        options = {
+            name: kwargs[name] for name in ("revision", "token", "cache_dir", "local_files_only") if name in kwargs
+        }
+        (loaded[0] if isinstance(loaded, tuple) else loaded)._source = (pretrained_model_name_or_path, options)
+        return loaded
+
+    def post_process_text_recognition(self, outputs: Any, **kwargs: Any) -> list[dict[str, Any]]:
+        """Decode outputs of the model with the charset in the folder that this image processor is loaded from.
+
+        See [`SVTRv2Processor.post_process_text_recognition`].
+
+        Raises:
+            ValueError: this image processor is not loaded from a folder or the Hub.
+        """
+        if self._source is None:
+            raise ValueError("The image processor was not loaded with from_pretrained: use SVTRv2Processor.")
+        folder, options = self._source
+        processor = SVTRv2Processor(self, AutoTokenizer.from_pretrained(folder, **options))
+        return processor.post_process_text_recognition(outputs, **kwargs)
 
     def to_dict(self) -> dict[str, Any]:
-        return {name: value for name, value in super().to_dict().items() if not name.startswith("_")}
+        standard = {name: getattr(self, name) for name in STANDARD_OPTIONS}
+        own = {name: value for name, value in super().to_dict().items() if not name.startswith("_")}
+        return {**standard, **own}
 
 
 class SVTRv2ServerImageProcessor(SVTRv2ImageProcessor):
@@ -230,6 +375,8 @@ class SVTRv2ServerImageProcessor(SVTRv2ImageProcessor):
             Pixels of image width per frame of the model.
     """
 
+    valid_kwargs = SVTRv2ServerImageProcessorKwargs
+    resample = Image.Resampling.BILINEAR
     size_attributes = ("max_ratio", "fixed_height", "min_width", "width_multiple")
 
     def __init__(

@@ -1,15 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """Processor: converts images and texts to tensors, and logits to texts."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from transformers.image_processing_utils import BatchFeature
-from transformers.processing_utils import ProcessorMixin
+from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, TextKwargs, Unpack
 
-from .ctc_svtrv2 import Token, align, beam_search, best_path, greedy_path, log_likelihoods, log_softmax, score, spans
+from .ctc_svtrv2 import (Token, align, beam_search, best_path, collapse, greedy_path, log_likelihoods, log_softmax, score, spans)
+
+
+# Options of tokenizers that make no difference for labels, which have no special tokens and are padded on the right.
+TEXT_OPTIONS_WITHOUT_EFFECT = {"add_special_tokens", "padding_side", "truncation_side", "split_special_tokens"}
+
+
+class SVTRv2ProcessorKwargs(ProcessingKwargs, total=False):  # type: ignore[call-arg]
+    """Options of [`SVTRv2Processor`]; the base class adds those of the image processor."""
 
 
 class Lexicon(NamedTuple):
@@ -29,24 +38,21 @@ class SVTRv2Processor(ProcessorMixin):
             blank, characters follow from id 1, and the last id is the unknown token, which is not a class of the model.
     """
 
+    valid_processor_kwargs = SVTRv2ProcessorKwargs
+
     def __init__(self, image_processor: Any = None, tokenizer: Any = None, **kwargs: Any):
         super().__init__(image_processor, tokenizer, **kwargs)
 
     def __call__(
-        self,
-        images: Any = None,
-        text: str | Sequence[str] | None = None,
-        max_ratio: int | str | None = None,
-        return_tensors: str | None = None,
-        **kwargs: Any,
+        self, images: Any = None, text: str | Sequence[str] | None = None, **kwargs: Unpack[SVTRv2ProcessorKwargs]
     ) -> BatchFeature:
         """
         Args:
             images: an image or a list of images, as for [`load_rgb`].
             text (`str` or `list[str]`, *optional*): the labels of the images.
-            max_ratio (`int` or `"auto"`, *optional*): overrides the maximum aspect ratio of the image processor; "auto"
-                resizes lines up to a ratio of 100 without distortion.
-            return_tensors (`str`, *optional*): "pt" for tensors; numpy arrays by default.
+            kwargs (*optional*): options of the image processor, such as `max_ratio`; options of the labels: `padding` (defaults to
+                `True`), `max_length`, `truncation` and `pad_to_multiple_of`; `return_tensors`: "pt" for tensors, numpy arrays by
+                default. All are also accepted in `images_kwargs`, `text_kwargs` and `common_kwargs`.
 
         Returns:
             With images, `pixel_values` and `image_sizes`, see [`SVTRv2ImageProcessor`]; with texts, `labels` of shape
@@ -54,23 +60,74 @@ class SVTRv2Processor(ProcessorMixin):
 
         Raises:
             UnreadableImageError: an image is unreadable.
-            ValueError: neither images nor texts are given, their numbers differ, or a text has characters outside the
-                charset.
-            TypeError: an argument is unknown.
+            ValueError: neither images nor texts are given, their numbers differ, a text has characters outside the charset, or
+                the value of an option is not supported.
+            TypeError: an option is unknown.
         """
-        if kwargs:
-            raise TypeError(f"SVTRv2Processor has no option {', '.join(map(repr, kwargs))}; use max_ratio.")
         if images is None and text is None:
             raise ValueError("Nothing to process: pass images, text or both.")
+        self._check_options(kwargs)
+        options = self._merge_kwargs(SVTRv2ProcessorKwargs, tokenizer_init_kwargs=self.tokenizer.init_kwargs, **kwargs)
+        image_options, text_options = options["images_kwargs"], options["text_kwargs"]
+        return_tensors = text_options.pop("return_tensors", None)
+        image_options.pop("return_tensors", None)
+        device = image_options.pop("device", None)
         data: dict[str, Any] = {}
         if images is not None:
-            data.update(self.image_processor(images, max_ratio=max_ratio))
+            data.update(self.image_processor(images, **image_options))
         if text is not None:
             labels = self.encode([text] if isinstance(text, str) else text)
             if images is not None and len(labels) != len(data["pixel_values"]):
                 raise ValueError(f"Got {len(data['pixel_values'])} images, but {len(labels)} texts.")
-            data["labels"] = pad_labels(labels)
-        return BatchFeature(data, tensor_type=return_tensors)
+            data["labels"] = _arrange_labels(labels, **text_options)
+        batch = BatchFeature(data, tensor_type=return_tensors)
+        return batch if device is None else batch.to(device)
+
+    def _check_options(self, options: Mapping[str, Any]) -> None:
+        """Raise a TypeError for an unknown option, which the base class would ignore."""
+        of_images, of_texts = set(self.image_processor.valid_kwargs.__annotations__), set(TextKwargs.__annotations__)
+        groups = {"images_kwargs": of_images, "text_kwargs": of_texts, "common_kwargs": of_images | of_texts}
+        known = {*groups, *of_images, *of_texts}
+        for name in options:
+            if name not in known:
+                similar = get_close_matches(name, known, 1)
+                hint = f" Did you mean {similar[0]!r}?" if similar else ""
+                raise TypeError(f"{type(self).__name__} has no option {name!r}.{hint}")
+        for group, known in groups.items():
+            if unknown := set(options.get(group) or {}) - known:
+                raise TypeError(f"{type(self).__name__} has no option {sorted(unknown)[0]!r} in {group}.")
+
+    def decode(self, token_ids: Any, group_tokens: bool = True, **kwargs: Any) -> str:
+        """Decode the ids of the frames of one image, of shape `(frames,)`; see [`~SVTRv2Processor.batch_decode`]."""
+        return self.batch_decode([token_ids], group_tokens, **kwargs)[0]
+
+    def batch_decode(self, sequences: Any, group_tokens: bool = True, **kwargs: Any) -> list[str]:
+        """Decode the ids of frames, such as `logits.argmax(-1)`: merge repeated ids and remove blanks (CTC).
+
+        Args:
+            sequences: ids of shape `(batch_size, frames)`; negative ids are ignored.
+            group_tokens (`bool`, *optional*, defaults to `True`): merge repeated ids. Decode labels with `False`, or with
+                `processor.tokenizer.batch_decode`.
+            kwargs (*optional*): `skip_special_tokens` and `clean_up_tokenization_spaces`, which have no effect.
+
+        Raises:
+            TypeError: the ids are not integers, or an option is unknown.
+        """
+        if unknown := set(kwargs) - {"skip_special_tokens", "clean_up_tokenization_spaces"}:
+            raise TypeError(f"{type(self).__name__} has no option {sorted(unknown)[0]!r} for decoding.")
+        blank = self.tokenizer.pad_token_id
+        texts = []
+        for sequence in sequences:
+            ids = sequence.cpu().numpy() if isinstance(sequence, torch.Tensor) else np.asarray(sequence)
+            if ids.size and (ids.ndim != 1 or ids.dtype.kind not in "iu"):
+                raise TypeError(
+                    "Expected a sequence of integers for each image: pass logits.argmax(-1) to batch_decode, or the output of "
+                    "the model to post_process_text_recognition."
+                )
+            ids = ids[ids >= 0]
+            ids = collapse(ids, blank) if group_tokens else ids[ids != blank]
+            texts.append("".join(self.tokenizer.convert_ids_to_tokens(ids.tolist())))
+        return texts
 
     @property
     def model_input_names(self) -> list[str]:
@@ -220,9 +277,33 @@ class SVTRv2Processor(ProcessorMixin):
         ]
 
 
-def pad_labels(labels: Sequence[Sequence[int]]) -> np.ndarray:
-    """Combine labels of different lengths in one array of shape `(batch_size, longest label)`, padded with -100."""
-    padded = np.full((len(labels), max(map(len, labels), default=0)), -100, dtype=np.int64)
+def _arrange_labels(
+    labels: list[list[int]],
+    padding: bool | str = True,
+    truncation: bool = False,
+    max_length: int | None = None,
+    pad_to_multiple_of: int | None = None,
+    **others: Any,
+) -> Any:
+    """Truncate and pad labels as a tokenizer does its ids."""
+    for name, value in others.items():
+        if name not in TEXT_OPTIONS_WITHOUT_EFFECT and value not in (None, False):
+            raise ValueError(f"{name}={value!r} is not supported for labels: leave it out.")
+    if truncation and max_length is not None:
+        labels = [label[:max_length] for label in labels]
+    if padding in (False, "do_not_pad"):
+        return labels
+    length = max(map(len, labels), default=0)
+    if padding == "max_length":
+        length = max(length, max_length or 0)
+    if pad_to_multiple_of:
+        length = -(-length // pad_to_multiple_of) * pad_to_multiple_of
+    return pad_labels(labels, length)
+
+
+def pad_labels(labels: Sequence[Sequence[int]], length: int = 0) -> np.ndarray:
+    """Combine labels in one array of shape `(batch_size, longest label)`, or `length` wide if that is more, padded with -100."""
+    padded = np.full((len(labels), max([length, *map(len, labels)])), -100, dtype=np.int64)
     for row, label in zip(padded, labels, strict=True):
         row[: len(label)] = label
     return padded
