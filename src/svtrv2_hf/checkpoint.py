@@ -84,7 +84,7 @@ def load_model_and_processor(name: str | Path, **options: Any) -> tuple[SVTRv2Fo
     """
     config, processor = load_config(name), load_processor(name)
     characters = len(charset_of(processor.tokenizer))
-    if config.vocab_size != characters + 1:
+    if config.vocab_size not in (characters + 1, len(processor.tokenizer)):
         raise ValueError(
             f"config.json in {name} has vocab_size={config.vocab_size}, but tokenizer.json has {characters} characters, which need "
             f"{characters + 1} with the blank: save model and processor of the same checkpoint."

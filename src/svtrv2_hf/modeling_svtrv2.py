@@ -463,6 +463,9 @@ class SVTRv2Model(SVTRv2PreTrainedModel):
         )
         self.post_init()
 
+    def get_input_embeddings(self) -> nn.Module:
+        return self.embeddings
+
     @merge_with_config_defaults
     @capture_outputs
     def forward(self, pixel_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> BaseModelOutput:
@@ -531,6 +534,8 @@ class SVTRv2ForCTC(SVTRv2PreTrainedModel):
         Raises:
             ValueError: hidden states or attentions are requested for images of several sizes.
         """
+        if not isinstance(pixel_values, torch.Tensor):
+            raise TypeError('pixel_values must be a tensor: pass return_tensors="pt" to the processor.')
         batch_size = pixel_values.shape[0]
         logits_of_size, guidance_logits, guidance_targets = [], [], []
         groups = list(self._groups_of_one_size(pixel_values, image_sizes))

@@ -10,7 +10,18 @@ import torch
 from transformers.image_processing_utils import BatchFeature
 from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, TextKwargs, Unpack
 
-from .ctc_svtrv2 import (Token, align, beam_search, best_path, collapse, greedy_path, log_likelihoods, log_softmax, score, spans)
+from .ctc_svtrv2 import (
+    Token,
+    align,
+    beam_search,
+    best_path,
+    collapse,
+    greedy_path,
+    log_likelihoods,
+    log_softmax,
+    score,
+    spans,
+)
 
 
 # Options of tokenizers that make no difference for labels, which have no special tokens and are padded on the right.
@@ -126,6 +137,7 @@ class SVTRv2Processor(ProcessorMixin):
                 )
             ids = ids[ids >= 0]
             ids = collapse(ids, blank) if group_tokens else ids[ids != blank]
+            ids = ids[ids < self.tokenizer.unk_token_id]
             texts.append("".join(self.tokenizer.convert_ids_to_tokens(ids.tolist())))
         return texts
 
@@ -197,6 +209,8 @@ class SVTRv2Processor(ProcessorMixin):
         lengths = outputs.get("logits_lengths")
         if isinstance(logits, torch.Tensor):
             logits = logits.detach().float().cpu().numpy()
+        if logits.shape[-1] == len(self.tokenizer):  # ignore the class of the unknown token
+            logits = logits[..., : self.tokenizer.unk_token_id]
         if logits.shape[-1] != self.tokenizer.unk_token_id:
             raise ValueError(
                 f"The model has {logits.shape[-1]} classes, but the tokenizer has {self.tokenizer.unk_token_id}, its "

@@ -76,7 +76,7 @@ def adapt_to_charset(model: SVTRv2ForCTC, known: Sequence[str], charset: Sequenc
     Raises:
         ValueError: `known` does not match the model.
     """
-    if model.config.vocab_size != len(known) + 1:
+    if model.config.vocab_size not in (len(known) + 1, len(known) + 2):  # with or without a class for the unknown token
         raise ValueError(f"The model scores {model.config.vocab_size - 1} characters, the charset has {len(known)}.")
     config = type(model.config).from_dict({**model.config.to_dict(), "vocab_size": len(charset) + 1})
     adapted = SVTRv2ForCTC(config)
@@ -91,8 +91,8 @@ def adapt_to_charset(model: SVTRv2ForCTC, known: Sequence[str], charset: Sequenc
             tensor[1:] = old[1:].mean(0) + noise
         elif name in ("guidance.character_embedding.weight", "guidance.head.weight", "guidance.head.bias"):
             # special tokens follow the characters
-            others = len(old) - len(known) - 1
-            rows = {**kept, **{len(charset) + 1 + i: len(known) + 1 + i for i in range(others)}}
+            others = len(old) - model.config.vocab_size
+            rows = {**kept, **{len(charset) + 1 + i: model.config.vocab_size + i for i in range(others)}}
         else:
             tensor.copy_(old)
             continue
