@@ -18,8 +18,7 @@ from transformers import AutoModelForCTC, AutoProcessor, HfArgumentParser, Train
 from transformers.trainer_utils import get_last_checkpoint
 
 import svtrv2_hf
-from svtrv2_hf.data.collator import SVTRv2DataCollator
-from svtrv2_hf.evaluation.trainer_metrics import make_compute_metrics, predict_ids
+from svtrv2_hf import SVTRv2DataCollator, make_compute_metrics, predict_ids
 
 
 logger = logging.getLogger(__name__)
@@ -137,6 +136,8 @@ def main() -> None:
         trainer.save_metrics("eval", metrics)
     if training.push_to_hub:
         trainer.push_to_hub()
+    trainer.accelerator.wait_for_everyone()  # a process must not exit while others use its connections
+    trainer.accelerator.end_training()
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from transformers import AutoModelForCTC, AutoProcessor, get_linear_schedule_with_warmup
 
 import svtrv2_hf
-from svtrv2_hf.data.collator import SVTRv2DataCollator
+from svtrv2_hf import SVTRv2DataCollator
 
 
 def main() -> None:
@@ -58,6 +58,8 @@ def main() -> None:
     if accelerator.is_main_process:
         accelerator.unwrap_model(model).save_pretrained(arguments.output)
         processor.save_pretrained(arguments.output)
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
 
 
 if __name__ == "__main__":

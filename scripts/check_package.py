@@ -47,7 +47,7 @@ image = Image.new("RGB", (96, 40), (220, 225, 215))
 ImageDraw.Draw(image).text((8, 4), "Hello", font=ImageFont.load_default(26), fill=(10, 20, 30))
 image.save("word.png")
 print(svtrv2_hf.__file__)
-print(pipeline("text-recognition", svtrv2_hf.default_checkpoint())("word.png")[0]["generated_text"])
+print(pipeline("text-recognition", svtrv2_hf.default_checkpoint())("word.png")[0]["text"])
 """
 
 

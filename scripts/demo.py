@@ -33,8 +33,8 @@ def main() -> None:
     print(f"{'image':{width}}  score  text")
     for path, result in zip(paths, results, strict=True):
         label = labels.get(Path(path).name) if Path(path).parent == IMAGES else None
-        remark = f"   (label: {label!r})" if label not in (None, result["generated_text"]) else ""
-        print(f"{Path(path).name:{width}}  {result['score']:.3f}  {result['generated_text']}{remark}")
+        remark = f"   (label: {label!r})" if label not in (None, result["text"]) else ""
+        print(f"{Path(path).name:{width}}  {result['score']:.3f}  {result['text']}{remark}")
     print(f"\n{len(paths)} images in {seconds:.2f} s. For other images: svtrv2 read IMAGE ...")
 
 

@@ -151,7 +151,7 @@ def test_json(saved, folder, capsys):
     assert status == 0
     result = json.loads(lines[0])
     assert result["path"] == str(folder / "one.png")
-    assert "".join(character["text"] for character in result["characters"]) == result["generated_text"]
+    assert "".join(character["text"] for character in result["characters"]) == result["text"]
 
 
 def test_characters(saved, folder, capsys):

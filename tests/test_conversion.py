@@ -175,7 +175,7 @@ def test_server_model_does_not_depend_on_the_batch(server, tmp_path):
     alone = [read(image, return_characters=True)[0] for image in images]
     together = [result for [result] in read(images, batch_size=3, return_characters=True)]
     for image, single, batched in zip(images, alone, together, strict=True):
-        assert single["generated_text"] == batched["generated_text"] != ""
+        assert single["text"] == batched["text"] != ""
         assert single["score"] == pytest.approx(batched["score"], abs=1e-4)
         assert all(0 <= part["start"] <= part["end"] <= image.width for part in single["characters"])
 

@@ -122,8 +122,12 @@ def test_greedy_path_equals_the_best_path_of_the_probabilities(blank):
     for seed in range(20):
         logits = np.random.default_rng(seed).normal(size=(30, 7)).astype(np.float32) * 3
         greedy, best = greedy_path(logits, blank), best_path(log_softmax(logits), blank)
-        assert [token._replace(probability=0.0) for token in greedy] == [token._replace(probability=0.0) for token in best]
-        assert [token.probability for token in greedy] == pytest.approx([token.probability for token in best], abs=1e-6)
+        assert [token._replace(probability=0.0) for token in greedy] == [
+            token._replace(probability=0.0) for token in best
+        ]
+        assert [token.probability for token in greedy] == pytest.approx(
+            [token.probability for token in best], abs=1e-6
+        )
     assert greedy_path(np.eye(7, dtype=np.float32)[[blank, blank]], blank) == []
 
 

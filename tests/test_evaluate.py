@@ -24,7 +24,7 @@ def root(tmp_path, model, processor):
 
     read = SVTRv2TextRecognitionPipeline(model=model, processor=processor)
     words = ["ab", "one line of words", "Hello", "12345678", "x"]
-    readings = [read(draw(word))[0]["generated_text"] for word in words]
+    readings = [read(draw(word))[0]["text"] for word in words]
     make_folder(tmp_path / "root" / "test" / "SVT", words)
     own = make_folder(tmp_path / "root" / "own", words)
     lines = [f"{number}.png\t{text}" for number, text in enumerate(readings[:-1])] + ["4.png\twrong"]

@@ -126,7 +126,7 @@ def test_saved_server_processors_load_with_auto_classes(processor, tmp_path):
         AutoProcessor.from_pretrained(tmp_path / "both").image_processor,
     ):
         assert type(loaded) is SVTRv2ServerImageProcessor
-        assert [getattr(loaded, name) for name in saved.size_attributes] == [30, 32, 160, 8]
+        assert [getattr(loaded, name) for name in saved.size_attributes] == [30, 32, 160, 8, True, None]
     processor.save_pretrained(tmp_path / "other")
     assert type(AutoImageProcessor.from_pretrained(tmp_path / "other")) is SVTRv2ImageProcessor
 

@@ -47,7 +47,8 @@ def assert_same(some, others):
     some, others = list(some), list(others)
     assert len(some) == len(others)
     for [one], [other] in zip(some, others, strict=True):
-        assert one["generated_text"] == other["generated_text"]
+        texts = [result.get("text", result.get("generated_text")) for result in (one, other)]
+        assert texts[0] == texts[1] is not None
         assert one["score"] == pytest.approx(other["score"], abs=1e-5)
 
 
@@ -57,15 +58,15 @@ def test_task_name(saved, images):
     assert isinstance(read.model, SVTRv2ForCTC)
     assert isinstance(read.processor, SVTRv2Processor)
     [result] = read(images[1])
-    assert set(result) == {"generated_text", "score"}
-    assert result["generated_text"]
+    assert set(result) == {"text", "score"}
+    assert result["text"]
     assert 0 < result["score"] <= 1
     # The same result step by step, with the Auto classes.
     processor, model = AutoProcessor.from_pretrained(saved), AutoModelForCTC.from_pretrained(saved)
     with torch.no_grad():
         outputs = model(**processor(images[1], return_tensors="pt"))
     (result_by_steps,) = processor.post_process_text_recognition(outputs)
-    assert result_by_steps == {"text": result["generated_text"], "score": pytest.approx(result["score"], abs=1e-6)}
+    assert result_by_steps == {"text": result["text"], "score": pytest.approx(result["score"], abs=1e-6)}
 
 
 def test_image_to_text_with_remote_code(saved, images):
@@ -80,7 +81,7 @@ def test_image_to_text_without_trust_raises(saved):
 
 def test_kinds_of_input(read, images, paths):
     expected = [read(image) for image in images]
-    assert len({result[0]["generated_text"] for result in expected}) > 3, "the random model must tell images apart"
+    assert len({result[0]["text"] for result in expected}) > 3, "the random model must tell images apart"
     dataset = datasets.Dataset.from_dict({"image": paths}).cast_column("image", datasets.Image())
     for make_inputs in (
         lambda: images,
@@ -114,24 +115,24 @@ def test_results_do_not_depend_on_the_batch(read, sizes, batch_size, seed):
 def test_characters_and_words(read, images):
     image = images[5]
     [result] = read(image, return_characters=True, return_words=True)
-    assert result["generated_text"]
-    assert "".join(character["text"] for character in result["characters"]) == result["generated_text"]
+    assert result["text"]
+    assert "".join(character["text"] for character in result["characters"]) == result["text"]
     for part in [*result["characters"], *result["words"]]:
         assert set(part) == {"text", "score", "start", "end"}
         assert 0 <= part["start"] < part["end"] <= image.width
-    assert [word["text"] for word in result["words"]] == result["generated_text"].split()
+    assert [word["text"] for word in result["words"]] == result["text"].split()
 
 
 def test_options_are_applied(read, images):
     lexicon = ["a0", "b-", "12345"]
     [result] = read(images[0], lexicon=lexicon, n_best=2)
-    assert result["generated_text"] in lexicon
+    assert result["text"] in lexicon
     assert len(result["alternatives"]) == 2
     [digits] = read(images[1], allowed_characters="0123456789")
-    assert digits["generated_text"]
-    assert set(digits["generated_text"]) <= set("0123456789")
+    assert digits["text"]
+    assert set(digits["text"]) <= set("0123456789")
     narrow, wide = read(images[2], max_ratio=1, return_characters=True), read(images[2], max_ratio=12)
-    assert narrow[0]["generated_text"] != wide[0]["generated_text"]
+    assert narrow[0]["text"] != wide[0]["text"]
     prepared = read.processor.encode_lexicon(lexicon)
     assert_same([read(images[0], lexicon=prepared)], [[result]])
     options = {"allowed_characters": "abc"}
@@ -183,7 +184,7 @@ def test_vertical_crops(read, rotation, monkeypatch):
     monkeypatch.setattr(read, "model", Upright(len(CHARSET) + 1))
     [result] = read(crop, rotate_vertical=True, return_characters=True, return_words=True)
     assert result["rotation"] == rotation
-    assert result["generated_text"] == "ab"
+    assert result["text"] == "ab"
     assert result["score"] > 0.9
     # Frames 2 and 12 of 16: both characters extend by half of their distance, up to the border and the middle between them.
     spans = {"a": (0, 7.5 / 16 * 200), "b": (7.5 / 16 * 200, 200)}
@@ -249,7 +250,7 @@ def test_a_thousand_images_with_three_unreadable_ones(read, images, tmp_path):
     results = read(files, batch_size=64, on_error="return")
     assert [number for number, [result] in enumerate(results) if "error" in result] == [3, 500, 999]
     for number in bad:
-        assert results[number][0]["generated_text"] == ""
+        assert results[number][0]["text"] == ""
         assert results[number][0]["score"] == 0.0
         assert files[number] in results[number][0]["error"]
     alone = [read(images[0]), read(images[1])]
@@ -333,7 +334,7 @@ expected = read(image)
 child = os.fork()
 if not child:
     signal.alarm(60)
-    os._exit(read(image)[0]["generated_text"] != expected[0]["generated_text"])
+    os._exit(read(image)[0]["text"] != expected[0]["text"])
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
 
@@ -343,3 +344,18 @@ def test_a_forked_child_can_use_the_pipeline():
     place = svtrv2_hf.default_checkpoint()
     done = subprocess.run([sys.executable, "-c", FORKED, place], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
+
+
+def test_default_model_is_the_bundled_checkpoint(tmp_path):
+    read = pipeline("text-recognition")
+    assert read.model.config.to_dict() == SVTRv2ForCTC.from_pretrained(svtrv2_hf.default_checkpoint()).config.to_dict()
+    read.save_pretrained(tmp_path)
+    assert svtrv2_hf.default_checkpoint() not in (tmp_path / "config.json").read_text()
+
+
+def test_key_of_the_text_depends_on_the_task(saved):
+    image = draw("word")
+    [result] = pipeline("text-recognition", str(saved))(image)
+    assert set(result) == {"text", "score"}
+    other = pipeline("image-to-text", str(saved), pipeline_class=SVTRv2TextRecognitionPipeline)
+    assert other(image) == [{"generated_text": result["text"], "score": pytest.approx(result["score"])}]

@@ -246,7 +246,11 @@ def test_published_model_loads_by_name(with_card, tmp_path):
     }
     texts = set()
     for program in programs.values():
-        command = [sys.executable, "-c", f"{program}; print(read('word.png')[0]['generated_text'])"]
+        command = [
+            sys.executable,
+            "-c",
+            f"{program}; result = read('word.png')[0]; print(result.get('text', result.get('generated_text')))",
+        ]
         done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         texts.add(done.stdout.strip().splitlines()[-1])

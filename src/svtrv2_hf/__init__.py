@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from .charsets import ENGLISH_94, build_tokenizer, read_charset
     from .checkpoint import default_checkpoint
     from .configuration_svtrv2 import SVTRv2Config
+    from .data.collator import SVTRv2DataCollator
+    from .evaluation.trainer_metrics import make_compute_metrics, predict_ids
     from .image_processing_svtrv2 import (
         SVTRv2ImageProcessor,
         SVTRv2ServerImageProcessor,
@@ -23,6 +25,10 @@ if TYPE_CHECKING:
     from .modeling_svtrv2 import SVTRv2CTCOutput, SVTRv2ForCTC, SVTRv2Model, SVTRv2PreTrainedModel
     from .pipeline_svtrv2 import SVTRv2TextRecognitionPipeline
     from .processing_svtrv2 import SVTRv2Processor
+    from .sources import open_source
+    from .training.arguments import SVTRv2TrainingArguments
+    from .training.loader import training_batches
+    from .training.trainer import SVTRv2Trainer
 
 __version__ = "0.1.0.dev0"
 
@@ -30,6 +36,7 @@ __all__ = [
     "ENGLISH_94",
     "SVTRv2CTCOutput",
     "SVTRv2Config",
+    "SVTRv2DataCollator",
     "SVTRv2ForCTC",
     "SVTRv2ImageProcessor",
     "SVTRv2Model",
@@ -37,11 +44,17 @@ __all__ = [
     "SVTRv2Processor",
     "SVTRv2ServerImageProcessor",
     "SVTRv2TextRecognitionPipeline",
+    "SVTRv2Trainer",
+    "SVTRv2TrainingArguments",
     "UnreadableImageError",
     "build_tokenizer",
     "default_checkpoint",
     "load_rgb",
+    "make_compute_metrics",
+    "open_source",
+    "predict_ids",
     "read_charset",
+    "training_batches",
 ]
 
 _MODULES = {
@@ -57,6 +70,12 @@ _MODULES = {
     "modeling_svtrv2": ("SVTRv2CTCOutput", "SVTRv2ForCTC", "SVTRv2Model", "SVTRv2PreTrainedModel"),
     "pipeline_svtrv2": ("SVTRv2TextRecognitionPipeline",),
     "processing_svtrv2": ("SVTRv2Processor",),
+    "data.collator": ("SVTRv2DataCollator",),
+    "evaluation.trainer_metrics": ("make_compute_metrics", "predict_ids"),
+    "sources": ("open_source",),
+    "training.arguments": ("SVTRv2TrainingArguments",),
+    "training.loader": ("training_batches",),
+    "training.trainer": ("SVTRv2Trainer",),
 }
 
 

@@ -169,7 +169,7 @@ class SVTRv2ImageProcessor(PilBackend):
     image_std = [0.5, 0.5, 0.5]
     _source: tuple[Any, dict[str, Any]] | None = None  # where it is loaded from
     # Attributes on which the sizes of resized images depend.
-    size_attributes: tuple[str, ...] = ("max_ratio", "bucket_sizes")
+    size_attributes: tuple[str, ...] = ("max_ratio", "bucket_sizes", "do_resize", "size")
 
     def __init__(
         self,
@@ -236,7 +236,10 @@ class SVTRv2ImageProcessor(PilBackend):
             return height, width
         if self.size is not None:
             return self.size["height"], self.size["width"]
-        return target_size(width, height, self._max_ratio(max_ratio), self.bucket_sizes)
+        return self._size_by_ratio(width, height, self._max_ratio(max_ratio))
+
+    def _size_by_ratio(self, width: int, height: int, max_ratio: int) -> tuple[int, int]:
+        return target_size(width, height, max_ratio, self.bucket_sizes)
 
     def content_width(self, width: int, height: int, size: tuple[int, int]) -> int:  # noqa: ARG002
         """Compute the part of the width of `size` that an image of `width` x `height` pixels fills, from the left."""
@@ -377,7 +380,7 @@ class SVTRv2ServerImageProcessor(SVTRv2ImageProcessor):
 
     valid_kwargs = SVTRv2ServerImageProcessorKwargs
     resample = Image.Resampling.BILINEAR
-    size_attributes = ("max_ratio", "fixed_height", "min_width", "width_multiple")
+    size_attributes = ("max_ratio", "fixed_height", "min_width", "width_multiple", "do_resize", "size")
 
     def __init__(
         self,
@@ -395,8 +398,8 @@ class SVTRv2ServerImageProcessor(SVTRv2ImageProcessor):
         if width_multiple < 1:
             raise ValueError(f"width_multiple={width_multiple} must be 1 or more.")
 
-    def target_size(self, width: int, height: int, max_ratio: int | str | None = None) -> tuple[int, int]:
-        resized = int(self.fixed_height * min(width / height, self._max_ratio(max_ratio)))
+    def _size_by_ratio(self, width: int, height: int, max_ratio: int) -> tuple[int, int]:
+        resized = int(self.fixed_height * min(width / height, max_ratio))
         if resized > self.min_width:
             resized = math.ceil(resized / self.width_multiple) * self.width_multiple
         return self.fixed_height, max(resized, self.min_width)

@@ -58,7 +58,7 @@ class SVTRv2TextRecognitionPipeline(Pipeline):
 
     >>> read = pipeline("text-recognition", model="path/to/folder")
     >>> read("word.png")
-    [{"generated_text": "Hello", "score": 0.98}]
+    [{"text": "Hello", "score": 0.98}]
     ```
     """
 
@@ -92,16 +92,17 @@ class SVTRv2TextRecognitionPipeline(Pipeline):
             n_best (`int`, *optional*): add "alternatives", the most likely texts with score and log likelihood.
             lexicon (`list[str]`, *optional*): predict the most likely of these texts.
             on_error (`str`, *optional*, defaults to `"raise"`): with "return", the result of an unreadable image is
-                {"generated_text": "", "score": 0.0, "error": message}.
+                {"text": "", "score": 0.0, "error": message}.
             timeout (`float`, *optional*, defaults to 30): limit of the total time of a download in seconds.
             max_pixels (`int`, *optional*, defaults to 64,000,000): number of pixels of the largest image to decode, at most
                 `PIL.Image.MAX_IMAGE_PIXELS`.
 
         Returns:
-            `[{"generated_text": str, "score": float}]` for an image, a list of these for a list, an iterator over them
+            `[{"text": str, "score": float}]` for an image, a list of these for a list, an iterator over them
             for a dataset or generator. See [`SVTRv2Processor.post_process_text_recognition`] for the score. If the aspect
             ratio of an image exceeds `max_ratio`, its width is shrunk, narrow letters may be lost, and the result has the
-            key "squeezed" with the value `True`.
+            key "squeezed" with the value `True`. In the task
+            `image-to-text`, the key of the text is "generated_text".
 
         Raises:
             UnreadableImageError: an image is unreadable.
@@ -181,7 +182,7 @@ class SVTRv2TextRecognitionPipeline(Pipeline):
     def postprocess(self, model_outputs: dict[str, Any], **options: Any) -> list[dict[str, Any]]:
         sample = model_outputs["sample"]
         if "error" in sample:
-            return [{"generated_text": "", "score": 0.0, "error": sample["error"]}]
+            return [{self._text_key: "", "score": 0.0, "error": sample["error"]}]
         width, height = sample["size"]
         results = []
         for number, logits in enumerate(sample["logits"]):
@@ -199,7 +200,12 @@ class SVTRv2TextRecognitionPipeline(Pipeline):
                 result["squeezed"] = True
             results.append(result)
         best = max(results, key=lambda result: result["score"])
-        return [{"generated_text": best.pop("text"), **best}]
+        return [{self._text_key: best.pop("text"), **best}]
+
+    @property
+    def _text_key(self) -> str:
+        # The name that transformers uses for the task.
+        return "generated_text" if self.task == "image-to-text" else "text"
 
     def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:
         super().save_pretrained(save_directory, **kwargs)

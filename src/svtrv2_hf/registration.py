@@ -13,6 +13,7 @@ from transformers import (
 )
 from transformers.pipelines import PIPELINE_REGISTRY
 
+from .checkpoint import default_checkpoint
 from .configuration_svtrv2 import SVTRv2Config
 from .image_processing_svtrv2 import SVTRv2ImageProcessor, SVTRv2ServerImageProcessor
 from .modeling_svtrv2 import SVTRv2ForCTC, SVTRv2Model
@@ -42,5 +43,13 @@ def register() -> None:
     )
     AutoProcessor.register(SVTRv2Config, SVTRv2Processor, exist_ok=True)
     PIPELINE_REGISTRY.register_pipeline(
-        "text-recognition", SVTRv2TextRecognitionPipeline, pt_model=(AutoModelForCTC,), type="image"
+        "text-recognition",
+        SVTRv2TextRecognitionPipeline,
+        pt_model=(AutoModelForCTC,),
+        default={"model": (default_checkpoint(), "main")},
+        type="image",
     )
+    # What `save_pretrained` of a pipeline writes must not contain the path of the default model on this machine.
+    [(task, registered)] = SVTRv2TextRecognitionPipeline._registered_impl.items()
+    written = {name: value for name, value in registered.items() if name != "default"}
+    SVTRv2TextRecognitionPipeline._registered_impl = {task: written}

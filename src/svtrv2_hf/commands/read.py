@@ -77,7 +77,7 @@ def read(
         if as_json:
             tqdm.write(printable(json.dumps({"path": file, **result}, ensure_ascii=ascii_only)))
         elif not error:
-            tqdm.write("\t".join([printable(file), printable(result["generated_text"]), f"{result['score']:.4f}"]))
+            tqdm.write("\t".join([printable(file), printable(result["text"]), f"{result['score']:.4f}"]))
             for character in result.get("characters", []):
                 position = f"{character['start']:.1f}..{character['end']:.1f}"
                 tqdm.write(f"\t{printable(character['text'])}\t{character['score']:.4f}\t{position}")

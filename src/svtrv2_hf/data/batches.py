@@ -68,9 +68,17 @@ class Position(NamedTuple):
 def pixel_values_of(pixels: torch.Tensor) -> torch.Tensor:
     """Convert uint8 `(n, height, width, 3)` to the model's input, float32 `(n, 3, height, width)` in -1..1, on its device.
 
-    The values are those of the image processor's `normalize`. Batches contain bytes until they are used.
+    The values are those of an image processor with default settings. Batches contain bytes until they are used.
     """
     return pixels.permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
+
+
+def _check_pixels(image_processor: SVTRv2ImageProcessor) -> None:
+    if not image_processor.has_default_pixels:
+        raise ValueError(
+            "Batches are normalized to -1..1, but the image processor has other values of do_rescale, rescale_factor, do_normalize, "
+            "image_mean or image_std: reset them, or train with transformers' Trainer and SVTRv2DataCollator."
+        )
 
 
 class TrainingBatches(IterableDataset, ABC):
@@ -112,6 +120,7 @@ class TrainingBatches(IterableDataset, ABC):
         batch_size: int,
         seed: int = 0,
     ):
+        _check_pixels(image_processor)
         self.names = list(names)
         self.encoder = encoder
         self.image_processor = image_processor
@@ -349,6 +358,7 @@ class EvaluationBatches(IterableDataset):
     device = torch.device("cpu")  # of the batches
 
     def __init__(self, source: Source, image_processor: SVTRv2ImageProcessor, batch_size: int):
+        _check_pixels(image_processor)
         self.source = source
         self.image_processor = image_processor
         self.batch_size = batch_size

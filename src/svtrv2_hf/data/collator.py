@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Collation of images and texts for a plain `Trainer` or a training loop of your own."""
 
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -43,7 +44,7 @@ class SVTRv2DataCollator:
         self.image_column = image_column
         self.text_column = text_column
         charset = charset_of(processor.tokenizer)
-        limit = 10**9 if max_label_length is None else max_label_length
+        limit = sys.maxsize if max_label_length is None else max_label_length
         self.encoder = LabelEncoder(charset, limit, unknown_characters)
         self.skipped: Counter[str] = Counter()
 

@@ -72,7 +72,7 @@ class DemoModel:
         ]
         return Prediction(
             self.name,
-            result["generated_text"],
+            result["text"],
             round(result["score"], 4),
             characters,
             height,

@@ -239,6 +239,6 @@ def check_use(folder: Path, sample: Path | None = None) -> list[str]:
         reason = (done.stderr.strip().splitlines() or ["without a message"])[-1]
         return [f"it does not load if svtrv2_hf is not installed: {reason}"]
     [there] = json.loads(done.stdout.strip().splitlines()[-1])
-    if there["generated_text"] != here["generated_text"] or abs(there["score"] - here["score"]) > 1e-3:
+    if there["generated_text"] != here["text"] or abs(there["score"] - here["score"]) > 1e-3:
         return [f"it predicts {there!r} if svtrv2_hf is not installed, and {here!r} with it"]
     return []

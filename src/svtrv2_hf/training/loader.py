@@ -2,6 +2,7 @@
 """The stream of training batches: its loader, its position, and the counts of its samples."""
 
 import signal
+import sys
 import time
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
@@ -9,8 +10,13 @@ from typing import Any
 
 import torch
 
-from ..data.batches import EvaluationBatches, Position, Progress, TrainingBatches, pixel_values_of
+from ..charsets import charset_of
+from ..data.augmentation import Augmentation
+from ..data.batches import BucketBatches, EvaluationBatches, Position, Progress, TrainingBatches, pixel_values_of
+from ..data.labels import LabelEncoder, UnknownCharacters
 from ..data.loader import Loader
+from ..processing_svtrv2 import SVTRv2Processor
+from ..sources import open_source
 
 
 Counts = Counter[tuple[int, str]]  # of samples, by the number of their source and an outcome
@@ -80,6 +86,42 @@ def to_model_inputs(batch: dict[str, Any], device: torch.device) -> dict[str, An
     """Move a batch to the device as bytes and convert it to pixel values there."""
     moved = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
     return {"pixel_values": pixel_values_of(moved.pop("pixels")), **moved}
+
+
+def training_batches(
+    train_data: str | Sequence[str],
+    processor: SVTRv2Processor,
+    batch_size: int = 32,
+    max_label_length: int | None = None,
+    unknown_characters: UnknownCharacters = "error",
+    augment_operations: int = 3,
+    seed: int = 0,
+) -> Iterator[dict[str, torch.Tensor]]:
+    """Yield batches for a training loop of your own, without end: `model(**batch)` computes the loss.
+
+    The images of a batch have one size. Samples that cannot be trained on are skipped.
+
+    Args:
+        train_data: sources, see [`open_source`].
+        processor: processor of the model.
+        batch_size: number of images up to 32 x 128 pixels; batches of wider images are smaller.
+        max_label_length: skip samples with longer labels.
+        unknown_characters: handling of labels with characters outside the charset; see [`LabelEncoder`].
+        augment_operations: number of random operations per image; 0 turns augmentation off.
+        seed: random seed of order and augmentation.
+
+    Yields:
+        `pixel_values`, float32 of shape `(n, 3, height, width)`, and `labels` of shape `(n, longest)`, padded with -100.
+
+    Raises:
+        ValueError: a source cannot be read, a label has characters outside the charset, or no sample can be trained on.
+    """
+    sources = [open_source(spec) for spec in ([train_data] if isinstance(train_data, str) else train_data)]
+    longest = max_label_length or sys.maxsize
+    encoder = LabelEncoder(charset_of(processor.tokenizer), longest, unknown_characters)
+    augmentation = Augmentation(augment_operations, seed=seed) if augment_operations else None
+    for batch in BucketBatches(sources, encoder, processor.image_processor, batch_size, seed, augmentation):
+        yield to_model_inputs({name: batch[name] for name in ("pixels", "labels")}, torch.device("cpu"))
 
 
 def count_metrics(counts: Counts, names: Sequence[str]) -> dict[str, float]:

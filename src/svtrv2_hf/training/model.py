@@ -76,7 +76,10 @@ def adapt_to_charset(model: SVTRv2ForCTC, known: Sequence[str], charset: Sequenc
     Raises:
         ValueError: `known` does not match the model.
     """
-    if model.config.vocab_size not in (len(known) + 1, len(known) + 2):  # with or without a class for the unknown token
+    if model.config.vocab_size not in (
+        len(known) + 1,
+        len(known) + 2,
+    ):  # with or without a class for the unknown token
         raise ValueError(f"The model scores {model.config.vocab_size - 1} characters, the charset has {len(known)}.")
     config = type(model.config).from_dict({**model.config.to_dict(), "vocab_size": len(charset) + 1})
     adapted = SVTRv2ForCTC(config)
