@@ -269,7 +269,7 @@ def test_control_characters_do_not_reach_the_terminal(saved, folder, capsys):
     assert not set("\x1b\r\u202e\x9b") & set(lines[0])
 
 
-def test_downscaled_lines_are_counted(saved, tmp_path, capsys):
+def test_lines_that_exceed_max_ratio_are_counted(saved, tmp_path, capsys):
     draw("a", width=1500, height=30).save(tmp_path / "line.png")
     status, lines, errors = read(capsys, tmp_path / "line.png", "--model", saved)
     assert (status, len(lines)) == (0, 1)

@@ -302,17 +302,17 @@ def test_threads_agree_with_a_model_in_training_mode(read, images):
     assert read.model.training
 
 
-def test_long_lines_are_marked_as_squeezed_unless_max_ratio_is_auto(read):
+def test_long_lines_exceed_max_ratio_unless_it_is_auto(read):
     line = draw("a", width=1500, height=30)  # 50 times its height
-    [squeezed] = read(line)
-    assert squeezed["squeezed"] is True
+    [compressed] = read(line)
+    assert compressed["exceeds_max_ratio"] is True
     [free], [wide] = read(line, max_ratio="auto"), read(line, max_ratio=50)
-    assert "squeezed" not in free and free == wide
+    assert "exceeds_max_ratio" not in free and free == wide
     assert read.processor(line, max_ratio="auto")["pixel_values"].shape == (1, 3, 32, 32 * 50)
     longest = draw("a", width=3000, height=20)
     assert read.processor(longest, max_ratio="auto")["pixel_values"].shape == (1, 3, 32, 32 * 100)
     [result] = read(longest, max_ratio="auto")
-    assert result["squeezed"] is True
+    assert result["exceeds_max_ratio"] is True
 
 
 def test_images_with_more_than_max_pixels_are_unreadable(read, images):

@@ -227,7 +227,7 @@ class SVTRv2ImageProcessor(PilBackend):
         return max_ratio
 
     def exceeds_max_ratio(self, width: int, height: int, max_ratio: int | str | None = None) -> bool:
-        """Return whether [`resize`] shrinks the width of an image of `width` x `height` pixels more than its height."""
+        """Return whether [`resize`] compresses an image of `width` x `height` pixels to the maximum aspect ratio."""
         return round(width / height) > self._max_ratio(max_ratio)
 
     def target_size(self, width: int, height: int, max_ratio: int | str | None = None) -> tuple[int, int]:

@@ -100,9 +100,9 @@ class SVTRv2TextRecognitionPipeline(Pipeline):
         Returns:
             `[{"text": str, "score": float}]` for an image, a list of these for a list, an iterator over them
             for a dataset or generator. See [`SVTRv2Processor.post_process_text_recognition`] for the score. If the aspect
-            ratio of an image exceeds `max_ratio`, its width is shrunk, narrow letters may be lost, and the result has the
-            key "squeezed" with the value `True`. In the task
-            `image-to-text`, the key of the text is "generated_text".
+            ratio of an image exceeds `max_ratio`, it is compressed to that ratio, which loses narrow letters, and the
+            result has the key "exceeds_max_ratio" with the value `True`. In the task `image-to-text`, the key of the text is
+            "generated_text".
 
         Raises:
             UnreadableImageError: an image is unreadable.
@@ -156,7 +156,9 @@ class SVTRv2TextRecognitionPipeline(Pipeline):
         return {
             "sample": {
                 "images": [processor.prepare(candidate, max_ratio) for candidate in candidates.values()],
-                "squeezed": [processor.exceeds_max_ratio(*one.size, max_ratio) for one in candidates.values()],
+                "exceeds_max_ratio": [
+                    processor.exceeds_max_ratio(*one.size, max_ratio) for one in candidates.values()
+                ],
                 "rotations": list(candidates) if rotate_vertical else [],
                 "size": image.size,
             }
@@ -196,8 +198,8 @@ class SVTRv2TextRecognitionPipeline(Pipeline):
                     part["start"], part["end"] = height - part["end"], height - part["start"]
             if sample["rotations"]:
                 result["rotation"] = rotation
-            if sample["squeezed"][number]:
-                result["squeezed"] = True
+            if sample["exceeds_max_ratio"][number]:
+                result["exceeds_max_ratio"] = True
             results.append(result)
         best = max(results, key=lambda result: result["score"])
         return [{self._text_key: best.pop("text"), **best}]

@@ -13,7 +13,7 @@ SOURCES = (
     "checked with its settings."
 )
 MODEL = "Model to fine-tune, whose charset and maximum aspect ratio are used: a folder, a Hub id, or 'default'."
-UNKNOWN = "What training does about characters outside the charset."
+UNKNOWN = "Handling of labels with characters outside the charset."
 NORMALIZE = "Unicode normalization form of the charset file and the labels."
 OUTPUT = (
     "Also write the report (audit.json, audit.md), charts (audit.png) and examples of the augmentation "

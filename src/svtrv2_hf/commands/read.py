@@ -18,7 +18,7 @@ from .options import BatchSize, Model, option
 
 CHARACTERS = "Also print the score and position of each character."
 MAX_RATIO = (
-    "Maximum aspect ratio (width / height); wider images are downscaled to it. 'auto' gives each line the width that it "
+    "Maximum aspect ratio (width / height); wider images are compressed to it. 'auto' gives each line the width that it "
     "needs, up to 100."
 )
 _OTHER_IMAGES = {".avif", ".eps", ".heic", ".heif", ".ico", ".jxl", ".pdf", ".psd", ".svg"}
@@ -64,11 +64,11 @@ def read(
     logging.disable_progress_bar()
     network, processor = load_model_and_processor(model)
     reader = pipeline("text-recognition", model=network, processor=processor, batch_size=batch_size)
-    failed = downscaled = 0
+    failed = compressed = 0
     ascii_only = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
     results = reader(iter(files), on_error="return", return_characters=characters, max_ratio=max_ratio)
     for file, [result] in zip(files, tqdm(results, total=len(files), unit="image", disable=None), strict=True):
-        downscaled += "squeezed" in result
+        compressed += "exceeds_max_ratio" in result
         if error := result.get("error"):
             failed += 1
             result["error"] = error = redact(error)
@@ -81,12 +81,12 @@ def read(
             for character in result.get("characters", []):
                 position = f"{character['start']:.1f}..{character['end']:.1f}"
                 tqdm.write(f"\t{printable(character['text'])}\t{character['score']:.4f}\t{position}")
-    if downscaled:
+    if compressed:
         limit, advice = max_ratio or processor.image_processor.max_ratio, "use --max-ratio auto"
         if limit == "auto":
             limit, advice = AUTO_MAX_RATIO, "crop them"
         _warn(
-            f"{downscaled} of {len(files)} images are wider than {limit} times their height and were downscaled, which "
+            f"{compressed} of {len(files)} images are wider than {limit} times their height and were compressed, which "
             f"loses narrow letters: {advice}."
         )
     if failed:
