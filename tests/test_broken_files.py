@@ -80,7 +80,7 @@ MODELS = {
     "weights: unexpected": (weights_after(lambda weights: weights.update(x=torch.ones(1))), "1 unexpected (x)"),
     "weights: shape": (
         weights_after(lambda weights: weights.update({"head.bias": torch.ones(3)})),
-        "misshapen (head.bias",
+        "of wrong shape (head.bias",
     ),
     "weights: nan": (set_to("head.bias", float("nan")), "NaN or infinite in 1 of 86 tensors (head.bias)"),
     "weights: infinite": (set_to("head.weight", float("inf")), "head.weight"),

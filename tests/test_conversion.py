@@ -103,17 +103,20 @@ def test_charset_and_max_ratio_are_saved(tiny, tmp_path):
     ("change", "message"),
     [
         (lambda s: s.pop("decoder.fc.bias"), r"missing: head\.bias \(95,\)"),
-        (lambda s: s.update({"decoder.neck.weight": torch.zeros(3)}), r"left over: decoder\.neck\.weight \(3,\)"),
+        (lambda s: s.update({"decoder.neck.weight": torch.zeros(3)}), r"unexpected: decoder\.neck\.weight \(3,\)"),
         (
             lambda s: s.update({"encoder.stages.1.blocks.9.norm1.weight": torch.zeros(128)}),
             r"missing: svtrv2\.stages\.1\.blocks\.6",
         ),
         (
             lambda s: s.update({"encoder.stages.2.blocks.1.mlp.fc2.bias": torch.zeros(7)}),
-            r"misshapen: svtrv2\.stages\.2\.blocks\.1\.mlp\.fc2\.bias is \(7,\), not \(256,\)",
+            r"wrong shape: svtrv2\.stages\.2\.blocks\.1\.mlp\.fc2\.bias is \(7,\), not \(256,\)",
         ),
-        (lambda s: s.update({"fc.weight": s["decoder.fc.weight"]}), r"left over: fc\.weight \(95, 256\)"),
-        (lambda s: s.update({"decoder.ctc_decoder.fc.bias": s["decoder.fc.bias"]}), r"left over: decoder\..*fc\.bias"),
+        (lambda s: s.update({"fc.weight": s["decoder.fc.weight"]}), r"unexpected: fc\.weight \(95, 256\)"),
+        (
+            lambda s: s.update({"decoder.ctc_decoder.fc.bias": s["decoder.fc.bias"]}),
+            r"unexpected: decoder\..*fc\.bias",
+        ),
         (lambda s: s.pop("decoder.fc.weight"), r"not an SVTRv2 checkpoint.*has no tensor ctc\.fc\.weight"),
         (lambda s: s.clear() or s.update({"conv.weight": torch.zeros(3)}), r"Its names begin with conv\.weight"),
     ],

@@ -196,7 +196,7 @@ def test_incomplete_or_damaged_model_is_not_published(with_card, hub, capsys, da
     ("words", "repo", "message"),
     [
         ([], "reader", "must be OWNER/NAME"),
-        (["--license", "mit"], "me/x y", "--repo 'me/x y' is not a valid name on the Hub"),
+        (["--license", "mit"], "me/x y", "--repo 'me/x y' is not a valid Hub id"),
         (["--license", "Apache-2.0"], "me/reader", "lower case"),
         (["--license", "apache 2.0"], "me/reader", "lower case"),
         (["--license", " "], "me/reader", "lower case"),
@@ -267,7 +267,9 @@ def test_only_the_code_of_the_package_is_run_and_published(saved, hub, tmp_path,
     (saved / "modeling_svtrv2.py").write_bytes(tampered)
     (saved / "other_svtrv2.py").write_text(MARK)
     assert run(saved, "--license", "mit") == 0
-    assert "which is published instead: modeling_svtrv2.py, other_svtrv2.py" in (err := capsys.readouterr().err)
+    assert "Replaced by the code of this package: modeling_svtrv2.py, other_svtrv2.py" in (
+        err := capsys.readouterr().err
+    )
     assert "Not published: other_svtrv2.py" in err
     assert not (tmp_path / "ran").exists()
     sent = hub[1][2]["sent"]
@@ -319,7 +321,7 @@ def test_references_to_other_code_are_rejected(with_card, hub, capsys, monkeypat
 def test_secrets_are_not_published(with_card, hub, capsys, file, text):
     append(with_card / file, text)
     assert run(with_card) == 1
-    assert f"{file} contains what looks like a token" in capsys.readouterr().err
+    assert f"{file} contains a possible token" in capsys.readouterr().err
     assert not hub
 
 
@@ -374,6 +376,6 @@ def test_secrets_in_metadata_are_not_published(with_card, hub, capsys):
     save_file(weights, with_card / "model.safetensors", metadata={"format": "pt", "note": TOKEN})
     assert run(with_card) == 1
     errors = capsys.readouterr().err
-    assert "picture.png contains what looks like a token, a password or a credential, in its metadata" in errors
-    assert "model.safetensors contains what looks like a token" in errors
+    assert "picture.png contains a possible token, password or credential, in its metadata" in errors
+    assert "model.safetensors contains a possible token" in errors
     assert not hub

@@ -48,7 +48,7 @@ BROKEN = {
     half: "missing (",
     renamed: "2 missing (head.bias, head.weight); 2 unexpected (fc.bias, fc.weight)",
     with_more: "2 unexpected (head.scale, neck.norm.weight)",
-    of_another_charset: "2 misshapen (head.bias: (7,) instead of (49,), head.weight: (7, 32) instead of (49, 32))",
+    of_another_charset: "2 of wrong shape (head.bias: (7,) instead of (49,), head.weight: (7, 32) instead of (49, 32))",
 }
 
 
@@ -132,7 +132,7 @@ def test_loading_info_is_returned(config, saved, tmp_path):
     model, report = SVTRv2ForCTC.from_pretrained(tmp_path, output_loading_info=True)
     assert isinstance(model, SVTRv2ForCTC) and HEAD in report["missing_keys"]
     rewrite(saved, of_another_charset)
-    with pytest.raises(RuntimeError, match="misshapen"):
+    with pytest.raises(RuntimeError, match="wrong shape"):
         SVTRv2ForCTC.from_pretrained(saved, output_loading_info=True)
     assert isinstance(SVTRv2ForCTC.from_pretrained(None, config=SVTRv2Config(), state_dict={}), SVTRv2ForCTC)
 

@@ -46,10 +46,10 @@ def default_checkpoint() -> str:
 
 
 def checkpoint_folder(name: str | Path) -> str:
-    """Resolve the `--model` of a command: "default" is the bundled checkpoint; others are a folder or a name on the Hub.
+    """Resolve the `--model` of a command: "default" is the bundled checkpoint; others are a folder or a Hub id.
 
     Raises:
-        ValueError: the folder does not exist and the name is not valid on the Hub, or the folder is incomplete.
+        ValueError: the folder does not exist and the name is not a valid Hub id, or the folder is incomplete.
     """
     if name == "default":
         return default_checkpoint()
@@ -67,7 +67,7 @@ def checkpoint_folder(name: str | Path) -> str:
             )
         return str(folder)
     if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name):
-        raise ValueError(f"Folder not found: {name[:200]}. A name on the Hub is written OWNER/NAME.")
+        raise ValueError(f"Folder not found: {name[:200]}. A Hub id is written OWNER/NAME.")
     return name
 
 
@@ -75,7 +75,7 @@ def load_model_and_processor(name: str | Path, **options: Any) -> tuple[SVTRv2Fo
     """Load the model and the processor of a checkpoint.
 
     Args:
-        name: a folder, a name on the Hub, or "default"; a `Path` is always a folder.
+        name: a folder, a Hub id, or "default"; a `Path` is always a folder.
         options: options of `SVTRv2ForCTC.from_pretrained`, such as `use_guidance` or `dtype`.
 
     Raises:

@@ -175,7 +175,7 @@ def convert_state_dict(state_dict: Mapping[str, torch.Tensor], config: SVTRv2Con
     """Rename the tensors of a state dict of OpenOCR.
 
     Raises:
-        ValueError: tensors are left over, missing or of the wrong shape; the message lists all of them.
+        ValueError: tensors are unexpected, missing or of the wrong shape; the message lists all of them.
     """
     converted: dict[str, torch.Tensor] = {}
     with torch.device("meta"):
@@ -190,14 +190,14 @@ def convert_state_dict(state_dict: Mapping[str, torch.Tensor], config: SVTRv2Con
                 for part, half in zip(("key", "value"), tensor.chunk(2), strict=True)
             }
         if parts.keys() & converted.keys() or not parts.keys() <= expected.keys():
-            problems.append(f"left over: {key} {tuple(tensor.shape)}")
+            problems.append(f"unexpected: {key} {tuple(tensor.shape)}")
         else:
             converted |= parts
     for name, tensor in expected.items():
         if name not in converted:
             problems.append(f"missing: {name} {tuple(tensor.shape)}")
         elif converted[name].shape != tensor.shape:
-            problems.append(f"misshapen: {name} is {tuple(converted[name].shape)}, not {tuple(tensor.shape)}")
+            problems.append(f"wrong shape: {name} is {tuple(converted[name].shape)}, not {tuple(tensor.shape)}")
     if problems:
         raise ValueError("The checkpoint does not fit SVTRv2:\n  " + "\n  ".join(problems))
     return converted

@@ -375,7 +375,7 @@ class SVTRv2PreTrainedModel(PreTrainedModel):
                 "_orig_mod.), which is removed. Save the unwrapped model to avoid this warning."
             )
         mismatches = [f"{n}: {tuple(saved)} instead of {tuple(shape)}" for n, saved, shape in info["mismatched_keys"]]
-        problems = {"misshapen": [] if allows_shapes else mismatches}
+        problems = {"of wrong shape": [] if allows_shapes else mismatches}
         if pretrained_model_name_or_path is not None:
             problems["stored as integers"] = _integers_in(pretrained_model_name_or_path, _hub_options(kwargs))
         if not wants_info and (pretrained_model_name_or_path is not None or kwargs.get("state_dict")):

@@ -88,7 +88,7 @@ def redact_values(content: Any) -> Any:
 
 
 def lines_with_secrets(text: str) -> list[int]:
-    """Return the numbers, from 1, of the lines that contain what looks like a secret."""
+    """Return the numbers, from 1, of the lines that contain a possible secret."""
     before, after = text.splitlines(), redact(text).splitlines()
     if len(before) != len(after):  # a private key of several lines
         return [next(number for number, line in enumerate(before, 1) if "PRIVATE KEY" in line)]

@@ -49,7 +49,7 @@ def register() -> None:
         default={"model": (default_checkpoint(), "main")},
         type="image",
     )
-    # What `save_pretrained` of a pipeline writes must not contain the path of the default model on this machine.
+    # The files that `save_pretrained` of a pipeline writes must not contain the path of the bundled checkpoint on this machine.
     [(task, registered)] = SVTRv2TextRecognitionPipeline._registered_impl.items()
     written = {name: value for name, value in registered.items() if name != "default"}
     SVTRv2TextRecognitionPipeline._registered_impl = {task: written}

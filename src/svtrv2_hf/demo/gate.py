@@ -138,7 +138,7 @@ class Gate:
                 raise HTTPException(422, "The request has no file.") from None
 
     def _checked(self, call: Any, only_image: bool) -> dict[str, Any]:
-        """Return a call with nothing except the values that the page sends."""
+        """Return a call with only the values that the page sends."""
         try:
             [value] = call["data"]
         except (ValueError, TypeError, LookupError):

@@ -48,7 +48,7 @@ class DemoModel:
     """A model with a name.
 
     Args:
-        model: a folder, a name on the Hub, or "default".
+        model: a folder, a Hub id, or "default".
         name: name on the page.
 
     Raises:

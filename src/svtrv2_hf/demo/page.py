@@ -82,7 +82,7 @@ def build_page(models: Sequence[DemoModel]) -> gr.Blocks:
                         panels.append(gr.HTML(placeholder(model.name), min_height=120))
         gr.Examples([str(file) for file in example_files()], image, label="Examples", examples_per_page=9)
         # Gradio must not open the file, since it prints a traceback if it is not an image.
-        options = {"preprocess": False, "concurrency_id": "reading", "concurrency_limit": AT_A_TIME}
+        options = {"preprocess": False, "concurrency_id": "predict", "concurrency_limit": AT_A_TIME}
         image.change(show, image, panels, api_visibility="private", show_progress="minimal", **options)
         answer = gr.JSON(visible=False)
         gr.Button(visible=False).click(read, image, answer, api_name="read", **options)
@@ -93,7 +93,7 @@ def serve(models: Sequence[str], host: str | None = None, port: int | None = Non
     """Serve the page.
 
     Args:
-        models: folders, names on the Hub, or "default".
+        models: folders, Hub ids, or "default".
         host: address to listen on; default: `GRADIO_SERVER_NAME`, or this machine only.
         port: port to listen on; default: `GRADIO_SERVER_PORT`, or the first free one from 7860.
         wait: wait until Ctrl-C; otherwise serve in the background.

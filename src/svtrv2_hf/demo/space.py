@@ -23,7 +23,7 @@ def export_space(models: Sequence[str], folder: str | Path) -> None:
     """Write a folder with the page, the models and this package.
 
     Args:
-        models: one or two folders, names on the Hub, or "default".
+        models: one or two folders, Hub ids, or "default".
         folder: the folder to write, which must not exist or must be empty.
 
     Raises:

@@ -179,13 +179,13 @@ def _code_references(content: Any, key: str = "") -> Iterator[str]:
 
 
 def file_problems(paths: Iterable[Path]) -> list[str]:
-    """Return the problems of files: what looks like a secret, and invalid images."""
+    """Return the problems of files: possible secrets, and invalid images."""
     problems = []
     for path in paths:
         try:
             if where := _find_secret(path):
                 problems.append(
-                    f"{path.name} contains what looks like a token, a password or a credential, {where}: remove it, and revoke it if it "
+                    f"{path.name} contains a possible token, password or credential, {where}: remove it, and revoke it if it "
                     "was public"
                 )
         except Exception:  # Pillow raises many kinds

@@ -50,7 +50,7 @@ def run(
     try:
         validate_repo_id(repo)
     except HFValidationError as error:
-        raise ValueError(f"--repo {repo!r} is not a valid name on the Hub: {error}") from error
+        raise ValueError(f"--repo {repo!r} is not a valid Hub id: {error}") from error
     if "/" not in repo:
         raise ValueError(f"--repo {repo!r} must be OWNER/NAME.")
     check_links(path)
@@ -61,14 +61,14 @@ def run(
     options = {"--license": license, "--language": language, "--results": results}
     if not card.is_file():
         card.write_text(render_card(path, repo, license, language, evaluated), encoding="utf-8")
-        _note(f"Wrote {card}: read it, and add what only you know.")
+        _note(f"Wrote {card}: read it, and complete it.")
     elif unused := [option for option, value in options.items() if value]:
         _note(f"{' and '.join(unused)} had no effect, since {card} exists: edit it, or remove it to write a new one.")
     with tempfile.TemporaryDirectory() as temporary:
         staged = Path(temporary)
         foreign, others = stage(path, staged)
         if foreign:
-            _note(f"Not the code of this package, which is published instead: {', '.join(foreign)}.")
+            _note(f"Replaced by the code of this package: {', '.join(foreign)}.")
         if problems := check_folder(staged, None if sample is None else Path(sample)):
             listed = "\n  ".join(problem.replace(temporary, folder) for problem in problems)
             raise ValueError(f"{folder} is not ready to be published:\n  {listed}")
