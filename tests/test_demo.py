@@ -129,7 +129,6 @@ def test_invalid_or_large_upload_raises(tmp_path, write, message):
 def test_missing_gradio_names_the_extra(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "gradio", None)
     monkeypatch.delitem(sys.modules, "svtrv2_hf.demo.page", raising=False)
-    monkeypatch.delitem(sys.modules, "svtrv2_hf.demo.command", raising=False)
     assert main(["demo"]) == 1
     assert "pip install 'svtrv2-hf[demo]'" in capsys.readouterr().err
 

@@ -25,5 +25,20 @@ def demo(
     and the score of each character. Stop it with Ctrl-C.
     """
     with extra("demo", "The demo"):
-        from ..demo.command import run
-    return run(model, host, port, export)
+        from ..demo.page import serve
+        from ..demo.space import export_space
+    from transformers.utils import logging
+
+    if len(model) > 2:
+        raise ValueError(f"The page compares two models at most, not {len(model)}: {', '.join(model)}.")
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    if export is None:
+        serve(model, host, port)
+    else:
+        export_space(model, export)
+        print(
+            f"Wrote {export}. Run it with python {export}/app.py; share it with "
+            f"hf upload OWNER/NAME {export} . --repo-type space"
+        )
+    return 0
