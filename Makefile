@@ -33,7 +33,7 @@ test: $(VENV)/.installed  ## run the tests
 	$(TESTED) $(BIN)/python -m pytest $(PARALLEL)
 
 test-slow: $(VENV)/.installed  ## run also the tests that take minutes
-	$(TESTED) $(BIN)/python -m pytest $(PARALLEL) -m 'not gpu and not pretrained'
+	$(TESTED) $(BIN)/python -m pytest $(PARALLEL) -m 'not gpu'
 
 $(OLDEST)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(OLDEST)
@@ -68,7 +68,7 @@ format: $(VENV)/.installed  ## format the code
 	$(BIN)/ruff format .
 
 demo: $(VENV)/.installed  ## recognize text in the example images with the bundled checkpoint
-	HF_HUB_OFFLINE=1 $(BIN)/python scripts/demo.py
+	HF_HUB_OFFLINE=1 $(BIN)/svtrv2 read src/svtrv2_hf/demo/examples
 
 $(DOCS)/.installed $(PACKAGE)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(@D)
