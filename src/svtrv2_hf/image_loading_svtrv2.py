@@ -84,19 +84,18 @@ def load_rgb(
         return rgb if method is None else rgb.transpose(method)
 
 
-def open_image(source: Any, name: str | None = None, timeout: float | None = 30.0) -> Image.Image:
+def open_image(source: Any, name: str | None = None) -> Image.Image:
     """Open an image file and read its header; `load_rgb` accepts the result.
 
     Args:
         source: a path, a URL or the bytes of a file.
         name (`str`, *optional*): name of the image in errors.
-        timeout (`float`, *optional*, defaults to 30): limit of the total time of a download in seconds.
 
     Raises:
         UnreadableImageError: the source is not a file in a supported format.
     """
     with _named_errors(source, name):
-        return _open(source, timeout, None)
+        return _open(source, timeout=30.0, max_pixels=None)
 
 
 def upright_size(image: Image.Image, name: str | None = None) -> tuple[int, int]:
