@@ -32,7 +32,7 @@ NEEDED = (
     "svtrv2_hf/synthetic/data/SCOWL-COPYRIGHT.txt",
 )
 LICENSES = ("LICENSE", "NOTICE")
-IN_SDIST = ("PKG-INFO", "pyproject.toml", "README.md", "src", "tests", "scripts", "docs", *LICENSES)
+IN_SDIST = ("PKG-INFO", "pyproject.toml", "README.md", "src", "tests", "scripts", "docs", "examples", *LICENSES)
 # Folders that may contain weights: the bundled checkpoint, and the golden values of the tests.
 WEIGHTS = ("src/svtrv2_hf/default_checkpoint/", "svtrv2_hf/default_checkpoint/", "tests/golden/")
 LARGEST = 10 * 2**20  # bytes of each file
