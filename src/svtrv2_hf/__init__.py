@@ -11,51 +11,30 @@ from typing import TYPE_CHECKING, Any
 
 
 if TYPE_CHECKING:
-    from .charsets import ENGLISH_94, build_tokenizer, read_charset
-    from .checkpoint import default_checkpoint
-    from .configuration_svtrv2 import SVTRv2Config
-    from .data.collator import SVTRv2DataCollator
-    from .evaluation.trainer_metrics import make_compute_metrics, predict_ids
-    from .image_processing_svtrv2 import (
-        SVTRv2ImageProcessor,
-        SVTRv2ServerImageProcessor,
-        UnreadableImageError,
-        load_rgb,
-    )
-    from .modeling_svtrv2 import SVTRv2CTCOutput, SVTRv2ForCTC, SVTRv2Model, SVTRv2PreTrainedModel
-    from .pipeline_svtrv2 import SVTRv2TextRecognitionPipeline
-    from .processing_svtrv2 import SVTRv2Processor
-    from .sources import open_source
-    from .training.arguments import SVTRv2TrainingArguments
-    from .training.loader import training_batches
-    from .training.trainer import SVTRv2Trainer
+    from .charsets import ENGLISH_94 as ENGLISH_94
+    from .charsets import build_tokenizer as build_tokenizer
+    from .charsets import read_charset as read_charset
+    from .checkpoint import default_checkpoint as default_checkpoint
+    from .configuration_svtrv2 import SVTRv2Config as SVTRv2Config
+    from .data.collator import SVTRv2DataCollator as SVTRv2DataCollator
+    from .evaluation.trainer_metrics import make_compute_metrics as make_compute_metrics
+    from .evaluation.trainer_metrics import predict_ids as predict_ids
+    from .image_processing_svtrv2 import SVTRv2ImageProcessor as SVTRv2ImageProcessor
+    from .image_processing_svtrv2 import SVTRv2ServerImageProcessor as SVTRv2ServerImageProcessor
+    from .image_processing_svtrv2 import UnreadableImageError as UnreadableImageError
+    from .image_processing_svtrv2 import load_rgb as load_rgb
+    from .modeling_svtrv2 import SVTRv2CTCOutput as SVTRv2CTCOutput
+    from .modeling_svtrv2 import SVTRv2ForCTC as SVTRv2ForCTC
+    from .modeling_svtrv2 import SVTRv2Model as SVTRv2Model
+    from .modeling_svtrv2 import SVTRv2PreTrainedModel as SVTRv2PreTrainedModel
+    from .pipeline_svtrv2 import SVTRv2TextRecognitionPipeline as SVTRv2TextRecognitionPipeline
+    from .processing_svtrv2 import SVTRv2Processor as SVTRv2Processor
+    from .sources import open_source as open_source
+    from .training.arguments import SVTRv2TrainingArguments as SVTRv2TrainingArguments
+    from .training.loader import training_batches as training_batches
+    from .training.trainer import SVTRv2Trainer as SVTRv2Trainer
 
 __version__ = "0.1.0.dev0"
-
-__all__ = [
-    "ENGLISH_94",
-    "SVTRv2CTCOutput",
-    "SVTRv2Config",
-    "SVTRv2DataCollator",
-    "SVTRv2ForCTC",
-    "SVTRv2ImageProcessor",
-    "SVTRv2Model",
-    "SVTRv2PreTrainedModel",
-    "SVTRv2Processor",
-    "SVTRv2ServerImageProcessor",
-    "SVTRv2TextRecognitionPipeline",
-    "SVTRv2Trainer",
-    "SVTRv2TrainingArguments",
-    "UnreadableImageError",
-    "build_tokenizer",
-    "default_checkpoint",
-    "load_rgb",
-    "make_compute_metrics",
-    "open_source",
-    "predict_ids",
-    "read_charset",
-    "training_batches",
-]
 
 _MODULES = {
     "charsets": ("ENGLISH_94", "build_tokenizer", "read_charset"),
@@ -77,6 +56,8 @@ _MODULES = {
     "training.loader": ("training_batches",),
     "training.trainer": ("SVTRv2Trainer",),
 }
+
+__all__ = sorted(name for names in _MODULES.values() for name in names)
 
 
 def __getattr__(name: str) -> Any:
