@@ -10,7 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 STYLE = "docs/style.md"
-SUFFIXES = (".py", ".md", ".yaml", ".j2")
+SUFFIXES = (".py", ".md", ".yaml", ".yml", ".j2", ".toml", ".cff", ".css", ".js")
 WAIVER = "words: ok"
 
 
@@ -39,7 +39,7 @@ def main() -> int:
     errors = []
     for name in filter(None, listed.split("\0")):
         path = ROOT / name
-        if path.suffix in SUFFIXES and name != STYLE and path.is_file():
+        if (path.suffix in SUFFIXES or path.name == "Makefile") and name != STYLE and path.is_file():
             found = find_words(path.read_text("utf-8"), words)
             errors += [f"{name}:{number}: {word!r}, see {STYLE}" for number, word in found]
     print("\n".join(errors), end="\n" if errors else "")
