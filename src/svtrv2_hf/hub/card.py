@@ -12,16 +12,12 @@ from jinja2 import Environment, meta
 
 from ..charsets import charset_of
 from ..checkpoint import load_config, load_processor
-from ..evaluation.metrics import rounded
+from ..evaluation.metrics import PROTOCOLS, rounded
 from ..evaluation.tables import markdown
 from ..modeling_svtrv2 import SVTRv2ForCTC
 from ..redaction import redact_values
 
 
-METRIC = {
-    "english": "Word accuracy (letters and digits, case ignored)",
-    "chinese": "Word accuracy (everything except spaces, case ignored)",
-}
 TEMPLATE = Path(__file__).parent / "templates" / "card.md.j2"
 TAGS = ["ocr", "text-recognition", "scene-text-recognition", "ctc", "svtrv2"]
 
@@ -53,7 +49,7 @@ def metadata(
             dataset_type=dataset.lower(),
             dataset_name=dataset,
             metric_type="accuracy",
-            metric_name=METRIC[result["protocol"]],
+            metric_name=f"Word accuracy ({PROTOCOLS[result['protocol']]})",
             metric_value=round(100 * rounded(result["word_accuracy"], 4), 2),
             source_name=source[0] if source else None,
             source_url=source[1] if source else None,
