@@ -47,12 +47,8 @@ PRESETS: Mapping[str, Mapping[str, list[int] | float]] = MappingProxyType(
 )
 
 
-STAGE_FIELDS = {
-    "hidden_sizes": 1,
-    "depths": 1,
-    "num_attention_heads": 1,
-    "num_convolution_blocks": 0,
-}  # minimum values
+# Minimum values.
+STAGE_FIELDS = {"hidden_sizes": 1, "depths": 1, "num_attention_heads": 1, "num_convolution_blocks": 0}
 
 
 @strict

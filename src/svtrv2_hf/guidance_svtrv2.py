@@ -92,7 +92,7 @@ class SVTRv2CrossAttention(nn.Module):
 
 
 class SVTRv2Guidance(nn.Module):
-    """Predict each character from its neighboring characters and the image features.
+    """Guidance branch, which predicts each character from its neighboring characters and the image features.
 
     Ids are those of the CTC head, with end-of-text in place of the blank. The embedding has four additional ids: the
     reference's unused start-of-text, the left and the right filler, and the pad. The output layer also includes

@@ -18,9 +18,8 @@ MAX_SEGMENTS = 2000  # before the pixels of a JPEG file; 5 to 50 are common
 MAX_EXIF_SEGMENTS = 64  # one is common; Pillow joins them in quadratic time
 MAX_SCANS = 100  # of a progressive JPEG file, each of which updates all pixels; 10 are common
 MAX_CHUNKS = 50_000  # of a PNG file
-MAX_BLOCKS = (
-    4096  # of 255 bytes before the pixels of a GIF file; older versions of Pillow join comments in quadratic time
-)
+# Of 255 bytes before the pixels of a GIF file; older versions of Pillow join comments in quadratic time.
+MAX_BLOCKS = 4096
 MAX_JUNK = 2**16  # bytes between the segments of a JPEG file, or in a PPM header, which are read one by one
 MAX_TAGS, MAX_DIRECTORIES = 4096, 16  # of TIFF and EXIF
 MAX_STRIPS = 2**16  # of a TIFF file, which Pillow lists

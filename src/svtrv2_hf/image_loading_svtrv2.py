@@ -47,7 +47,7 @@ Box = tuple[int, int, int, int]  # left, top, right, bottom
 
 
 class UnreadableImageError(ValueError):
-    """An image is unreadable; the message contains its name and the reason."""
+    """Error for an unreadable image; the message contains its name and the reason."""
 
 
 def load_rgb(

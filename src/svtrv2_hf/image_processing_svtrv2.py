@@ -141,7 +141,7 @@ class SVTRv2ServerImageProcessorKwargs(ImagesKwargs, total=False):  # type: igno
 
 class SVTRv2ImageProcessor(PilBackend):
     r"""
-    Resizes each image to a size for its aspect ratio, and scales pixels to -1..1.
+    Image processor that resizes each image to a size for its aspect ratio, and scales pixels to -1..1.
 
     Args:
         max_ratio (`int`, *optional*, defaults to 12):
@@ -361,8 +361,8 @@ class SVTRv2ImageProcessor(PilBackend):
 
 class SVTRv2ServerImageProcessor(SVTRv2ImageProcessor):
     r"""
-    Prepares images for the released OpenOCR 'server' models: resizes them to one height with [`resize_bilinear`], keeping the
-    aspect ratio, pads them on the right with gray, and swaps red and blue.
+    Image processor of the released OpenOCR 'server' models: resizes images to one height with [`resize_bilinear`], keeping
+    the aspect ratio, pads them on the right with gray, and swaps red and blue.
 
     Args:
         max_ratio (`int`, *optional*, defaults to 40):

@@ -286,7 +286,7 @@ class SVTRv2Head(nn.Linear):
 
 
 class SVTRv2WeightsError(ValueError, RuntimeError):
-    """The tensors of a checkpoint do not match the model. Also a `RuntimeError`, as transformers raises for shapes."""
+    """Error for tensors that do not match the model. Also a `RuntimeError`, as transformers raises for shapes."""
 
 
 class SVTRv2PreTrainedModel(PreTrainedModel):

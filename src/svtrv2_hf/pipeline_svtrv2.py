@@ -50,7 +50,7 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 
 class SVTRv2TextRecognitionPipeline(Pipeline):
     """
-    Recognizes the text of images of single words or lines.
+    Pipeline that recognizes the text of images of single words or lines.
 
     ```python
     >>> import svtrv2_hf

@@ -41,7 +41,7 @@ class Lexicon(NamedTuple):
 
 class SVTRv2Processor(ProcessorMixin):
     r"""
-    Combines an image processor and a tokenizer.
+    Processor that combines an image processor and a tokenizer.
 
     Args:
         image_processor ([`SVTRv2ImageProcessor`]): converts images to `pixel_values` and `image_sizes`.

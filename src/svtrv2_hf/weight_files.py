@@ -56,9 +56,8 @@ def read_weights(path: str | Path, device: str = "cpu") -> Any:
             f"{path} contains Python objects that could run code, or is damaged, so it is not loaded. If you trust it, save its state dict "
             "where it was created: torch.save({'state_dict': checkpoint['state_dict']}, FILE)."
         ) from error
-    except (
-        Exception
-    ) as error:  # torch raises RuntimeError, EOFError, KeyError, AttributeError, UnicodeDecodeError, ...
+    # torch raises RuntimeError, EOFError, KeyError, AttributeError, UnicodeDecodeError, ...
+    except Exception as error:
         kind = "safetensors file" if isinstance(error, SafetensorError) else "PyTorch checkpoint"
         line = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".:")
         raise ValueError(f"{path} is cut off, or is not a {kind} ({line}): download or save it again.") from error
