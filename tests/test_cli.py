@@ -146,7 +146,7 @@ def test_files_and_patterns(saved, folder, capsys):
     assert names == ["one.png", "three.webp", "two.JPG"]
 
 
-def test_json(saved, folder, capsys):
+def test_json_contains_path_and_characters(saved, folder, capsys):
     status, lines, _ = read(capsys, folder / "one.png", "--model", saved, "--json", "--characters")
     assert status == 0
     result = json.loads(lines[0])
@@ -154,7 +154,7 @@ def test_json(saved, folder, capsys):
     assert "".join(character["text"] for character in result["characters"]) == result["text"]
 
 
-def test_characters(saved, folder, capsys):
+def test_characters_are_printed_below_their_text(saved, folder, capsys):
     _, lines, _ = read(capsys, folder / "one.png", "--model", saved, "--characters")
     text = lines[0].split("\t")[1]
     assert [line.split("\t")[1] for line in lines[1:]] == list(text)

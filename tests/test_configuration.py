@@ -11,14 +11,14 @@ def test_default_is_tiny():
 
 
 @pytest.mark.parametrize("size", PRESETS)
-def test_round_trip(size, tmp_path):
+def test_saved_configuration_is_loaded_unchanged(size, tmp_path):
     config = SVTRv2Config.preset(size, vocab_size=37, use_guidance=True)
     config.save_pretrained(tmp_path)
     assert SVTRv2Config.from_pretrained(tmp_path).to_dict() == config.to_dict()
 
 
 @pytest.mark.parametrize("size", PRESETS)
-def test_the_preset_is_recognized_from_the_layers(size):
+def test_preset_is_recognized_from_the_layers(size):
     assert SVTRv2Config.preset(size, vocab_size=37, drop_path_rate=0.3).preset_name == size
     assert SVTRv2Config.preset(size, depths=[1, 1, 1], num_convolution_blocks=[1, 1, 0]).preset_name is None
 
@@ -54,7 +54,7 @@ def test_invalid_fields_raise(fields, message):
         SVTRv2Config(**fields)
 
 
-def test_a_misspelled_field_logs_a_warning(caplog, monkeypatch):
+def test_misspelled_field_logs_a_warning(caplog, monkeypatch):
     import svtrv2_hf.configuration_svtrv2 as module
 
     warnings = []

@@ -15,7 +15,7 @@ TOLERANCE = {"rtol": 0, "atol": 1e-4}
 
 @pytest.mark.parametrize("name", ["tiny_rctc", "base_rctc"])
 @torch.no_grad()
-def test_every_stage_at_every_size(name):
+def test_every_stage_matches_the_reference_at_every_size(name):
     model, expected = golden_model(name), golden(name)
     sizes = sorted({key.split("/")[0] for key in expected})
     assert sizes == ["32x128", "32x256", "32x384", "40x112", "48x96", "64x64"]
@@ -34,7 +34,7 @@ def test_every_stage_at_every_size(name):
 
 
 @torch.no_grad()
-def test_the_server_model():
+def test_server_model_matches_the_reference():
     """Other kernels, strides and neck; the reference returns probabilities."""
     model, expected = golden_model("server_ch"), golden("server_ch")
     sizes = sorted({key.split("/")[0] for key in expected})
@@ -48,7 +48,7 @@ def test_the_server_model():
 
 
 @torch.no_grad()
-def test_guidance_contexts_logits_and_losses():
+def test_guidance_contexts_logits_and_losses_match_the_reference():
     model, expected = golden_model("tiny_sgm"), golden("tiny_sgm")
     given = json.loads((GOLDEN / "sgm_labels.json").read_text())
     processor = SVTRv2Processor(SVTRv2ImageProcessor(), build_tokenizer(given["charset"]))

@@ -123,7 +123,7 @@ def test_bits_stored_in_sixteen_are_scaled(bits):
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_other_formats_are_refused_by_name(data, reason, tmp_path, monkeypatch):
+def test_other_formats_are_rejected_by_name(data, reason, tmp_path, monkeypatch):
     """None of them reaches a decoder, which for PostScript would be another program."""
     monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_, **__: pytest.fail("Ghostscript was started"))
     (tmp_path / "word.png").write_bytes(data)
@@ -132,7 +132,7 @@ def test_other_formats_are_refused_by_name(data, reason, tmp_path, monkeypatch):
             load_rgb(source)
 
 
-def test_an_open_image_of_another_format_is_not_decoded():
+def test_open_image_of_another_format_is_not_decoded():
     buffer = io.BytesIO()
     draw("a").save(buffer, "EPS")
     with pytest.raises(UnreadableImageError, match=r"Encapsulated Postscript \(EPS\), is not supported"):
@@ -146,7 +146,7 @@ def test_an_open_image_of_another_format_is_not_decoded():
 # ---- paths that are not regular files
 
 
-def test_pipes_sockets_and_devices_are_refused(tmp_path):
+def test_pipes_sockets_and_devices_are_rejected(tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "s.png"))
@@ -226,7 +226,7 @@ def test_redirects_are_limited_to_http(server, kind):
 
 
 @pytest.mark.parametrize("url", ["file:///etc/hostname", "FTP://127.0.0.1/a.png", "s3://bucket/a.png"])
-def test_other_urls_are_refused(url):
+def test_other_urls_are_rejected(url):
     with pytest.raises(UnreadableImageError, match="are not supported; pass http, https or data"):
         load_rgb(url)
 
@@ -281,7 +281,7 @@ def test_tiff_tiles_count_as_pixels(order, big):
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
-def test_tags_that_share_data_are_refused(order):
+def test_tags_that_share_data_are_rejected(order):
     many = [(tag, 7, 100_000, 16) for tag in range(1000, 2000)]
     bomb = tiff(image_tags(*many), bytes(100_000), order)
     reason = "its tags claim 100000000 bytes"
@@ -310,7 +310,7 @@ def test_metadata_of_usual_files_is_read():
     assert load_rgb(tiled).size == draw("abc").size
 
 
-def test_tiff_and_jpeg_2000_files_in_thousands_of_pieces_are_refused():
+def test_tiff_and_jpeg_2000_files_in_thousands_of_pieces_are_rejected():
     strips = [(273, 4, 10**5, 16), (279, 4, 10**5, 16)]
     refuses_quickly(tiff(image_tags(*strips), bytes(4 * 10**5)), "100000 TIFF strips or tiles, more than 65536")
     data = encoded(draw("a"), "JPEG2000")
@@ -326,7 +326,7 @@ def jpeg_with(pieces):
     return data[:2] + pieces + data[2:]
 
 
-def test_jpeg_files_in_thousands_of_pieces_are_refused():
+def test_jpeg_files_in_thousands_of_pieces_are_rejected():
     piece = b"\xff\xe1" + struct.pack(">H", 12) + b"Exif\0\0AAAA"
     refuses_quickly(jpeg_with(piece * 5000), "too many segments")
     refuses_quickly(jpeg_with(b"\xff\xe0\0\2" * 5000), "too many segments")
@@ -343,7 +343,7 @@ def test_jpeg_files_in_thousands_of_pieces_are_refused():
     assert load_rgb(behind).size == draw("a").size
 
 
-def test_png_and_gif_files_in_thousands_of_pieces_are_refused():
+def test_png_and_gif_files_in_thousands_of_pieces_are_rejected():
     data = encoded(draw("a"))
     chunk = struct.pack(">L", 0) + b"prIv" + struct.pack(">L", zlib.crc32(b"prIv"))
     refuses_quickly(data[:33] + chunk * 60_000 + data[33:], "more than 50000 chunks")

@@ -54,7 +54,7 @@ def test_size_is_the_nearest_bucket(width, height, max_ratio):
     assert abs(wanted - ratio) <= Fraction(1, 2) or ratio == (max_ratio if wanted > ratio else 1)
 
 
-def test_max_ratio():
+def test_max_ratio_limits_the_width():
     line = Image.new("RGB", (2000, 50))
     assert SVTRv2ImageProcessor(max_ratio=4)(line)["pixel_values"].shape == (1, 3, 32, 128)
     assert SVTRv2ImageProcessor(max_ratio=20)(line)["pixel_values"].shape == (1, 3, 32, 640)
@@ -62,7 +62,7 @@ def test_max_ratio():
 
 
 @pytest.mark.parametrize("max_ratio", [0, -3])
-def test_an_invalid_max_ratio_raises(max_ratio):
+def test_invalid_max_ratio_raises(max_ratio):
     with pytest.raises(ValueError, match=f"max_ratio={max_ratio} must be"):
         SVTRv2ImageProcessor()(draw("a"), max_ratio=max_ratio)
 
@@ -85,7 +85,7 @@ def test_padding_a_batch_does_not_change_images():
         np.testing.assert_array_equal(row[:, :height, :width], processor(image)["pixel_values"][0])
 
 
-def test_round_trip(tmp_path):
+def test_saved_settings_are_loaded_unchanged(tmp_path):
     processor = SVTRv2ImageProcessor(max_ratio=20, bucket_sizes=[[48, 48], [48, 96]])
     processor.save_pretrained(tmp_path)
     loaded = SVTRv2ImageProcessor.from_pretrained(tmp_path)
@@ -347,7 +347,7 @@ def test_files_are_named(tmp_path):
                 load_rgb(path)
 
 
-def test_a_decompression_bomb_is_refused_before_it_is_decoded(monkeypatch):
+def test_decompression_bomb_is_rejected_before_it_is_decoded(monkeypatch):
     data = file_bytes(Image.new("1", (20000, 20000)), "PNG")  # 50 kB that would become 1.2 GB
     with pytest.raises(UnreadableImageError, match="more pixels than the limit of 64000000"):
         load_rgb(data)
@@ -362,17 +362,17 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(monkeypatch):
     assert load_rgb(small, max_pixels=1600).size == (40, 40)
 
 
-def test_a_large_photograph_is_not_refused():
+def test_large_photograph_is_accepted():
     assert load_rgb(file_bytes(Image.new("L", (9000, 5000), 100), "PNG")).size == (9000, 5000)
 
 
-def test_the_unreadable_image_of_a_batch_is_named():
+def test_unreadable_image_of_a_batch_is_named():
     with pytest.raises(UnreadableImageError, match=r"image 1 of 3, an array of shape \(4,\)"):
         SVTRv2ImageProcessor()([draw("a"), np.zeros(4), draw("b")])
 
 
 @pytest.mark.parametrize("nothing", [[], (), np.zeros((0, 3, 4, 4))])
-def test_an_empty_list_raises(nothing):
+def test_empty_list_raises(nothing):
     with pytest.raises(ValueError, match="the list is empty"):
         SVTRv2ImageProcessor()(nothing)
 

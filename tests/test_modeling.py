@@ -37,7 +37,7 @@ def test_feature_maps_stay_channels_last(model):
 
 
 @torch.no_grad()
-def test_attentions(model):
+def test_eager_attention_returns_its_weights(model):
     attentions = copy.deepcopy(model)
     attentions.set_attn_implementation("eager")
     weights = attentions(torch.randn(2, 3, 32, 64), output_attentions=True).attentions
@@ -196,7 +196,7 @@ def test_initial_weights_preserve_variance_and_predict_mostly_blanks():
     assert state["head.bias"][1:].eq(0).all()
 
 
-def test_a_new_charset_gets_a_fresh_head(model, tmp_path):
+def test_new_charset_gets_a_fresh_head(model, tmp_path):
     model.save_pretrained(tmp_path)
     other = SVTRv2ForCTC.from_pretrained(tmp_path, vocab_size=11, ignore_mismatched_sizes=True)
     assert other.head.bias.softmax(-1)[0].item() == pytest.approx(0.9)
@@ -262,7 +262,7 @@ def test_exports_with_dynamic_batch_and_width(model):
 
 
 @torch.no_grad()
-def test_a_configuration_may_request_tuples(model, monkeypatch):
+def test_configuration_may_request_tuples(model, monkeypatch):
     images = torch.randn(1, 3, 32, 64)
     expected = model(images).logits
     monkeypatch.setattr(model.config, "return_dict", False)

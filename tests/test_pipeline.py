@@ -200,12 +200,12 @@ def test_vertical_crops(read, rotation, monkeypatch):
     assert (first["rotation"], second["rotation"]) == (rotation, 0)
 
 
-def test_an_open_file_is_one_image(read, images):
+def test_open_file_is_one_image(read, images):
     images[0].save(file := io.BytesIO(), "PNG")
     assert read(file) == read(images[0])
 
 
-def test_an_incomplete_download_is_named(read):
+def test_incomplete_download_is_named(read):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
 
@@ -234,13 +234,13 @@ def test_timeout_limits_the_download(read):
             read(url, timeout=0.2)
 
 
-def test_an_unreadable_image_is_named(read, images, tmp_path):
+def test_unreadable_image_is_named(read, images, tmp_path):
     (tmp_path / "bad.png").write_bytes(b"not an image")
     with pytest.raises(UnreadableImageError, match=r"bad\.png"):
         read([images[0], str(tmp_path / "bad.png")], batch_size=2)
 
 
-def test_a_thousand_images_with_three_unreadable_ones(read, images, tmp_path):
+def test_three_unreadable_images_of_a_thousand_are_reported(read, images, tmp_path):
     bad = {3: b"", 500: b"not an image", 999: open_bytes(images[0])[:80]}
     files = []
     for number in range(1000):
@@ -340,7 +340,7 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system cannot fork")
-def test_a_forked_child_can_use_the_pipeline():
+def test_forked_child_can_use_the_pipeline():
     place = svtrv2_hf.default_checkpoint()
     done = subprocess.run([sys.executable, "-c", FORKED, place], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr

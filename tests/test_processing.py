@@ -20,7 +20,7 @@ def outputs(processor, *paths, certain=8.0):
     return {"logits": logits, "logits_lengths": torch.tensor([len(path) for path in paths])}
 
 
-def test_labels(processor):
+def test_texts_become_padded_labels(processor):
     batch = processor([draw("ab"), draw("b")], ["ab", "b"], return_tensors="pt")
     assert batch["labels"].tolist() == [[11, 12], [12, -100]]
     assert set(batch) == {"pixel_values", "image_sizes", "labels"}
@@ -50,7 +50,7 @@ def test_invalid_arguments_raise(processor, arguments, error, message):
         processor(**arguments)
 
 
-def test_round_trip(processor, tmp_path):
+def test_saved_processor_is_loaded_unchanged(processor, tmp_path):
     processor.image_processor.max_ratio = 20
     processor.save_pretrained(tmp_path)
     loaded = SVTRv2Processor.from_pretrained(tmp_path)
@@ -58,7 +58,7 @@ def test_round_trip(processor, tmp_path):
     assert loaded.encode(["a-b"]) == processor.encode(["a-b"])
 
 
-def test_post_processing(processor):
+def test_post_processing_returns_text_and_score(processor):
     results = processor.post_process_text_recognition(outputs(processor, "__HH_ee", "_______", "aa_aa__"))
     assert [result["text"] for result in results] == ["He", "", "aa"]
     peak = float(torch.softmax(torch.tensor([8.0] + [0.0] * len(CHARSET)), -1)[0])
@@ -104,7 +104,7 @@ def test_words_of_a_text_without_spaces_and_of_an_empty_text(processor):
     assert none["words"] == []
 
 
-def test_the_score_of_a_word_is_the_geometric_mean_of_its_characters(processor):
+def test_score_of_a_word_is_the_geometric_mean_of_its_characters(processor):
     output = outputs(processor, "ab_ _c")
     for frame, certain in ((0, 3.0), (1, 5.0), (5, 4.0)):
         output["logits"][0, frame] *= certain / 8
@@ -162,7 +162,7 @@ def test_invalid_lexicons_raise(processor, lexicon, message):
         processor.post_process_text_recognition(outputs(processor, "ab"), lexicon=lexicon)
 
 
-def test_alternatives(processor):
+def test_alternatives_are_sorted_by_likelihood(processor):
     output = outputs(processor, "a_b_", certain=6.0)
     output["logits"][0, 2, 1 + CHARSET.index("8")] = 5.0
     (result,) = processor.post_process_text_recognition(output, n_best=2)
