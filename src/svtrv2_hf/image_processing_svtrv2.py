@@ -258,7 +258,8 @@ class SVTRv2ImageProcessor(PilBackend):
         if self.do_rescale:
             scaled *= self.rescale_factor
         if self.do_normalize:
-            scaled = (scaled - np.float32(self.image_mean)) / np.float32(self.image_std)
+            mean, std = np.asarray(self.image_mean, np.float32), np.asarray(self.image_std, np.float32)
+            scaled = (scaled - mean) / std
         return np.moveaxis(scaled, -1, -3)
 
     def preprocess(
@@ -326,7 +327,7 @@ class SVTRv2ImageProcessor(PilBackend):
         if not given:
             return self
         changed = copy(self)
-        vars(changed).update(given)
+        changed.__dict__.update(given)
         changed._check(given)
         return changed
 
