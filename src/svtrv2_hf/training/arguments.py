@@ -193,5 +193,5 @@ def parse_arguments(argv: Sequence[str]) -> tuple[DataAndModelArguments, SVTRv2T
                 values = value if isinstance(value, list) else [value]
                 words += [f"--{name}", *(json.dumps(v) if isinstance(v, dict) else str(v) for v in values)]
         arguments = [*words, *arguments[1:]]
-    parser = HfArgumentParser((DataAndModelArguments, SVTRv2TrainingArguments), prog="train.py")
+    parser = HfArgumentParser((DataAndModelArguments, SVTRv2TrainingArguments), prog="svtrv2 train")
     return parser.parse_args_into_dataclasses(arguments)

@@ -40,7 +40,7 @@ class RunRecord(_RunFile):
     """
 
     def __init__(self, argv: Sequence[str]):
-        self.command = redact(shlex.join(["python", "scripts/train.py", *argv]))
+        self.command = redact(shlex.join(["svtrv2", "train", *argv]))
         self.recipe = redact_values(read_recipe(argv[0])) if argv and argv[0].endswith((".yaml", ".yml")) else None
         self.provenance = provenance()
 

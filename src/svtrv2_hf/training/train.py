@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command `svtrv2 train`, which `scripts/train.py` also runs."""
+"""The command `svtrv2 train`."""
 
 import math
 import sys
