@@ -2,7 +2,6 @@
 """The command `svtrv2 audit`: report what a training run would make of its data."""
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from itertools import chain, islice
@@ -12,7 +11,7 @@ from typing import Any, cast
 from ..charsets import ENGLISH_94, Normalization, charset_of, normalize_unicode, read_charset
 from ..checkpoint import load_processor
 from ..configuration_svtrv2 import PRESETS
-from ..console import printable
+from ..console import note, printable, warn
 from ..data.audit import AuditReport, audit
 from ..data.audit_report import plot, render, total
 from ..data.augmentation import Augmentation
@@ -82,7 +81,7 @@ def run(
     if errors and not any(report.samples for report in reports):
         raise errors[0]
     for failure in errors:
-        print(printable(f"svtrv2: {failure}"), file=sys.stderr)
+        warn(str(failure))
     remarks = [f"Not read completely: {failure}" for failure in errors]
     remarks += [_repeated(source, name) for source, name in sources if isinstance(source, FileSource)]
     if limit is not None:
@@ -95,7 +94,7 @@ def run(
     if output is not None:
         with_samples = [source for (source, _), report in zip(sources, reports, strict=False) if report.samples]
         written = _write(reports, remarks, with_samples, augmentation, Path(output))
-        print(f"Written to {output}: {', '.join(written)}.", file=sys.stderr)
+        note(f"Written to {output}: {', '.join(written)}.")
     if interrupted:
         return 130
     return 0 if not errors and all(report.flawless for report in reports) else 1

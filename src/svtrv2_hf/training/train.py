@@ -2,7 +2,6 @@
 """The command `svtrv2 train`."""
 
 import math
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging
 
 from ..charsets import Normalization, charset_of
-from ..console import printable
+from ..console import note, printable
 from ..data.augmentation import Augmentation
 from ..data.batches import BucketBatches, EvaluationBatches
 from ..data.labels import LabelEncoder
@@ -182,4 +181,4 @@ def open_sources(specs: Sequence[str], normalize: Normalization, split: str = "t
 def _print(arguments: SVTRv2TrainingArguments, message: str | None) -> None:
     """Print a message on the main process to stderr."""
     if message is not None and arguments.process_index == 0:
-        print(printable(message, keep="\n"), file=sys.stderr)
+        note(message, keep="\n")
