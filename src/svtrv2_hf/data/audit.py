@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import IterableDataset, get_worker_info
 from tqdm import tqdm
 
-from ..charsets import Normalization, normalize_unicode
+from ..charsets import Normalization, code_point, normalize_unicode
 from ..image_processing_svtrv2 import (
     SVTRv2ImageProcessor,
     UnreadableImageError,
@@ -19,6 +19,7 @@ from ..image_processing_svtrv2 import (
     open_image,
     upright_size,
 )
+from ..pipeline_svtrv2 import VERTICAL_RATIO
 from .labels import LabelEncoder, Rejection, Remark, frames_needed, remarks_of
 from .loader import Loader, plain_worker_errors
 from .sample import Sample, Source
@@ -26,9 +27,6 @@ from .sample import Sample, Source
 
 MAX_EXAMPLES = 20  # names kept per problem
 SAMPLES_PER_REPORT = 256  # samples that a worker reads before it reports them
-VERTICAL = (
-    1.5  # height / width above which text may run vertically; `rotate_vertical` of the pipeline uses the same limit
-)
 
 
 @dataclass(eq=False)
@@ -97,7 +95,7 @@ class AuditReport:
         try:
             image = open_image(sample.image, sample.name)
             width, height = upright_size(image, sample.name)
-            self.vertical += height > VERTICAL * width and length > 1
+            self.vertical += height > VERTICAL_RATIO * width and length > 1
             self.aspect_ratios[max(round(width / height), 1)] += 1
             frames = self.image_processor.target_size(width, height)[1] // self.image_processor.pixels_per_frame
             load_rgb(image, sample.name)  # truncated files often have an intact header
@@ -245,8 +243,3 @@ def audit(
         for partial in loader:
             report.update(partial)
             bar.update(partial.samples)
-
-
-def code_point(character: str) -> str:
-    """Return the code point of a character in Unicode's notation, such as U+0041."""
-    return f"U+{ord(character):04X}"

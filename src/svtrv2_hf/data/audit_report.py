@@ -14,8 +14,10 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.ticker import MaxNLocator
 
-from ..reporting import markdown_table, percent, plural
-from .audit import MAX_EXAMPLES, VERTICAL, AuditReport, code_point
+from ..charsets import code_point
+from ..pipeline_svtrv2 import VERTICAL_RATIO
+from ..reporting import first, markdown_table, percent, plural
+from .audit import MAX_EXAMPLES, AuditReport
 from .labels import Rejection, Remark
 
 
@@ -102,10 +104,7 @@ def find_problems(report: AuditReport) -> list[Problem]:
         "drop_character": f"Training removes the characters, which makes {report.repairable:,} of the samples usable. Add "
         "them to the charset (--charset FILE) to train the model on them.",
     }
-    names = {
-        fault: f" ({', '.join(name for name, _ in report.examples[fault][:3])}{', ...' if counts[fault] > 3 else ''})"
-        for fault in Rejection
-    }
+    names = {fault: f" ({first([name for name, _ in report.examples[fault]])})" for fault in Rejection}
     long, longer = encoder.max_length, _sufficient("--max-label-length", report.label_lengths, encoder.max_length)
     wide, wider = processor.max_ratio, _sufficient("--max-ratio", report.aspect_ratios, processor.max_ratio)
     frames = (
@@ -132,16 +131,15 @@ def find_problems(report: AuditReport) -> list[Problem]:
         Problem(report.clipped, f"Images wider than {wide} times their height", "", f"They are compressed; {wider}."),
         Problem(
             report.vertical,
-            f"Images taller than {VERTICAL:g} times their width, of several characters",
+            f"Images taller than {VERTICAL_RATIO:g} times their width, of several characters",
             "",
             "If their text is vertical, rotate them by 90 degrees, because the model reads from left to right.",
         ),
     ]
     for remark, (title, advice) in _REMARKS.items():
         quote = ascii if remark == Remark.DECOMPOSED else repr  # ascii shows accents as separate characters
-        labels = ", ".join(f"{quote(label)} ({name})" for name, label in report.examples[remark][:3])
-        details = f", such as {labels}" + (", ..." if counts[remark] > 3 else "")
-        problems.append(Problem(counts[remark], f"Labels {title}", details, advice))
+        labels = first([f"{quote(label)} ({name})" for name, label in report.examples[remark]])
+        problems.append(Problem(counts[remark], f"Labels {title}", f", such as {labels}", advice))
     return [problem for problem in problems if problem.samples]
 
 

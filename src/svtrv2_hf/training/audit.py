@@ -19,7 +19,7 @@ from ..data.labels import LabelEncoder
 from ..data.sample import Source
 from ..data.sheets import augmentation_sheet
 from ..image_processing_svtrv2 import SVTRv2ImageProcessor, UnreadableImageError, load_rgb
-from ..reporting import plural
+from ..reporting import first, plural
 from ..sources import open_source
 from ..sources.file_source import FileSource
 from .arguments import DataAndModelArguments, read_recipe
@@ -118,9 +118,8 @@ def _repeated(source: FileSource, name: str) -> str:
         return ""
     paths = sorted(repeated, key=lambda path: (len(repeated[path]) < 2, path))  # contradictory labels first
     contradictory = sum(len(texts) > 1 for texts in repeated.values())
-    shown = ", ".join(paths[:3]) + (", ..." if len(paths) > 3 else "")
     images = plural(len(repeated), "image")
-    return f"{name} lists {images} more than once, {contradictory:,} of them with different texts: {shown}."
+    return f"{name} lists {images} more than once, {contradictory:,} of them with different texts: {first(paths)}."
 
 
 def _specs(recipe: Mapping[str, Any], name: str) -> list[str]:
