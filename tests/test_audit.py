@@ -69,7 +69,7 @@ def report_on(samples, charset="abc", max_length=25, max_ratio=12, **kwargs):
 
 
 @pytest.mark.parametrize(
-    ("image", "text", "faults", "repairable"),
+    ("image", "text", "problems", "repairable"),
     [
         (SQUARE, "abc", set(), 0),
         (WIDE, "abc" * 8 + "a", set(), 0),
@@ -90,11 +90,11 @@ def report_on(samples, charset="abc", max_length=25, max_ratio=12, **kwargs):
         (TRUNCATED, "a!" * 20, {UNREADABLE, UNKNOWN, TOO_LONG, UNALIGNABLE}, 0),
     ],
 )
-def test_every_fault_of_a_sample_is_counted(image, text, faults, repairable):
+def test_every_problem_of_a_sample_is_counted(image, text, problems, repairable):
     report = report_on([(image, text)])
-    assert {fault for fault in Rejection if report.counts[fault]} == faults
-    assert report.to_dict()["examples"] == {str(fault): ["number 0"] for fault in faults}
-    assert (report.samples, report.usable, report.repairable) == (1, int(not faults), repairable)
+    assert {problem for problem in Rejection if report.counts[problem]} == problems
+    assert report.to_dict()["examples"] == {str(problem): ["number 0"] for problem in problems}
+    assert (report.samples, report.usable, report.repairable) == (1, int(not problems), repairable)
 
 
 def test_usable_labels_are_those_that_can_be_encoded():
@@ -130,9 +130,9 @@ def test_characters_lengths_and_shapes_are_counted():
         {"ratio": 12, "size": [32, 384], "count": 1},
         {"ratio": 20, "size": [32, 384], "count": 2},
     ]
-    assert content["clipped"] == 2
+    assert content["compressed"] == 2
     assert content["vertical"] == 1, "single characters are not counted"
-    assert report_on(samples, max_ratio=20).clipped == 0
+    assert report_on(samples, max_ratio=20).compressed == 0
 
 
 def test_exif_orientation_is_applied():
@@ -309,10 +309,10 @@ def test_good_data(good, capsys):
     assert status == 0
     assert "| good   |       5 |      5 |    100.0 |" in out
     assert "charset of 94 characters" in out
-    assert out.strip().endswith("Clipped and vertical images are used for training."), "no advice"
+    assert out.strip().endswith("Compressed and vertical images are used for training."), "no advice"
 
 
-def test_faults_are_printed_and_written(good, bad, tmp_path, capsys):
+def test_problems_are_printed_and_written(good, bad, tmp_path, capsys):
     status, out, _ = run(capsys, good, bad, "--output", tmp_path / "deep" / "report", "--limit", "3")
     assert status == 1
     assert all(words in out for words in ("' ' (space, U+0020)", "Empty labels: 1 sample", "At most 3 samples"))
@@ -321,7 +321,7 @@ def test_faults_are_printed_and_written(good, bad, tmp_path, capsys):
     assert (content["max_label_length"], content["max_ratio"]) == (25, 12)
     assert [source["source"] for source in content["sources"]] == ["good", "bad"]
     assert [source["samples"] for source in content["sources"]] == [3, 3]
-    assert content["sources"][1]["faults"] == {
+    assert content["sources"][1]["problems"] == {
         "empty": 1,
         "unknown_characters": 1,
         "too_long": 0,
@@ -338,7 +338,7 @@ def test_faults_are_printed_and_written(good, bad, tmp_path, capsys):
         assert image.size == (1700, 660)
 
 
-def test_source_without_samples_is_a_fault(monkeypatch, capsys):
+def test_source_without_samples_is_a_problem(monkeypatch, capsys):
     monkeypatch.setattr(svtrv2_hf.training.audit, "open_source", lambda name, split: ListSource([], name))
     status, out, _ = run(capsys, "nothing")
     assert status == 1
@@ -383,7 +383,7 @@ def test_advised_length_excludes_dropped_characters():
 
 
 def test_audit_and_training_count_the_same():
-    """Each sample has one fault."""
+    """Each sample has one problem."""
     texts = ["", "\u00e9", "a\u00e9b", "a" * 8, "a" * 9, "a" * 5 + "\u00e9" + "a" * 4, "ab" * 13, "ab" * 12 + "\u00e9"]
     samples = [Sample(image, text, f"{text} {len(image)}") for text in texts for image in (SQUARE, WIDE)]
     samples = [sample for sample in samples if not (sample.image is SQUARE and len(sample.text) > 25)]
@@ -398,8 +398,8 @@ def test_audit_and_training_count_the_same():
             break
     assert counts.pop((0, "samples")) == report.samples
     assert counts.pop((0, "dropped_characters")) > 0
-    faults = {EMPTY, TOO_LONG, UNALIGNABLE, UNREADABLE}
-    assert counts == {(0, str(fault)): report.counts[fault] for fault in faults}
+    problems = {EMPTY, TOO_LONG, UNALIGNABLE, UNREADABLE}
+    assert counts == {(0, str(problem)): report.counts[problem] for problem in problems}
     assert all(counts.values())
     assert report.usable + report.repairable == report.samples - sum(counts.values())
 
@@ -450,7 +450,7 @@ def test_options(good, tmp_path, capsys):
     status, _, _ = run(capsys, good, "--charset", tmp_path / "letters.txt", *options)
     assert status == 1
     total = json.loads((tmp_path / "out" / "audit.json").read_text())["total"]
-    assert (total["faults"]["too_long"], total["faults"]["unknown_characters"], total["clipped"]) == (4, 2, 5)
+    assert (total["problems"]["too_long"], total["problems"]["unknown_characters"], total["compressed"]) == (4, 2, 5)
 
 
 def test_options_override_the_recipe(good, bad, tmp_path, capsys):
@@ -595,7 +595,7 @@ def test_unusual_labels_are_reported(label, remarks):
     content = report.to_dict()
     assert sorted(content["remarks"]) == remarks.split()
     assert content["padded"] == ("padded" in remarks)
-    assert report.usable == 2, "not a fault"
+    assert report.usable == 2, "not a problem"
     sentences = advise(report)
     assert len(sentences) == len(remarks.split())
     shown = ascii(label) if remarks == "decomposed" else repr(label)

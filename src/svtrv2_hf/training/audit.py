@@ -97,7 +97,7 @@ def run(
         note(f"Written to {output}: {', '.join(written)}.")
     if interrupted:
         return 130
-    return 0 if not errors and all(report.flawless for report in reports) else 1
+    return 0 if not errors and all(report.is_clean for report in reports) else 1
 
 
 def _open_all(specs: Sequence[str], split: str, errors: list[ValueError | OSError]) -> list[Source]:
