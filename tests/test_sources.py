@@ -690,7 +690,7 @@ def test_invalid_mixture_raises(tmp_path):
         mix([in_memory(1, "a", weight=1), in_memory(1, "b"), in_memory(1, "c")], 0, 1, 0)
     with pytest.raises(ValueError, match=r"Unknown number of samples: b\. .*\?weight=1.*\?samples=N"):
         mix([in_memory(1, "a", declared=1), in_memory(1, "b")], 0, 1, 0)
-    message = r"source few has nothing for part 2 of 3.*fewer samples \(or shards\).*Lower the number of workers"
+    message = r"source few has no samples for part 2 of 3.*fewer samples \(or shards\).*Lower the number of workers"
     few, many = in_memory(2, "few"), in_memory(9, "many")
     with pytest.raises(ValueError, match=message):
         list(mix([few], 2, 3, 0))

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Labelled images: where they come from, what their labels may be, and how they become batches of one size."""
+"""Samples, labels, augmentation, batches and audits."""

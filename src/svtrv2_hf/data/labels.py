@@ -75,7 +75,7 @@ class UnknownCharactersError(ValueError):
 
 
 class LabelEncoder:
-    """Converts texts to character ids; labels are rejected by rules, and never changed without a request.
+    """Encoder of texts as character ids; labels are rejected by rules, and never changed without a request.
 
     Args:
         charset: characters, in the order of the head.

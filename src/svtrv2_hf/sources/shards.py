@@ -83,9 +83,9 @@ def check_numbers(files: Sequence[str], pattern: str = "*") -> None:
         folder, _, name = file.replace(os.sep, "/").rpartition("/")
         if parts := re.fullmatch(r"(.*?)(\d{3,})-of-(\d{3,})(?:-[0-9a-f]+)?(\.[^/]*)", name):
             numbers[folder, parts[1], parts[3], parts[4]].add(int(parts[2]))
-    for (folder, start, total, suffix), found in numbers.items():
-        start_at = 1 if int(total) in found and 0 not in found else 0
-        absent = (number for number in range(start_at, start_at + int(total)) if number not in found)
+    for (folder, start, total, suffix), present in numbers.items():
+        start_at = 1 if int(total) in present and 0 not in present else 0
+        absent = (number for number in range(start_at, start_at + int(total)) if number not in present)
         names = (f"{start}{number:0{len(total)}}-of-{total}{suffix}" for number in absent)
         if missing := [name for name in names if fnmatchcase(name, pattern)]:
             raise ValueError(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command `svtrv2 audit`: report what a training run would make of its data."""
+"""The command `svtrv2 audit`: statistics and problems of training data."""
 
 import json
 from collections.abc import Mapping, Sequence

@@ -30,7 +30,7 @@ class _RunFile(TrainerCallback):
 
 
 class RunRecord(_RunFile):
-    """Write `run.json` into the output folder after each evaluation and at the end.
+    """The file `run.json` in the output folder, updated after each evaluation and at the end.
 
     It contains the command and the recipe without secrets; commit, date, versions and machine of the last part of the run; the
     seed; steps, samples, and hours of training and evaluation over all parts; and the losses and evaluations.
@@ -78,7 +78,7 @@ def _finite(value: Any) -> Any:
 
 
 class LearningCurve(_RunFile):
-    """Plot losses and word accuracies to `learning_curve.png` in the output folder after each evaluation and at the end."""
+    """A chart of losses and word accuracies, `learning_curve.png` in the output folder, updated like `run.json`."""
 
     def write(self, args: TrainingArguments, state: TrainerState) -> None:
         figure = Figure(figsize=(11, 4), layout="constrained")

@@ -155,8 +155,9 @@ def _batches(
         return SyntheticBatches(first, *rules, device=device, with_frame_labels=arguments.frame_label_steps > 0)
     if arguments.frame_label_steps:
         raise ValueError(
-            "--frame_label_steps requires a single synthetic source without augmentation (--train_data synthetic: "
-            "--augment_operations 0): the positions of characters are unknown in other data."
+            "--frame_label_steps requires exactly one synthetic source, no augmentation (--train_data synthetic: "
+            "--augment_operations 0), and a model that is not a 'server' model: otherwise, the positions of characters are "
+            "unknown."
         )
     augmentation = None
     if chosen.augment_operations:
