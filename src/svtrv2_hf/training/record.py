@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ..evaluation.provenance import provenance
+from ..paths import is_recipe
 from ..redaction import redact, redact_values
 from .arguments import read_recipe
 
@@ -41,7 +42,7 @@ class RunRecord(_RunFile):
 
     def __init__(self, argv: Sequence[str]):
         self.command = redact(shlex.join(["svtrv2", "train", *argv]))
-        self.recipe = redact_values(read_recipe(argv[0])) if argv and argv[0].endswith((".yaml", ".yml")) else None
+        self.recipe = redact_values(read_recipe(argv[0])) if argv and is_recipe(argv[0]) else None
         self.provenance = provenance()
 
     def write(self, args: TrainingArguments, state: TrainerState) -> None:
