@@ -9,7 +9,7 @@ from collections import Counter
 
 import pytest
 import torch
-from conftest import CHARSET, draw
+from conftest import CHARSET, draw, encoded
 from PIL import Image
 
 import svtrv2_hf.data.audit
@@ -43,13 +43,11 @@ class ListSource(Source):
         return (sample.text for sample in self.samples)
 
 
-def encoded(width, height):
-    file = io.BytesIO()
-    Image.effect_noise((width, height), 50).save(file, "PNG")
-    return file.getvalue()
+def noise(width, height):
+    return encoded(Image.effect_noise((width, height), 50))
 
 
-SQUARE, WIDE = encoded(40, 40), encoded(480, 40)  # of 64 x 64 and 32 x 384 pixels, so 16 and 96 frames
+SQUARE, WIDE = noise(40, 40), noise(480, 40)  # of 64 x 64 and 32 x 384 pixels, so 16 and 96 frames
 TRUNCATED = SQUARE[: len(SQUARE) // 2]
 
 
@@ -117,8 +115,8 @@ def test_usable_labels_are_those_that_can_be_encoded():
 
 
 def test_characters_lengths_and_shapes_are_counted():
-    samples = [(SQUARE, "aa\u00e9"), (WIDE, "\u00e9 "), (encoded(400, 20), "aa"), (encoded(400, 20), "a")]
-    content = report_on([*samples, (encoded(20, 60), "ab"), (encoded(20, 60), "a")], charset="abc").to_dict()
+    samples = [(SQUARE, "aa\u00e9"), (WIDE, "\u00e9 "), (noise(400, 20), "aa"), (noise(400, 20), "a")]
+    content = report_on([*samples, (noise(20, 60), "ab"), (noise(20, 60), "a")], charset="abc").to_dict()
     assert content["unknown_characters"] == [
         {"character": "\u00e9", "code_point": "U+00E9", "count": 2},
         {"character": " ", "code_point": "U+0020", "count": 1},
@@ -229,7 +227,7 @@ def test_advice_on_unknown_characters_depends_on_the_policy(policy, words):
 
 def test_every_problem_has_advice():
     report = report_of()
-    samples = [(SQUARE, ""), (SQUARE, "a" * 9), (b"", "a"), (encoded(20, 60), "ab"), (encoded(400, 20), "ab")]
+    samples = [(SQUARE, ""), (SQUARE, "a" * 9), (b"", "a"), (noise(20, 60), "ab"), (noise(400, 20), "ab")]
     samples += [(WIDE, "ab" * 13)] * 9 + [(WIDE, "ab" * 100)]
     for number, sample in enumerate(samples):
         report.add(Sample(*sample, f"{number}.png"))
@@ -415,7 +413,7 @@ def test_widths_are_rounded_up_as_in_training(processor, tmp_path, capsys):
     """With a fixed height of 48, an image of 230 x 30 pixels has 46 frames, and 48 in training."""
     SVTRv2Processor(SVTRv2ServerImageProcessor(), processor.tokenizer).save_pretrained(tmp_path / "model")
     SVTRv2Config().save_pretrained(tmp_path / "model")
-    (tmp_path / "0.png").write_bytes(encoded(230, 30))
+    (tmp_path / "0.png").write_bytes(noise(230, 30))
     (tmp_path / "labels.tsv").write_text(f"0.png\t{CHARSET[:2] * 24}\n", encoding="utf-8")
     assert run(capsys, tmp_path, "--model", tmp_path / "model", "--max-label-length", "60")[0] == 0
     (tmp_path / "labels.tsv").write_text(f"0.png\t{CHARSET[:2] * 24 + CHARSET[0]}\n", encoding="utf-8")

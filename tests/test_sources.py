@@ -8,7 +8,6 @@ import pickle
 import subprocess
 import sys
 from collections import Counter, defaultdict
-from pathlib import Path
 
 import datasets
 import pyarrow as pa
@@ -21,7 +20,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from svtrv2_hf.checkpoint import checkpoint_folder
 from svtrv2_hf.data.mixing import mix
 from svtrv2_hf.evaluation.benchmarks import find_sets
-from svtrv2_hf.sources import FORMATS, Spec, describe, formats, open_source, parquet_shards, streamed_source
+from svtrv2_hf.sources import Spec, describe, formats, open_source, parquet_shards, streamed_source
 from svtrv2_hf.sources.shards import Shards
 from svtrv2_hf.sources.splits import splits_of_paths
 from svtrv2_hf.sources.streamed_source import StreamedSource
@@ -760,11 +759,6 @@ def test_formats_of_other_packages(plugin, caplog):
     with pytest.raises(ValueError, match=r"several datasets.*: \*\.numbers, labels\.tsv"):
         open_source(str(plugin))
     assert "| numbers " in describe() and "largest number" in describe()
-
-
-def test_tables_of_the_guide_are_up_to_date():
-    guide = Path(__file__).parents[1] / "docs" / "training.md"
-    assert describe(FORMATS) in guide.read_text(encoding="utf-8"), "run scripts/render_cards.py"
 
 
 def test_listing_formats_imports_no_optional_package():
