@@ -67,7 +67,7 @@ def processor():
 @pytest.fixture
 def saved(model, processor, tmp_path):
     """A saved model with random weights."""
-    folder = tmp_path / "recogniser"  # words: ok
+    folder = tmp_path / "model"
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder

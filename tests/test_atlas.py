@@ -331,7 +331,6 @@ def test_saved_atlas_is_loaded_unchanged(atlas, tmp_path):
     atlas.save(path)
     assert_equal(Atlas.load(path), atlas)
     assert [file.name for file in path.parent.iterdir()] == ["atlas.safetensors"]
-    assert_equal(atlas.to("cpu"), atlas)
 
 
 def test_digest_covers_all_tensors(atlas, tmp_path):
@@ -339,7 +338,6 @@ def test_digest_covers_all_tensors(atlas, tmp_path):
     with safe_open(tmp_path / "atlas.safetensors", framework="pt") as file:
         assert json.loads(file.metadata()["atlas"])["digest"] == atlas.digest
     assert Atlas.load(tmp_path / "atlas.safetensors").digest == atlas.digest
-    assert atlas.to("cpu").digest == atlas.digest
     names = ("fields", "advances", "kerning", "available", "has_lowercase")
     changed = [replace(atlas, **{name: getattr(atlas, name).clone().fill_(0)}) for name in names]
     assert len({atlas.digest, *(other.digest for other in changed)}) == 6

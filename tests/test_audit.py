@@ -9,7 +9,7 @@ from collections import Counter
 
 import pytest
 import torch
-from conftest import CHARSET, draw
+from conftest import CHARSET, draw, encoded
 from PIL import Image
 
 import svtrv2_hf.data.audit
@@ -43,13 +43,11 @@ class ListSource(Source):
         return (sample.text for sample in self.samples)
 
 
-def encoded(width, height):
-    file = io.BytesIO()
-    Image.effect_noise((width, height), 50).save(file, "PNG")
-    return file.getvalue()
+def noise(width, height):
+    return encoded(Image.effect_noise((width, height), 50))
 
 
-SQUARE, WIDE = encoded(40, 40), encoded(480, 40)  # of 64 x 64 and 32 x 384 pixels, so 16 and 96 frames
+SQUARE, WIDE = noise(40, 40), noise(480, 40)  # of 64 x 64 and 32 x 384 pixels, so 16 and 96 frames
 TRUNCATED = SQUARE[: len(SQUARE) // 2]
 
 
@@ -69,7 +67,7 @@ def report_on(samples, charset="abc", max_length=25, max_ratio=12, **kwargs):
 
 
 @pytest.mark.parametrize(
-    ("image", "text", "faults", "repairable"),
+    ("image", "text", "problems", "repairable"),
     [
         (SQUARE, "abc", set(), 0),
         (WIDE, "abc" * 8 + "a", set(), 0),
@@ -90,11 +88,11 @@ def report_on(samples, charset="abc", max_length=25, max_ratio=12, **kwargs):
         (TRUNCATED, "a!" * 20, {UNREADABLE, UNKNOWN, TOO_LONG, UNALIGNABLE}, 0),
     ],
 )
-def test_every_fault_of_a_sample_is_counted(image, text, faults, repairable):
+def test_every_problem_of_a_sample_is_counted(image, text, problems, repairable):
     report = report_on([(image, text)])
-    assert {fault for fault in Rejection if report.counts[fault]} == faults
-    assert report.to_dict()["examples"] == {str(fault): ["number 0"] for fault in faults}
-    assert (report.samples, report.usable, report.repairable) == (1, int(not faults), repairable)
+    assert {problem for problem in Rejection if report.counts[problem]} == problems
+    assert report.to_dict()["examples"] == {str(problem): ["number 0"] for problem in problems}
+    assert (report.samples, report.usable, report.repairable) == (1, int(not problems), repairable)
 
 
 def test_usable_labels_are_those_that_can_be_encoded():
@@ -117,8 +115,8 @@ def test_usable_labels_are_those_that_can_be_encoded():
 
 
 def test_characters_lengths_and_shapes_are_counted():
-    samples = [(SQUARE, "aa\u00e9"), (WIDE, "\u00e9 "), (encoded(400, 20), "aa"), (encoded(400, 20), "a")]
-    content = report_on([*samples, (encoded(20, 60), "ab"), (encoded(20, 60), "a")], charset="abc").to_dict()
+    samples = [(SQUARE, "aa\u00e9"), (WIDE, "\u00e9 "), (noise(400, 20), "aa"), (noise(400, 20), "a")]
+    content = report_on([*samples, (noise(20, 60), "ab"), (noise(20, 60), "a")], charset="abc").to_dict()
     assert content["unknown_characters"] == [
         {"character": "\u00e9", "code_point": "U+00E9", "count": 2},
         {"character": " ", "code_point": "U+0020", "count": 1},
@@ -130,9 +128,9 @@ def test_characters_lengths_and_shapes_are_counted():
         {"ratio": 12, "size": [32, 384], "count": 1},
         {"ratio": 20, "size": [32, 384], "count": 2},
     ]
-    assert content["clipped"] == 2
+    assert content["compressed"] == 2
     assert content["vertical"] == 1, "single characters are not counted"
-    assert report_on(samples, max_ratio=20).clipped == 0
+    assert report_on(samples, max_ratio=20).compressed == 0
 
 
 def test_exif_orientation_is_applied():
@@ -229,7 +227,7 @@ def test_advice_on_unknown_characters_depends_on_the_policy(policy, words):
 
 def test_every_problem_has_advice():
     report = report_of()
-    samples = [(SQUARE, ""), (SQUARE, "a" * 9), (b"", "a"), (encoded(20, 60), "ab"), (encoded(400, 20), "ab")]
+    samples = [(SQUARE, ""), (SQUARE, "a" * 9), (b"", "a"), (noise(20, 60), "ab"), (noise(400, 20), "ab")]
     samples += [(WIDE, "ab" * 13)] * 9 + [(WIDE, "ab" * 100)]
     for number, sample in enumerate(samples):
         report.add(Sample(*sample, f"{number}.png"))
@@ -309,10 +307,10 @@ def test_good_data(good, capsys):
     assert status == 0
     assert "| good   |       5 |      5 |    100.0 |" in out
     assert "charset of 94 characters" in out
-    assert out.strip().endswith("Clipped and vertical images are used for training."), "no advice"
+    assert out.strip().endswith("Compressed and vertical images are used for training."), "no advice"
 
 
-def test_faults_are_printed_and_written(good, bad, tmp_path, capsys):
+def test_problems_are_printed_and_written(good, bad, tmp_path, capsys):
     status, out, _ = run(capsys, good, bad, "--output", tmp_path / "deep" / "report", "--limit", "3")
     assert status == 1
     assert all(words in out for words in ("' ' (space, U+0020)", "Empty labels: 1 sample", "At most 3 samples"))
@@ -321,7 +319,7 @@ def test_faults_are_printed_and_written(good, bad, tmp_path, capsys):
     assert (content["max_label_length"], content["max_ratio"]) == (25, 12)
     assert [source["source"] for source in content["sources"]] == ["good", "bad"]
     assert [source["samples"] for source in content["sources"]] == [3, 3]
-    assert content["sources"][1]["faults"] == {
+    assert content["sources"][1]["problems"] == {
         "empty": 1,
         "unknown_characters": 1,
         "too_long": 0,
@@ -338,7 +336,7 @@ def test_faults_are_printed_and_written(good, bad, tmp_path, capsys):
         assert image.size == (1700, 660)
 
 
-def test_source_without_samples_is_a_fault(monkeypatch, capsys):
+def test_source_without_samples_is_a_problem(monkeypatch, capsys):
     monkeypatch.setattr(svtrv2_hf.training.audit, "open_source", lambda name, split: ListSource([], name))
     status, out, _ = run(capsys, "nothing")
     assert status == 1
@@ -383,7 +381,7 @@ def test_advised_length_excludes_dropped_characters():
 
 
 def test_audit_and_training_count_the_same():
-    """Each sample has one fault."""
+    """Each sample has one problem."""
     texts = ["", "\u00e9", "a\u00e9b", "a" * 8, "a" * 9, "a" * 5 + "\u00e9" + "a" * 4, "ab" * 13, "ab" * 12 + "\u00e9"]
     samples = [Sample(image, text, f"{text} {len(image)}") for text in texts for image in (SQUARE, WIDE)]
     samples = [sample for sample in samples if not (sample.image is SQUARE and len(sample.text) > 25)]
@@ -398,8 +396,8 @@ def test_audit_and_training_count_the_same():
             break
     assert counts.pop((0, "samples")) == report.samples
     assert counts.pop((0, "dropped_characters")) > 0
-    faults = {EMPTY, TOO_LONG, UNALIGNABLE, UNREADABLE}
-    assert counts == {(0, str(fault)): report.counts[fault] for fault in faults}
+    problems = {EMPTY, TOO_LONG, UNALIGNABLE, UNREADABLE}
+    assert counts == {(0, str(problem)): report.counts[problem] for problem in problems}
     assert all(counts.values())
     assert report.usable + report.repairable == report.samples - sum(counts.values())
 
@@ -415,7 +413,7 @@ def test_widths_are_rounded_up_as_in_training(processor, tmp_path, capsys):
     """With a fixed height of 48, an image of 230 x 30 pixels has 46 frames, and 48 in training."""
     SVTRv2Processor(SVTRv2ServerImageProcessor(), processor.tokenizer).save_pretrained(tmp_path / "model")
     SVTRv2Config().save_pretrained(tmp_path / "model")
-    (tmp_path / "0.png").write_bytes(encoded(230, 30))
+    (tmp_path / "0.png").write_bytes(noise(230, 30))
     (tmp_path / "labels.tsv").write_text(f"0.png\t{CHARSET[:2] * 24}\n", encoding="utf-8")
     assert run(capsys, tmp_path, "--model", tmp_path / "model", "--max-label-length", "60")[0] == 0
     (tmp_path / "labels.tsv").write_text(f"0.png\t{CHARSET[:2] * 24 + CHARSET[0]}\n", encoding="utf-8")
@@ -450,7 +448,7 @@ def test_options(good, tmp_path, capsys):
     status, _, _ = run(capsys, good, "--charset", tmp_path / "letters.txt", *options)
     assert status == 1
     total = json.loads((tmp_path / "out" / "audit.json").read_text())["total"]
-    assert (total["faults"]["too_long"], total["faults"]["unknown_characters"], total["clipped"]) == (4, 2, 5)
+    assert (total["problems"]["too_long"], total["problems"]["unknown_characters"], total["compressed"]) == (4, 2, 5)
 
 
 def test_options_override_the_recipe(good, bad, tmp_path, capsys):
@@ -500,12 +498,13 @@ def test_images_listed_twice_are_reported(good, bad, capsys):
         ("- a\n- b\n", "recipe.yaml"),
         ("a: [", "recipe.yaml"),
         ("model: tiny\n", "has neither train_data nor eval_data"),
-        ("train_data: {a: b}\n", "train_data in the recipe must be"),
-        ("train_data: GOOD\nmax_label_length: many\n", "max_label_length='many'"),
+        ("train_data: {a: b}\n", "No such file or folder"),
+        ("train_data: GOOD\nmax_label_length: many\n", "argument --max_label_length"),
+        ("train_data: GOOD\nmax_label_length: 0\n", "--max_label_length must be 1 or more"),
         ("train_data: GOOD\nmax_ratio: 0\n", "max_ratio=0"),
-        ("train_data: GOOD\nunknown_characters: ignore\n", "'ignore' must be one of error"),
+        ("train_data: GOOD\nunknown_characters: ignore\n", "argument --unknown_characters"),
         ("train_data: GOOD\ncharset: nowhere.txt\n", "nowhere.txt"),
-        ("train_data: GOOD\naugment_operations: many\n", "augment_operations='many' must be an integer"),
+        ("train_data: GOOD\naugment_operations: many\n", "argument --augment_operations"),
         ("train_data: GOOD\naugment_magnitude: 99\n", "magnitude=99.0 must be in 0..10"),
     ],
 )
@@ -595,7 +594,7 @@ def test_unusual_labels_are_reported(label, remarks):
     content = report.to_dict()
     assert sorted(content["remarks"]) == remarks.split()
     assert content["padded"] == ("padded" in remarks)
-    assert report.usable == 2, "not a fault"
+    assert report.usable == 2, "not a problem"
     sentences = advise(report)
     assert len(sentences) == len(remarks.split())
     shown = ascii(label) if remarks == "decomposed" else repr(label)

@@ -209,9 +209,9 @@ def test_model_that_is_neither_folder_nor_hub_id_is_an_error(folder, capsys, nam
 
 
 def test_model_without_its_processor_is_an_error(saved, folder, tmp_path, capsys):
-    shutil.copytree(saved, tmp_path / "model")
-    (tmp_path / "model" / "processor_config.json").unlink()
-    assert main(["read", str(folder), "--model", str(tmp_path / "model")]) == 1
+    shutil.copytree(saved, tmp_path / "incomplete")
+    (tmp_path / "incomplete" / "processor_config.json").unlink()
+    assert main(["read", str(folder), "--model", str(tmp_path / "incomplete")]) == 1
     assert "has no processor_config.json" in capsys.readouterr().err
 
 

@@ -115,7 +115,7 @@ def test_training_writes_no_token(given, tmp_path, monkeypatch, capfd):
     record = (output / "run.json").read_text()
     assert TOKEN not in record
     assert "***" in record
-    assert shlex.split(json.loads(record)["command"])[:2] == ["python", "scripts/train.py"]
+    assert shlex.split(json.loads(record)["command"])[:2] == ["svtrv2", "train"]
 
 
 def test_password_of_a_url_is_not_printed(capsys):

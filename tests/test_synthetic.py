@@ -424,7 +424,7 @@ def test_evaluation_renders_outside_of_autocast(atlas, config):
 def test_frame_labels_require_synthetic_text_only(atlas, tmp_path):
     words = (*NANO, "--max_label_length", "60", "--frame_label_steps", "2")
     run(tmp_path, f"synthetic:{atlas}?samples=100", *words, "--augment_operations", "0")
-    with pytest.raises(ValueError, match="--frame_label_steps requires a single synthetic source"):
+    with pytest.raises(ValueError, match="--frame_label_steps requires exactly one synthetic source"):
         run(tmp_path / "augmented", f"synthetic:{atlas}?samples=100", *words)
 
 

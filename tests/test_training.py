@@ -636,7 +636,7 @@ def test_script_runs_the_smoke_recipe(folder, digits, tmp_path):
         "the best model is in the output folder"
     )
     record = json.loads((tmp_path / "out" / "run.json").read_text())
-    assert record["command"].startswith("python scripts/train.py ") and "smoke.yaml" in record["command"]
+    assert record["command"].startswith("svtrv2 train ") and "smoke.yaml" in record["command"]
     assert record["recipe"]["ema_decay"] == 0.9
     assert (record["steps"], record["seed"], record["processes"]) == (6, 42, 1)
     assert record["samples"] == [entry for entry in state["log_history"] if "loss" in entry][-1]["data/samples"]

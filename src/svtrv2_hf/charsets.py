@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 # The printable ASCII characters without the space, in the order of the published English models.
 ENGLISH_94 = string.digits + string.ascii_lowercase + string.ascii_uppercase + string.punctuation
+PRINTABLE_ASCII = ENGLISH_94 + " "
 
 Normalization = Literal["none", "nfc", "nfkc"]
 """A Unicode normalization form, applied to charset, labels and predictions alike."""
@@ -56,7 +57,7 @@ def _unique(entries: Iterable[tuple[str, str]]) -> list[str]:
         if len(entry) != 1:
             raise ValueError(f"{entry!r} ({place}) is not a single character{_code_points(entry)}.")
         if entry in places:
-            raise ValueError(f"{entry!r} (U+{ord(entry):04X}) is repeated: {places[entry]} and {place}.")
+            raise ValueError(f"{entry!r} ({code_point(entry)}) is repeated: {places[entry]} and {place}.")
         places[entry] = place
     return list(places)
 
@@ -65,13 +66,18 @@ def _code_points(entry: str) -> str:
     """Describe an entry of several characters, since a letter with a separate accent looks like one character."""
     if not entry:
         return ""
-    points = f": {' '.join(f'U+{ord(character):04X}' for character in entry[:8])}"
+    points = f": {' '.join(map(code_point, entry[:8]))}"
     if len(entry) > 8:
         return f"{points} ... ({len(entry)} characters)"
     composed = unicodedata.normalize("NFC", entry)
     if len(composed) > 1:
         return points
-    return f"{points}. Use the single character U+{ord(composed):04X} (Unicode NFC) here and in the labels"
+    return f"{points}. Use the single character {code_point(composed)} (Unicode NFC) here and in the labels"
+
+
+def code_point(character: str) -> str:
+    """Return the code point of a character in the notation of Unicode, such as U+0041."""
+    return f"U+{ord(character):04X}"
 
 
 def normalize_unicode(text: str, form: Normalization) -> str:
@@ -118,6 +124,11 @@ def read_charset(path: str | Path, normalize: Normalization = "none") -> list[st
     if not entries:
         raise ValueError(f"The charset file {path} is empty.")
     return _unique(entries)
+
+
+def synthetic_charset(path: str | Path | None) -> str:
+    """Return the characters of synthetic text: those of a file, or by default the printable ASCII characters."""
+    return PRINTABLE_ASCII if path is None else "".join(read_charset(path))
 
 
 def charset_of(tokenizer: PreTrainedTokenizerFast) -> list[str]:

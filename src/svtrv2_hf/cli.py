@@ -12,8 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from .commands import atlas, audit, benchmark, convert, demo, evaluate, publish, read, synthesize, train
-from .console import printable
-from .redaction import redact
+from .console import warn
 
 
 app = typer.Typer(
@@ -73,10 +72,7 @@ def _guarded(command: Callable[..., int]) -> Callable[..., None]:
         except Exception as error:
             if os.environ.get("SVTRV2_TRACEBACK"):
                 raise
-            from tqdm import tqdm
-
-            # tqdm.write starts a new line if a progress bar is unfinished.
-            tqdm.write(f"svtrv2: {printable(redact(_message(error)), keep=chr(10))}", file=sys.stderr)
+            warn(_message(error), keep="\n")
             status = 1
         raise typer.Exit(status)
 

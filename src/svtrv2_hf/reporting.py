@@ -62,6 +62,15 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
+def first(names: Sequence[str], limit: int = 3) -> str:
+    """Join the first names of a list, followed by an ellipsis if there are more.
+
+    >>> first(["a", "b"]), first(["a", "b", "c"], limit=2)
+    ('a, b', 'a, b, ...')
+    """
+    return ", ".join([*names[:limit], *(["..."] if len(names) > limit else [])])
+
+
 def data_url(image: Image.Image, max_size: tuple[int, int]) -> str:
     """Encode an image, reduced to a maximum width and height in pixels, as a `data:` URL for HTML."""
     small = image.copy()

@@ -3,13 +3,15 @@
 
 import pickle
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
+
+from .reporting import first
 
 
 _HTML = (b"<!doctype html", b"<html", b"<head")
@@ -77,17 +79,17 @@ def check_values(tensors: Mapping[str, torch.Tensor], subject: str) -> None:
     # scalar integers are counters of batches or averages
     if integers := [name for name, tensor in tensors.items() if not tensor.is_floating_point() and tensor.ndim > 0]:
         raise ValueError(
-            f"{subject} are stored as integers ({_first(integers)}): the model is quantized, or the file is damaged. Save the model in float32."
+            f"{subject} are stored as integers ({first(sorted(integers), 5)}): the model is quantized, or the file is damaged. Save the model in float32."
         )
     values = {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point() and not tensor.is_meta}
     if names := [name for name, tensor in values.items() if not tensor.isfinite().all()]:
         raise ValueError(
-            f"{subject} are NaN or infinite in {len(names)} of {len(tensors)} tensors ({_first(names)}): the training diverged, a "
+            f"{subject} are NaN or infinite in {len(names)} of {len(tensors)} tensors ({first(sorted(names), 5)}): the training diverged, a "
             "value exceeds the precision, or the file is damaged. Use an earlier checkpoint, or save it in float32."
         )
     if names := [name for name, tensor in values.items() if name.endswith("running_var") and (tensor < 0).any()]:
         raise ValueError(
-            f"{subject} have negative variances ({_first(names)}): the file is damaged. Use another checkpoint."
+            f"{subject} have negative variances ({first(sorted(names), 5)}): the file is damaged. Use another checkpoint."
         )
 
 
@@ -134,8 +136,3 @@ def _numpy_scalars() -> list[Any]:
         type(np.dtype("float64")),
         type(np.dtype("float32")),
     ]
-
-
-def _first(names: Iterable[str]) -> str:
-    names = sorted(names)
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")

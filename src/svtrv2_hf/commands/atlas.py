@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from ..console import printable
-from .options import SyntheticCharset, extra, option, synthetic_charset
+from .options import SyntheticCharset, extra, option
 
 
 FONTS = "Use the fonts in this folder and matplotlib's DejaVu; can be repeated."
@@ -29,6 +29,7 @@ def atlas(
     Prints a digest, which depends only on the fonts and on the versions of this package, Pillow and FreeType.
     """
     with extra("synthetic", "Rendering fonts"):
+        from ..charsets import synthetic_charset
         from ..synthetic.build import build
     built, found = build(output, synthetic_charset(charset), fonts, exclude, allow_unknown_license)
     print(f"{output}: {len(built.fonts)} of {len(found.fonts)} fonts.")

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from ..paths import is_recipe
 from .options import Normalization, UnknownCharacters, Workers, extra, number, option
 
 
@@ -23,7 +24,7 @@ OUTPUT = (
 
 def _recipe_first(words: list[str]) -> list[str]:
     for word in words[1:]:
-        if word.endswith((".yaml", ".yml")):
+        if is_recipe(word):
             raise typer.BadParameter(f"only the first argument can be a recipe, {word} cannot.")
     return words
 

@@ -50,10 +50,3 @@ def check_device(name: str) -> None:
         torch.zeros(1, device=name).item()
     except (RuntimeError, AssertionError) as error:  # AssertionError: torch was built without CUDA
         raise ValueError(f"--device {name}: torch cannot compute on such a device here.") from error
-
-
-def synthetic_charset(path: str | None) -> str:
-    """Return the characters to render: those of a file, or the default."""
-    from ..charsets import ENGLISH_94, read_charset
-
-    return ENGLISH_94 + " " if path is None else "".join(read_charset(path))

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..console import printable
+from ..console import printable, warn
 from ..redaction import redact
 from .options import BatchSize, Model, option
 
@@ -50,7 +50,7 @@ def read(
     problems: list[str] = []
     files = _find_images(paths, problems)
     for problem in problems:
-        _warn(problem)
+        warn(problem)
     if not files:
         return 1
     from tqdm import tqdm
@@ -72,7 +72,7 @@ def read(
         if error := result.get("error"):
             failed += 1
             result["error"] = error = redact(error)
-            tqdm.write(f"svtrv2: {printable(error)}", file=sys.stderr)
+            warn(error)
         file = redact(file) if "://" in file else file
         if as_json:
             tqdm.write(printable(json.dumps({"path": file, **result}, ensure_ascii=ascii_only)))
@@ -85,17 +85,13 @@ def read(
         limit, advice = max_ratio or processor.image_processor.max_ratio, "use --max-ratio auto"
         if limit == "auto":
             limit, advice = AUTO_MAX_RATIO, "crop them"
-        _warn(
+        warn(
             f"{compressed} of {len(files)} images are wider than {limit} times their height and were compressed, which "
             f"loses narrow letters: {advice}."
         )
     if failed:
-        _warn(f"{failed} of {len(files)} files could not be read.")
+        warn(f"{failed} of {len(files)} files could not be read.")
     return int(bool(failed or problems))
-
-
-def _warn(message: str) -> None:
-    print(f"svtrv2: {printable(redact(message))}", file=sys.stderr)
 
 
 def _find_images(paths: Sequence[str], problems: list[str]) -> list[str]:

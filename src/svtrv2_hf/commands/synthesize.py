@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .options import SyntheticCharset, extra, number, option, synthetic_charset
+from .options import SyntheticCharset, extra, number, option
 
 
 OUTPUT = (
@@ -30,6 +30,7 @@ def synthesize(
     The images resemble photographs of text in many fonts. The same seed gives the same images.
     """
     with extra("synthetic", "Rendering text"):
+        from ..charsets import synthetic_charset
         from ..synthetic.source import SyntheticSource
         from ..synthetic.synthesize import synthesize as write
     characters = synthetic_charset(charset)

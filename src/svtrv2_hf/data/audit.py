@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import IterableDataset, get_worker_info
 from tqdm import tqdm
 
-from ..charsets import Normalization, normalize_unicode
+from ..charsets import Normalization, code_point, normalize_unicode
 from ..image_processing_svtrv2 import (
     SVTRv2ImageProcessor,
     UnreadableImageError,
@@ -19,6 +19,7 @@ from ..image_processing_svtrv2 import (
     open_image,
     upright_size,
 )
+from ..pipeline_svtrv2 import VERTICAL_RATIO
 from .labels import LabelEncoder, Rejection, Remark, frames_needed, remarks_of
 from .loader import Loader, plain_worker_errors
 from .sample import Sample, Source
@@ -26,16 +27,13 @@ from .sample import Sample, Source
 
 MAX_EXAMPLES = 20  # names kept per problem
 SAMPLES_PER_REPORT = 256  # samples that a worker reads before it reports them
-VERTICAL = (
-    1.5  # height / width above which text may run vertically; `rotate_vertical` of the pipeline uses the same limit
-)
 
 
 @dataclass(eq=False)
 class AuditReport:
     """Problems found in some samples; reports with the same rules can be merged.
 
-    A sample counts under each of its faults, because all of them need correction; training counts only the first one it encounters.
+    A sample counts under each of its problems, because all of them need correction; training counts only the first one it encounters.
     With `unknown_characters="drop_character"`, labels are judged without their unknown characters, as in training.
 
     Attributes:
@@ -44,10 +42,10 @@ class AuditReport:
         image_processor: rules for image sizes.
         normalize: Unicode form that labels are converted to before they are judged.
         samples: number of samples read.
-        usable: number of samples without faults.
+        usable: number of samples without problems.
         repairable: number of samples that are usable once the characters outside the charset are removed from their labels.
-        vertical: number of images whose text, of several characters, may run vertically. Not a fault.
-        counts: number of samples per fault ([`Rejection`]) and unusual property of the label ([`Remark`], not a fault).
+        vertical: number of images whose text, of several characters, may run vertically. Not a problem.
+        counts: number of samples per problem ([`Rejection`]) and unusual property of the label ([`Remark`], not a problem).
         examples: name and label of the first `MAX_EXAMPLES` samples of each, in alphabetical order.
         characters: number of occurrences of each character of the labels.
         label_lengths: number of labels per length in characters.
@@ -76,17 +74,17 @@ class AuditReport:
         known = "".join(character for character in text if character in self.encoder.ids)
         judged = known if self.encoder.unknown_characters == "drop_character" else text
         readable, frames = self._add_image(sample, len(text))
-        faults = self._label_faults(judged, frames)
+        problems = self._label_problems(judged, frames)
         if known != text:
-            faults.add(Rejection.UNKNOWN_CHARACTERS)
+            problems.add(Rejection.UNKNOWN_CHARACTERS)
         if not readable:
-            faults.add(Rejection.UNREADABLE)
+            problems.add(Rejection.UNREADABLE)
         self.samples += 1
-        self.usable += not faults
-        self.repairable += known != text and readable and bool(faults) and not self._label_faults(known, frames)
+        self.usable += not problems
+        self.repairable += known != text and readable and bool(problems) and not self._label_problems(known, frames)
         self.characters.update(text)
         self.label_lengths[len(judged)] += 1
-        kinds: list[Rejection | Remark] = [*faults, *remarks_of(sample.text)]
+        kinds: list[Rejection | Remark] = [*problems, *remarks_of(sample.text)]
         for kind in kinds:
             self.counts[kind] += 1
             self._add_examples(kind, [(sample.name, sample.text)])
@@ -97,7 +95,7 @@ class AuditReport:
         try:
             image = open_image(sample.image, sample.name)
             width, height = upright_size(image, sample.name)
-            self.vertical += height > VERTICAL * width and length > 1
+            self.vertical += height > VERTICAL_RATIO * width and length > 1
             self.aspect_ratios[max(round(width / height), 1)] += 1
             frames = self.image_processor.target_size(width, height)[1] // self.image_processor.pixels_per_frame
             load_rgb(image, sample.name)  # truncated files often have an intact header
@@ -106,14 +104,14 @@ class AuditReport:
             return False, frames
         return True, frames
 
-    def _label_faults(self, label: str, frames: int | None) -> set[Rejection]:
+    def _label_problems(self, label: str, frames: int | None) -> set[Rejection]:
         too_few = frames is not None and frames_needed([ord(character) for character in label]) > frames
-        faults = {
+        problems = {
             Rejection.EMPTY: not label,
             Rejection.TOO_LONG: len(label) > self.encoder.max_length,
             Rejection.UNALIGNABLE: too_few,
         }
-        return {fault for fault, present in faults.items() if present}
+        return {problem for problem, present in problems.items() if present}
 
     def _add_examples(self, kind: Rejection | Remark, samples: list[tuple[str, str]]) -> None:
         self.examples[kind] = sorted(self.examples[kind] + samples)[:MAX_EXAMPLES]
@@ -144,12 +142,12 @@ class AuditReport:
         return "".join(character for character in self.encoder.ids if character not in self.characters)
 
     @property
-    def clipped(self) -> int:
-        """Number of images wider than `max_ratio` times their height, which are resized to that ratio. Not a fault."""
+    def compressed(self) -> int:
+        """Number of images wider than `max_ratio` times their height, which are resized to that ratio. Not a problem."""
         return sum(count for ratio, count in self.aspect_ratios.items() if ratio > self.image_processor.max_ratio)
 
     @property
-    def flawless(self) -> bool:
+    def is_clean(self) -> bool:
         """Whether there are samples, and training uses all of them unchanged."""
         return 0 < self.samples == self.usable
 
@@ -164,8 +162,8 @@ class AuditReport:
             "samples": self.samples,
             "usable": self.usable,
             "repairable": self.repairable,
-            "faults": {str(fault): self.counts[fault] for fault in Rejection},
-            "clipped": self.clipped,
+            "problems": {str(problem): self.counts[problem] for problem in Rejection},
+            "compressed": self.compressed,
             "vertical": self.vertical,
             "padded": self.counts[Remark.PADDED],
             "remarks": {
@@ -177,7 +175,9 @@ class AuditReport:
                 if self.counts[remark]
             },
             "examples": {
-                str(fault): [name for name, _ in self.examples[fault]] for fault in Rejection if self.counts[fault]
+                str(problem): [name for name, _ in self.examples[problem]]
+                for problem in Rejection
+                if self.counts[problem]
             },
             "unknown_characters": [
                 {"character": character, "code_point": code_point(character), "count": count}
@@ -232,7 +232,7 @@ def audit(
         progress: show a progress bar on a terminal.
 
     Raises:
-        ValueError, OSError: the source cannot be read. (An unreadable image is a fault and counted.)
+        ValueError, OSError: the source cannot be read. (An unreadable image is a problem and counted.)
     """
     loader = Loader(
         _PartialReports(source, report.empty(report.name), limit),
@@ -245,8 +245,3 @@ def audit(
         for partial in loader:
             report.update(partial)
             bar.update(partial.samples)
-
-
-def code_point(character: str) -> str:
-    """Return the code point of a character in Unicode's notation, such as U+0041."""
-    return f"U+{ord(character):04X}"

@@ -14,8 +14,10 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.ticker import MaxNLocator
 
-from ..reporting import markdown_table, percent, plural
-from .audit import MAX_EXAMPLES, VERTICAL, AuditReport, code_point
+from ..charsets import code_point
+from ..pipeline_svtrv2 import VERTICAL_RATIO
+from ..reporting import first, markdown_table, percent, plural
+from .audit import MAX_EXAMPLES, AuditReport
 from .labels import Rejection, Remark
 
 
@@ -80,10 +82,15 @@ def total(reports: Sequence[AuditReport]) -> AuditReport:
 def render_table(reports: Sequence[AuditReport]) -> str:
     """Return a Markdown table with a row per report and, for several reports, their sum."""
     header = ["source", "samples", "usable", "usable %", "repairable"]
-    header += [*(str(fault).replace("_", " ") for fault in Rejection), "clipped", "vertical"]
+    header += [*(str(problem).replace("_", " ") for problem in Rejection), "compressed", "vertical"]
     rows = []
     for report in [*reports, total(reports)] if len(reports) > 1 else reports:
-        counts = [report.repairable, *(report.counts[fault] for fault in Rejection), report.clipped, report.vertical]
+        counts = [
+            report.repairable,
+            *(report.counts[problem] for problem in Rejection),
+            report.compressed,
+            report.vertical,
+        ]
         usable = [f"{report.usable:,}", percent(report.usable, report.samples)]
         rows.append([report.name, f"{report.samples:,}", *usable, *(f"{count:,}" for count in counts)])
     return markdown_table(header, rows)
@@ -102,10 +109,7 @@ def find_problems(report: AuditReport) -> list[Problem]:
         "drop_character": f"Training removes the characters, which makes {report.repairable:,} of the samples usable. Add "
         "them to the charset (--charset FILE) to train the model on them.",
     }
-    names = {
-        fault: f" ({', '.join(name for name, _ in report.examples[fault][:3])}{', ...' if counts[fault] > 3 else ''})"
-        for fault in Rejection
-    }
+    names = {problem: f" ({first([name for name, _ in report.examples[problem]])})" for problem in Rejection}
     long, longer = encoder.max_length, _sufficient("--max-label-length", report.label_lengths, encoder.max_length)
     wide, wider = processor.max_ratio, _sufficient("--max-ratio", report.aspect_ratios, processor.max_ratio)
     frames = (
@@ -129,19 +133,20 @@ def find_problems(report: AuditReport) -> list[Problem]:
             counts[unalignable], f"Labels that need {frames}", names[unalignable], f"Training skips them; {narrow}."
         ),
         Problem(counts[unreadable], "Unreadable images", "", "Replace or remove these files.", errors),
-        Problem(report.clipped, f"Images wider than {wide} times their height", "", f"They are compressed; {wider}."),
+        Problem(
+            report.compressed, f"Images wider than {wide} times their height", "", f"They are compressed; {wider}."
+        ),
         Problem(
             report.vertical,
-            f"Images taller than {VERTICAL:g} times their width, of several characters",
+            f"Images taller than {VERTICAL_RATIO:g} times their width, of several characters",
             "",
             "If their text is vertical, rotate them by 90 degrees, because the model reads from left to right.",
         ),
     ]
     for remark, (title, advice) in _REMARKS.items():
         quote = ascii if remark == Remark.DECOMPOSED else repr  # ascii shows accents as separate characters
-        labels = ", ".join(f"{quote(label)} ({name})" for name, label in report.examples[remark][:3])
-        details = f", such as {labels}" + (", ..." if counts[remark] > 3 else "")
-        problems.append(Problem(counts[remark], f"Labels {title}", details, advice))
+        labels = first([f"{quote(label)} ({name})" for name, label in report.examples[remark]])
+        problems.append(Problem(counts[remark], f"Labels {title}", f", such as {labels}", advice))
     return [problem for problem in problems if problem.samples]
 
 
@@ -176,8 +181,8 @@ def render(reports: Sequence[AuditReport]) -> str:
         f"Rules: a charset of {plural(len(encoder.ids), 'character')}, labels of up to {encoder.max_length} of them, "
         f"images up to {reports[0].image_processor.max_ratio} times as wide as high.",
         render_table(reports),
-        "Usable: without faults. Repairable: usable once the characters outside the charset are removed from the labels. "
-        "A sample with several faults counts under each; training counts the first one. Clipped and vertical images are "
+        "Usable: without problems. Repairable: usable once the characters outside the charset are removed from the labels. "
+        "A sample with several problems counts under each; training counts the first one. Compressed and vertical images are "
         "used for training.",
     ]
     advice = advise(everything)
@@ -199,29 +204,29 @@ def render(reports: Sequence[AuditReport]) -> str:
 
 
 def plot(reports: Sequence[AuditReport], path: str | Path) -> None:
-    """Save a figure with a row per report: aspect ratios, label lengths, and faults."""
+    """Save a figure with a row per report: aspect ratios, label lengths, and problems."""
     height = 3.3 * len(reports)  # inches
     dpi = min(100, 60_000 / height)  # matplotlib renders at most 65,535 pixels
     figure = Figure(figsize=(17, height), dpi=dpi, layout="constrained")
     for part, report in zip(figure.subfigures(len(reports), 1, squeeze=False)[:, 0], reports, strict=True):
         title = f"{report.name}: {plural(report.samples, 'sample')}, {percent(report.usable, report.samples)} % usable"
         part.suptitle(_supported(title), x=0.01, ha="left", fontweight="bold", parse_math=False)
-        ratios, lengths, faults = part.subplots(1, 3, width_ratios=(3, 4, 2))
+        ratios, lengths, bars = part.subplots(1, 3, width_ratios=(3, 4, 2))
         ratios.set_title("Images by aspect ratio, and size in training")
         ticks = _plot_histogram(ratios, report.aspect_ratios, range(1, report.image_processor.max_ratio + 1))
         sizes = [f"{tick}:  {' x '.join(map(str, report.size_of(tick)))}" for tick in ticks]
         ratios.set_xticks(ticks, sizes, rotation=90)
         lengths.set_title("Labels by number of characters")
         _plot_histogram(lengths, report.label_lengths, range(report.encoder.max_length + 1))
-        counts = {str(fault).replace("_", " "): report.counts[fault] for fault in Rejection}
+        counts = {str(problem).replace("_", " "): report.counts[problem] for problem in Rejection}
         colors = [RED] * len(counts) + [GRAY] * 2
-        counts |= {"clipped": report.clipped, "vertical": report.vertical}
-        faults.set_title("Faults and (gray) unusual images")
+        counts |= {"compressed": report.compressed, "vertical": report.vertical}
+        bars.set_title("Problems and (gray) unusual images")
         shares = [f"{n:,}  ({100 * n / report.samples:.2f} %)" if n else "0" for n in counts.values()]
-        faults.bar_label(faults.barh(list(counts), list(counts.values()), color=colors), shares, padding=3)
-        faults.invert_yaxis()
-        faults.set_xlim(0, max(1, *counts.values()) * 1.5)
-        faults.set_xticks([])
+        bars.bar_label(bars.barh(list(counts), list(counts.values()), color=colors), shares, padding=3)
+        bars.invert_yaxis()
+        bars.set_xlim(0, max(1, *counts.values()) * 1.5)
+        bars.set_xticks([])
     figure.savefig(path)
 
 

@@ -330,7 +330,7 @@ def shrink(image: Image.Image, size: tuple[int, int]) -> Image.Image:
 
 
 class Augmentation:
-    """Apply a few random operations to an image before it is resized.
+    """Augmentation by a few random operations on an image before it is resized.
 
     The result depends only on `seed`, `epoch`, `key` and the image, not on the process or the order of calls.
 

@@ -9,6 +9,8 @@ from enum import StrEnum
 from itertools import pairwise
 from typing import Literal, get_args
 
+from ..charsets import code_point
+
 
 UnknownCharacters = Literal["error", "drop_sample", "drop_character"]
 """Treatment of labels with characters outside the charset."""
@@ -73,7 +75,7 @@ class UnknownCharactersError(ValueError):
 
 
 class LabelEncoder:
-    """Converts texts to character ids; labels are rejected by rules, and never changed without a request.
+    """Encoder of texts as character ids; labels are rejected by rules, and never changed without a request.
 
     Args:
         charset: characters, in the order of the head.
@@ -109,7 +111,7 @@ class LabelEncoder:
         if self.unknown_characters != "drop_character" and (unknown := sorted(self.unknown(text))):
             if self.unknown_characters == "drop_sample":
                 raise RejectedSampleError(Rejection.UNKNOWN_CHARACTERS, f"{''.join(unknown)!r} in {text!r}")
-            characters = ", ".join(f"{character!r} (U+{ord(character):04X})" for character in unknown)
+            characters = ", ".join(f"{character!r} ({code_point(character)})" for character in unknown)
             raise UnknownCharactersError(
                 f"The label {text!r} has characters outside the charset: {characters}. Add them to the charset, skip such "
                 "samples with --unknown_characters drop_sample, or remove the characters from the labels with "

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 
 class Loader(DataLoader):
-    """Loads complete batches, optionally in workers.
+    """Loader of complete batches, optionally in workers.
 
     An error of the dataset is raised unchanged, also if it occurs in a worker; torch raises one whose message is the worker's
     traceback. The workers are killed when the iterator is closed or fails, because they may ignore SIGTERM.

@@ -53,7 +53,7 @@ def mix(sources: Sequence[Source], part: int, parts: int, seed: int) -> Iterator
 
 def _empty_part(source: Source, part: int, parts: int) -> ValueError:
     return ValueError(
-        f"The source {source.name} has nothing for part {part} of {parts}: it has fewer samples (or shards) than there "
+        f"The source {source.name} has no samples for part {part} of {parts}: it has fewer samples (or shards) than there "
         f"are processes x workers. Lower the number of workers."
     )
 

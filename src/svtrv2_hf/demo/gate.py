@@ -9,7 +9,6 @@ import asyncio
 import json
 import os
 import re
-import sys
 import time
 import weakref
 from collections.abc import Callable, Mapping
@@ -21,7 +20,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 from starlette.types import Message, Receive, Scope, Send
 
-from ..console import printable
+from ..console import warn
 from ..image_loading_svtrv2 import UnreadableImageError
 from .uploads import MEGABYTES, prune, upload_folder, uploaded_file
 
@@ -85,7 +84,7 @@ class Gate:
         except ClientDisconnect:  # not worth a log line
             return
         except Exception as failure:  # requests that Gradio cannot handle are not worth a traceback
-            print(printable(f"svtrv2: {scope['method']} {scope['path']} failed: {failure!r}"), file=sys.stderr)
+            warn(f"{scope['method']} {scope['path']} failed: {failure!r}")
             error = HTTPException(400, "The request could not be answered.")
             if started:
                 with suppress(Exception):  # the end of the answer, for which the server would wait

@@ -7,7 +7,7 @@ from pathlib import Path
 from matplotlib import font_manager
 from matplotlib.figure import Figure
 
-from ..data.audit import code_point
+from ..charsets import code_point
 from ..image_processing_svtrv2 import load_rgb
 from .errors import Errors
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from rapidfuzz.distance import Levenshtein
 
-from ..data.audit import code_point
+from ..charsets import code_point
 from .metrics import EvaluationProtocol, normalize_text
 from .prediction import Prediction
 

@@ -2,7 +2,6 @@
 """The command `svtrv2 publish`."""
 
 import json
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from huggingface_hub.errors import HFValidationError, LocalTokenNotFoundError
 from huggingface_hub.utils import validate_repo_id
 from transformers.utils import logging
 
-from ..console import printable
+from ..console import note
 from ..evaluation.provenance import weights_digest
 from .card import render_card
 from .check import check_folder, check_links, stage
@@ -61,28 +60,24 @@ def run(
     options = {"--license": license, "--language": language, "--results": results}
     if not card.is_file():
         card.write_text(render_card(path, repo, license, language, evaluated), encoding="utf-8")
-        _note(f"Wrote {card}: read it, and complete it.")
+        note(f"Wrote {card}: read it, and complete it.")
     elif unused := [option for option, value in options.items() if value]:
-        _note(f"{' and '.join(unused)} had no effect, since {card} exists: edit it, or remove it to write a new one.")
+        note(f"{' and '.join(unused)} had no effect, since {card} exists: edit it, or remove it to write a new one.")
     with tempfile.TemporaryDirectory() as temporary:
         staged = Path(temporary)
         foreign, others = stage(path, staged)
         if foreign:
-            _note(f"Replaced by the code of this package: {', '.join(foreign)}.")
+            note(f"Replaced by the code of this package: {', '.join(foreign)}.")
         if problems := check_folder(staged, None if sample is None else Path(sample)):
             listed = "\n  ".join(problem.replace(temporary, folder) for problem in problems)
             raise ValueError(f"{folder} is not ready to be published:\n  {listed}")
         if others:
-            _note(f"Not published: {', '.join(others)}.")
+            note(f"Not published: {', '.join(others)}.")
         if dry_run:
             print(f"{folder} is ready to be published as {repo}.")
         else:
             print(f"Published: {_upload(staged, repo, private)}")
     return 0
-
-
-def _note(text: str) -> None:
-    print(printable(text), file=sys.stderr)
 
 
 def _upload(folder: Path, repo: str, private: bool) -> str:
@@ -118,7 +113,7 @@ def _read_results(results: str, folder: Path) -> dict[str, Any]:
         raise ValueError(f"--results {results} was not written by svtrv2 evaluate --output.")
     measured = content.get("weights_sha256")
     if measured is None:
-        _note(
+        note(
             f"{results} has no digest of the weights of {content['model']!r}: verify that they are those in {folder}."
         )
     elif measured != weights_digest(str(folder)):

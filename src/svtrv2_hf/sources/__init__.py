@@ -13,6 +13,7 @@ from pathlib import Path
 from ..data.sample import Source
 from ..paths import user_path
 from ..redaction import redact
+from ..reporting import first
 from . import file_list, hub, lmdb, metadata, parquet, synthetic, webdataset
 from .format import COMMON, Format, Option, Place
 from .spec import Spec, split_spec
@@ -87,9 +88,9 @@ def find_format(place: str) -> tuple[Format, list[str]]:
     if not matches or not (where.is_folder or matched.issuperset(where.files)):
         if not where.is_remote and not where.files and not where.is_folder and not glob.has_magic(place):
             raise FileNotFoundError(f"No such file or folder: {redact(place)!r}.")
-        forms = "\n".join(f"- {format.name}: {format.help}".replace("`", "") for format in formats())
+        forms = "\n- ".join(["", *_places()])
         raise FileNotFoundError(
-            f"No data in a supported format at {redact(place)!r}.{_hint(where)} Supported formats:\n{forms}"
+            f"No data in a supported format at {redact(place)!r}.{_hint(where)} Supported formats:{forms}"
         )
     [(format, files), *others] = matches
     if others or (format.single_file and len(files) > 1):
@@ -113,7 +114,7 @@ def _hint(place: Place) -> str:
     inside = [path for path in below if any(format.match(Place(str(path))) for format in formats())]
     if not inside:
         return ""
-    listed = ", ".join(str(path.relative_to(folder)) for path in inside[:5])
+    listed = first([str(path.relative_to(folder)) for path in inside], 5)
     return f" Subfolders with data: {listed}. If the folder is a clone of a Hub dataset, use hub:{folder}."
 
 
@@ -130,7 +131,12 @@ def default_name(place: str) -> str:
 
 def summary() -> str:
     """Return a sentence about the places of all formats, for help texts and messages."""
-    return f"Supported formats: {'; '.join(f'{format.name}: {format.help}' for format in formats())}.".replace("`", "")
+    return f"Supported formats: {'; '.join(_places())}."
+
+
+def _places() -> list[str]:
+    """Return the name and the places of each format as plain text."""
+    return [f"{format.name}: {format.help}".replace("`", "") for format in formats()]
 
 
 def describe(known: tuple[Format, ...] | None = None) -> str:

@@ -36,12 +36,16 @@ def pick_column(place: str, columns: Sequence[str], key: str, chosen: str | None
     Raises:
         ValueError: the column does not exist, or several columns have usual names.
     """
-    found = [column for column in columns if column in ([chosen] if chosen else names.common)]
-    if not found and not chosen:
-        found = [column for column in columns if column.strip().lower() in (*names.common, *names.others)]
-    if len(found) != 1:
+    candidates = [column for column in columns if column in ([chosen] if chosen else names.common)]
+    if not candidates and not chosen:
+        candidates = [column for column in columns if column.strip().lower() in (*names.common, *names.others)]
+    if len(candidates) != 1:
         problem = (
-            f"no column {chosen!r}" if chosen else f"several possible {key} columns" if found else f"no {key} column"
+            f"no column {chosen!r}"
+            if chosen
+            else f"several possible {key} columns"
+            if candidates
+            else f"no {key} column"
         )
         raise ValueError(f"{place}: {problem} among {', '.join(columns)}. Specify it with ?{key}=COLUMN.")
-    return found[0]
+    return candidates[0]

@@ -13,6 +13,7 @@ from zlib import crc32
 import numpy as np
 
 from ..data.sample import IndexedSource, Sample
+from ..reporting import first
 from .decoding import clean_label
 from .spec import Spec
 from .splits import choose_split, splits_of_paths, splits_of_values
@@ -119,7 +120,5 @@ def _describe_missing(listing: Path, missing: Sequence[tuple[int, Path]], rows: 
     if len(missing) == 1:
         line, path = missing[0]
         return f"{listing}, line {line}: {path} is {'a folder' if os.path.isdir(path) else 'not found'}."  # noqa: PTH112
-    first = ", ".join(f"{path} (line {line})" for line, path in missing[:3])
-    return (
-        f"{listing}: {len(missing):,} of its {rows:,} files are missing: {first}{', ...' if len(missing) > 3 else ''}."
-    )
+    listed = first([f"{path} (line {line})" for line, path in missing])
+    return f"{listing}: {len(missing):,} of its {rows:,} files are missing: {listed}."

@@ -70,8 +70,8 @@ def _num_samples(folder: Path) -> int:
     """Return `num-samples`; raise ValueError if it is missing, or inconsistent with the first and the last image."""
     file = folder / "data.mdb"
     with _transaction(folder) as transaction:
-        found = transaction.get(b"num-samples")
-        value = None if found is None else bytes(found)
+        record = transaction.get(b"num-samples")
+        value = None if record is None else bytes(record)
         if value is None or not value.strip().isdigit() or len(value) >= 12:
             raise ValueError(
                 f"{file}: num-samples is {value!r}. It must be the number of images, of which the first is image-000000001 "
@@ -156,7 +156,7 @@ def _search(place: Place) -> list[str]:
     def fail(error: OSError) -> None:
         raise error
 
-    found = []
+    paths = []
     seen: set[Path] = set()
     for parent, folders, files in os.walk(place.path, followlinks=True, onerror=fail):
         if (real := Path(parent).resolve()) in seen:
@@ -165,8 +165,8 @@ def _search(place: Place) -> list[str]:
         seen.add(real)
         folders.sort()
         if "data.mdb" in files:
-            found.append(str(Path(parent, "data.mdb")))
-    return found
+            paths.append(str(Path(parent, "data.mdb")))
+    return paths
 
 
 def _open(spec: Spec, files: Sequence[str]) -> LmdbSource:

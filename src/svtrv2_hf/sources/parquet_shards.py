@@ -35,12 +35,12 @@ class ParquetShards(FileShards):
                 raise ValueError(f"{file} has no column {column}. Its columns are {', '.join(schema.names)}.")
             if schema.names.count(column) > 1:
                 raise ValueError(f"{file} has several columns {column}. Rename all but one of them.")
-            found = schema.field(column).type
-            if pa.types.is_null(found):
+            column_type = schema.field(column).type
+            if pa.types.is_null(column_type):
                 continue  # a shard without any value
-            first = first or (file, found)
-            if _family(found) != _family(first[1]):
-                raise ValueError(f"{file}: the column {column} has type {found}, but {first[1]} in {first[0]}.")
+            first = first or (file, column_type)
+            if _family(column_type) != _family(first[1]):
+                raise ValueError(f"{file}: the column {column} has type {column_type}, but {first[1]} in {first[0]}.")
 
     def shards(self) -> list[Any]:
         if len(self.files) >= OPEN_SHARDS or not all(map(is_local, self.files)):

@@ -12,6 +12,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from ..redaction import redact
+from ..reporting import first
 
 
 OPEN_SHARDS = 16  # maximum number of shards that are interleaved
@@ -82,14 +83,13 @@ def check_numbers(files: Sequence[str], pattern: str = "*") -> None:
         folder, _, name = file.replace(os.sep, "/").rpartition("/")
         if parts := re.fullmatch(r"(.*?)(\d{3,})-of-(\d{3,})(?:-[0-9a-f]+)?(\.[^/]*)", name):
             numbers[folder, parts[1], parts[3], parts[4]].add(int(parts[2]))
-    for (folder, start, total, suffix), found in numbers.items():
-        first = 1 if int(total) in found and 0 not in found else 0
-        absent = (number for number in range(first, first + int(total)) if number not in found)
+    for (folder, start, total, suffix), present in numbers.items():
+        start_at = 1 if int(total) in present and 0 not in present else 0
+        absent = (number for number in range(start_at, start_at + int(total)) if number not in present)
         names = (f"{start}{number:0{len(total)}}-of-{total}{suffix}" for number in absent)
         if missing := [name for name in names if fnmatchcase(name, pattern)]:
-            listed = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
             raise ValueError(
-                f"{redact(folder) or '.'}: {len(missing):,} of {int(total):,} shards are missing: {listed}. Get them, or use a "
+                f"{redact(folder) or '.'}: {len(missing):,} of {int(total):,} shards are missing: {first(missing)}. Get them, or use a "
                 "pattern that does not match them."
             )
 

@@ -80,16 +80,16 @@ def choose_split(
     Raises:
         ValueError: the split is empty, or a name may belong to several splits.
     """
-    found = Counter(splits)
-    if choice.name == ALL or (not choice.explicit and len(found) == 1):
+    counts = Counter(splits)
+    if choice.name == ALL or (not choice.explicit and len(counts) == 1):
         return None
-    listed = ", ".join(f"{name} ({number:,})" for name, number in sorted(found.items()))
+    listed = ", ".join(f"{name} ({number:,})" for name, number in sorted(counts.items()))
     hint = f"select one with ?split=NAME, or every {noun} with ?split=all."
-    if not choice.explicit and (unclear := [split for split in found if " and " in split]):
+    if not choice.explicit and (unclear := [split for split in counts if " and " in split]):
         example = names[splits.index(unclear[0])]
         raise ValueError(f"{place} has {noun}s of several splits, and {example} may be {unclear[0]}: {hint}")
     split = _SPLIT_OF.get(choice.name.lower(), choice.name)
-    if split not in found:
+    if split not in counts:
         raise ValueError(f"{place} has no {noun} of the split {split!r} (found: {listed}): {hint}")
     if not choice.explicit:
         logger.warning("%s has %ss of several splits, %s: reading only %s; %s", place, noun, listed, split, hint)
@@ -107,7 +107,7 @@ def _split_of(folders: Sequence[str], name: str) -> str:
 def _splits_in(name: str) -> set[str]:
     """Return the splits named by words, which are separated by other characters than letters or by case (`testA`)."""
     words = re.findall("[a-z]+", name.lower()) + re.findall("[A-Z]?[a-z]+", name)
-    found = {_SPLIT_OF[match[1]] for word in words if (match := _WORD.fullmatch(word.lower()))}
+    named = {_SPLIT_OF[match[1]] for word in words if (match := _WORD.fullmatch(word.lower()))}
     if _HELD_OUT.search(name.lower()):
-        found.add("test")
-    return found or ({"test"} if "unseen" in words else set())
+        named.add("test")
+    return named or ({"test"} if "unseen" in words else set())

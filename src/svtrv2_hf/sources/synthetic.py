@@ -9,13 +9,12 @@ from .spec import Spec
 
 
 def _open(spec: Spec, files: Sequence[str]) -> Source:
-    from ..charsets import ENGLISH_94, read_charset
+    from ..charsets import synthetic_charset
     from ..synthetic.source import SyntheticSource
 
-    charset = spec.options.get("charset")
     return SyntheticSource(
         atlas=files[0] or None,
-        charset="".join(read_charset(charset)) if charset else ENGLISH_94 + " ",
+        charset=synthetic_charset(spec.options.get("charset") or None),
         difficulty=spec.number("difficulty") or 1.0,
         num_samples=spec.num_samples or 1_000_000,
         lines=spec.flag("lines", True),

@@ -57,15 +57,15 @@ class TarShards(FileShards):
 
 
 def _single(sample: dict[str, bytes | None], fields: Sequence[str], where: str, kind: str) -> str:
-    found = [field for field in sample if field in fields]
-    if len(found) != 1:
+    candidates = [field for field in sample if field in fields]
+    if len(candidates) != 1:
         members = ", ".join(f".{field}" for field in sample)
         raise ValueError(
-            f"{where} has {f'several possible {kind}s' if found else f'no {kind}'}; its members are {members}. A sample is an "
+            f"{where} has {f'several possible {kind}s' if candidates else f'no {kind}'}; its members are {members}. A sample is an "
             f"image and a text of the same name that are consecutive in the archive. Choose the extension with "
             f"?{kind}=EXTENSION."
         )
-    return found[0]
+    return candidates[0]
 
 
 def _samples(file: str, wanted: Callable[[str], bool]) -> Iterator[tuple[str, dict[str, bytes | None]]]:

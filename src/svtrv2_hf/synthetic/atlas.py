@@ -9,7 +9,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,7 @@ class Atlas:
         """Identifies the atlas: SHA-256 of the bytes of its tensors, sorted by name."""
         digest = hashlib.sha256()
         for _, tensor in sorted(self._tensors().items()):
-            digest.update(tensor.contiguous().cpu().numpy().data)
+            digest.update(tensor.contiguous().numpy().data)
         return digest.hexdigest()
 
     @property
@@ -76,13 +76,8 @@ class Atlas:
 
         Equals `available` without the lowercase letters of fonts that have capitals in their place.
         """
-        lowercase = torch.tensor([character.islower() for character in self.charset], device=self.available.device)
+        lowercase = torch.tensor([character.islower() for character in self.charset])
         return self.available & (self.has_lowercase[:, None] | ~lowercase)
-
-    def to(self, device: torch.device | str) -> "Atlas":
-        """Return the atlas with its tensors on another device."""
-        moved: dict[str, Any] = {name: tensor.to(device) for name, tensor in self._tensors().items()}
-        return replace(self, **moved)
 
     def save(self, path: str | Path) -> None:
         """Write one safetensors file atomically; charset, fonts, licenses and digest are in its metadata."""
@@ -90,7 +85,7 @@ class Atlas:
         path.parent.mkdir(parents=True, exist_ok=True)
         attributes = {each.name: getattr(self, each.name) for each in fields(self)}
         attributes = {name: value for name, value in attributes.items() if not isinstance(value, torch.Tensor)}
-        tensors = {name: tensor.contiguous().cpu() for name, tensor in self._tensors().items()}
+        tensors = {name: tensor.contiguous() for name, tensor in self._tensors().items()}
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
             unfinished = Path(folder, path.name)
             metadata = json.dumps({"format": FORMAT, "digest": self.digest, **attributes})
@@ -98,7 +93,7 @@ class Atlas:
             unfinished.replace(path)
 
     @classmethod
-    def load(cls, path: str | Path, device: torch.device | str = "cpu") -> "Atlas":
+    def load(cls, path: str | Path) -> "Atlas":
         """Load an atlas saved by `save`.
 
         Raises:
@@ -108,7 +103,7 @@ class Atlas:
         if not Path(path).is_file():
             raise FileNotFoundError(f"Atlas {path} not found.")
         try:
-            with safe_open(path, framework="pt", device=str(device)) as file:
+            with safe_open(path, framework="pt") as file:
                 attributes: dict[str, Any] = json.loads((file.metadata() or {}).get("atlas", "{}"))
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except SafetensorError as error:

@@ -43,14 +43,16 @@ def build(
     for path in (output, listing):
         if path.exists():
             raise FileExistsError(f"{path} already exists: choose another name, or remove it.")
-    found = find_fonts(folders, packages=not folders, system=not folders, allow_unknown_license=allow_unknown_license)
-    excluded = _select(found.fonts, exclude)
-    fonts = [font for font in found.fonts if font not in excluded]
+    selection = find_fonts(
+        folders, packages=not folders, system=not folders, allow_unknown_license=allow_unknown_license
+    )
+    excluded = _select(selection.fonts, exclude)
+    fonts = [font for font in selection.fonts if font not in excluded]
     atlas = build_atlas(fonts, charset)
     atlas.skipped.update((font.name, "excluded") for font in excluded)
     atlas.save(output)
     _write_listing(listing, atlas, fonts)
-    return atlas, found
+    return atlas, selection
 
 
 def _select(fonts: Sequence[FontFace], names: Sequence[str]) -> list[FontFace]:

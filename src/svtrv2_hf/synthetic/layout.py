@@ -56,7 +56,6 @@ class Typesetter:
     """
 
     def __init__(self, atlas: Atlas, difficulty: float, device: torch.device):
-        atlas = atlas.to("cpu")
         self.difficulty = difficulty
         self.charset = atlas.charset
         self._advances = atlas.advances

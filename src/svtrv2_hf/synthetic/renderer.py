@@ -34,7 +34,7 @@ class RenderedTexts:
 
 
 class Renderer:
-    """Render texts as they appear in photographs of signs, packages, screens and print.
+    """Renderer of texts as they appear in photographs of signs, packages, screens and print.
 
     An image depends only on the renderer's arguments, its text, its size, the seed and its index. It does not depend on
     the other images of the batch nor, up to rounding, on the device.

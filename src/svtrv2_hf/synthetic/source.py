@@ -15,7 +15,7 @@ from zlib import crc32
 import torch
 from PIL import Image
 
-from ..charsets import ENGLISH_94
+from ..charsets import PRINTABLE_ASCII, code_point
 from ..data.batches import Size
 from ..data.sample import Sample, Source
 from ..image_processing_svtrv2 import SVTRv2ImageProcessor
@@ -68,7 +68,7 @@ class SyntheticSource(Source):
     def __init__(
         self,
         atlas: str | Path | None = None,
-        charset: str = ENGLISH_94 + " ",
+        charset: str = PRINTABLE_ASCII,
         difficulty: float = 1.0,
         num_samples: int = 1_000_000,
         lines: bool = True,
@@ -171,7 +171,7 @@ def _fonts_of(atlas: Atlas) -> dict[str, int]:
 
 
 def _listed(characters: Sequence[str]) -> str:
-    listed = ", ".join(f"{character!r} (U+{ord(character):04X})" for character in characters[:10])
+    listed = ", ".join(f"{character!r} ({code_point(character)})" for character in characters[:10])
     return listed + (f" and {len(characters) - 10} more characters" if len(characters) > 10 else "")
 
 

@@ -3,6 +3,7 @@
 
 import json
 import os
+from argparse import ArgumentError
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
@@ -13,6 +14,7 @@ from transformers import HfArgumentParser, TrainingArguments
 from transformers.hf_argparser import HfArg
 from transformers.integrations import get_available_reporting_integrations
 
+from ..paths import is_recipe
 from ..sources import summary
 
 
@@ -179,6 +181,16 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
     return recipe
 
 
+def recipe_words(path: str | Path) -> list[str]:
+    """Return a recipe as words of a command line; empty values are the defaults."""
+    words = []
+    for name, value in read_recipe(path).items():
+        if value not in (None, []):
+            values = value if isinstance(value, list) else [value]
+            words += [f"--{name}", *(json.dumps(v) if isinstance(v, dict) else str(v) for v in values)]
+    return words
+
+
 def parse_arguments(argv: Sequence[str]) -> tuple[DataAndModelArguments, SVTRv2TrainingArguments]:
     """Parse `[RECIPE.yaml] [--name value ...]`; the command line overrides the recipe.
 
@@ -186,12 +198,22 @@ def parse_arguments(argv: Sequence[str]) -> tuple[DataAndModelArguments, SVTRv2T
         ValueError: the recipe is not a mapping of names to values, or an argument is not supported or out of its range.
     """
     arguments = list(argv)
-    if arguments and arguments[0].endswith((".yaml", ".yml")):
-        words = []
-        for name, value in read_recipe(arguments[0]).items():
-            if value not in (None, []):
-                values = value if isinstance(value, list) else [value]
-                words += [f"--{name}", *(json.dumps(v) if isinstance(v, dict) else str(v) for v in values)]
-        arguments = [*words, *arguments[1:]]
-    parser = HfArgumentParser((DataAndModelArguments, SVTRv2TrainingArguments), prog="train.py")
+    if arguments and is_recipe(arguments[0]):
+        arguments = [*recipe_words(arguments[0]), *arguments[1:]]
+    parser = HfArgumentParser((DataAndModelArguments, SVTRv2TrainingArguments), prog="svtrv2 train")
     return parser.parse_args_into_dataclasses(arguments)
+
+
+def parse_data_arguments(argv: Sequence[str]) -> DataAndModelArguments:
+    """Parse `[--name value ...]`, where `--train_data` is optional, and ignore the arguments of transformers.
+
+    Raises:
+        ValueError: a value is invalid.
+    """
+    parser = HfArgumentParser(DataAndModelArguments, exit_on_error=False)
+    try:
+        [chosen, _] = parser.parse_args_into_dataclasses(["--train_data", "", *argv], return_remaining_strings=True)
+    except ArgumentError as error:
+        raise ValueError(str(error)) from error
+    chosen.train_data = [source for source in chosen.train_data if source]
+    return chosen

@@ -1,18 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command `svtrv2 audit`: report what a training run would make of its data."""
+"""The command `svtrv2 audit`: statistics and problems of training data."""
 
 import json
-import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Sequence
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from ..charsets import ENGLISH_94, Normalization, charset_of, normalize_unicode, read_charset
+from ..charsets import ENGLISH_94, charset_of, read_charset
 from ..checkpoint import load_processor
 from ..configuration_svtrv2 import PRESETS
-from ..console import printable
+from ..console import note, printable, warn
 from ..data.audit import AuditReport, audit
 from ..data.audit_report import plot, render, total
 from ..data.augmentation import Augmentation
@@ -20,10 +18,11 @@ from ..data.labels import LabelEncoder
 from ..data.sample import Source
 from ..data.sheets import augmentation_sheet
 from ..image_processing_svtrv2 import SVTRv2ImageProcessor, UnreadableImageError, load_rgb
-from ..reporting import plural
+from ..paths import is_recipe
+from ..reporting import first, plural
 from ..sources import open_source
 from ..sources.file_source import FileSource
-from .arguments import DataAndModelArguments, read_recipe
+from .arguments import DataAndModelArguments, parse_data_arguments, recipe_words
 from .model import share_widths
 
 
@@ -46,17 +45,19 @@ def run(
     Raises:
         ValueError, OSError: the recipe, the charset or all sources cannot be read, or an option is invalid.
     """
-    recipe: Mapping[str, Any] = {}
-    if words and words[0].endswith((".yaml", ".yml")):
-        recipe, words = read_recipe(words[0]), words[1:]
-        words = [*_specs(recipe, "train_data"), *words]
-    settings = {name: value for values in (recipe, options) for name, value in values.items() if value is not None}
-    encoder, image_processor = _rules(settings)
-    normalize = cast(Normalization, settings.get("normalize", "none"))
-    augmentation = _augmentation(settings)
+    settings: list[str] = []
+    if words and is_recipe(words[0]):
+        settings, words = recipe_words(words[0]), words[1:]
+    for option, value in options.items():
+        settings += [] if value is None else [f"--{option}={value}"]
+    chosen = parse_data_arguments(settings)
+    encoder, image_processor = _rules(chosen)
+    augmentation = None
+    if chosen.augment_operations:
+        augmentation = Augmentation(chosen.augment_operations, magnitude=chosen.augment_magnitude)
     errors: list[ValueError | OSError] = []
-    sources = [(source, source.name) for source in _open_all(words, "train", errors)]
-    sources += [(source, f"{source.name} (eval)") for source in _open_all(_specs(recipe, "eval_data"), "test", errors)]
+    sources = [(source, source.name) for source in _open_all([*chosen.train_data, *words], "train", errors)]
+    sources += [(source, f"{source.name} (eval)") for source in _open_all(chosen.eval_data, "test", errors)]
     if not sources and not errors:
         raise ValueError("The recipe has neither train_data nor eval_data: set one, or pass a source.")
     if output is not None:
@@ -66,7 +67,7 @@ def run(
     interrupted = False
     try:
         for source, name in sources:
-            reports.append(AuditReport(name, encoder, image_processor, normalize))
+            reports.append(AuditReport(name, encoder, image_processor, chosen.normalize))
             try:
                 audit(source, reports[-1], workers, limit, progress=True)
             except (ValueError, OSError) as error:  # the other sources are still audited
@@ -82,7 +83,7 @@ def run(
     if errors and not any(report.samples for report in reports):
         raise errors[0]
     for failure in errors:
-        print(printable(f"svtrv2: {failure}"), file=sys.stderr)
+        warn(str(failure))
     remarks = [f"Not read completely: {failure}" for failure in errors]
     remarks += [_repeated(source, name) for source, name in sources if isinstance(source, FileSource)]
     if limit is not None:
@@ -95,10 +96,10 @@ def run(
     if output is not None:
         with_samples = [source for (source, _), report in zip(sources, reports, strict=False) if report.samples]
         written = _write(reports, remarks, with_samples, augmentation, Path(output))
-        print(f"Written to {output}: {', '.join(written)}.", file=sys.stderr)
+        note(f"Written to {output}: {', '.join(written)}.")
     if interrupted:
         return 130
-    return 0 if not errors and all(report.flawless for report in reports) else 1
+    return 0 if not errors and all(report.is_clean for report in reports) else 1
 
 
 def _open_all(specs: Sequence[str], split: str, errors: list[ValueError | OSError]) -> list[Source]:
@@ -119,50 +120,24 @@ def _repeated(source: FileSource, name: str) -> str:
         return ""
     paths = sorted(repeated, key=lambda path: (len(repeated[path]) < 2, path))  # contradictory labels first
     contradictory = sum(len(texts) > 1 for texts in repeated.values())
-    shown = ", ".join(paths[:3]) + (", ..." if len(paths) > 3 else "")
     images = plural(len(repeated), "image")
-    return f"{name} lists {images} more than once, {contradictory:,} of them with different texts: {shown}."
+    return f"{name} lists {images} more than once, {contradictory:,} of them with different texts: {first(paths)}."
 
 
-def _specs(recipe: Mapping[str, Any], name: str) -> list[str]:
-    specs = recipe.get(name) or []
-    specs = [specs] if isinstance(specs, str) else specs
-    if not isinstance(specs, list) or not all(isinstance(spec, str) for spec in specs):
-        raise ValueError(f"{name} in the recipe must be a source or a list of sources, not {specs!r}.")
-    return specs
-
-
-def _rules(settings: Mapping[str, Any]) -> tuple[LabelEncoder, SVTRv2ImageProcessor]:
-    """Return the rules of a training run with these settings; a saved model provides a charset and a maximum aspect ratio."""
-    form = settings.get("normalize", "none")
-    normalize_unicode("", form)  # raises on an invalid form
-    model = settings.get("model")
-    saved = None if model is None or model in PRESETS else load_processor(str(model))
-    if "charset" in settings:
-        characters = read_charset(settings["charset"], form)
+def _rules(chosen: DataAndModelArguments) -> tuple[LabelEncoder, SVTRv2ImageProcessor]:
+    """Return the rules of a training run; a saved model provides a charset and a maximum aspect ratio."""
+    saved = None if chosen.model in PRESETS else load_processor(chosen.model)
+    if chosen.charset is not None:
+        characters = read_charset(chosen.charset, chosen.normalize)
     else:
         characters = list(ENGLISH_94) if saved is None else charset_of(saved.tokenizer)
     image_processor = SVTRv2ImageProcessor() if saved is None else saved.image_processor
-    if "max_ratio" in settings:
-        image_processor = type(image_processor)(**{**image_processor.to_dict(), "max_ratio": settings["max_ratio"]})
+    if chosen.max_ratio is not None:
+        image_processor = type(image_processor)(**{**image_processor.to_dict(), "max_ratio": chosen.max_ratio})
     share_widths(image_processor)
-    longest = settings.get("max_label_length", 25)
-    if not isinstance(longest, int) or longest < 1:
-        raise ValueError(f"max_label_length={longest!r} must be an integer of 1 or more.")
-    return LabelEncoder(characters, longest, settings.get("unknown_characters", "error")), image_processor
-
-
-def _augmentation(settings: Mapping[str, Any]) -> Augmentation | None:
-    """Return the augmentation of a training run with these settings, if any."""
-    defaults = {field.name: field.default for field in fields(DataAndModelArguments)}
-    number, magnitude = (settings.get(name, defaults[name]) for name in ("augment_operations", "augment_magnitude"))
-    try:  # from strings, like training, because YAML parses 1e1 as a string
-        number, magnitude = int(str(number)), float(str(magnitude))
-    except ValueError as error:
-        raise ValueError(
-            f"augment_operations={number!r} must be an integer and augment_magnitude={magnitude!r} a number."
-        ) from error
-    return Augmentation(number, magnitude=magnitude) if number else None
+    if chosen.max_label_length < 1:
+        raise ValueError(f"--max_label_length must be 1 or more, not {chosen.max_label_length}.")
+    return LabelEncoder(characters, chosen.max_label_length, chosen.unknown_characters), image_processor
 
 
 def _write(

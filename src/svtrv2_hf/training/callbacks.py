@@ -31,7 +31,7 @@ class Processes:
 
 
 class GracefulStop(TrainerCallback):
-    """Save a checkpoint and stop training after `max_hours`, or on SIGTERM or SIGINT (Ctrl-C).
+    """End of training, with a checkpoint, after `max_hours`, or on SIGTERM or SIGINT (Ctrl-C).
 
     All processes stop after the same step. A second SIGINT aborts immediately. Time is measured from construction. A pending
     evaluation is skipped.
@@ -101,7 +101,7 @@ class GracefulStop(TrainerCallback):
 
 
 class CallAt(TrainerCallback):
-    """Call functions without arguments at events: `CallAt(on_step_end=function)`."""
+    """Callback that calls functions without arguments at events: `CallAt(on_step_end=function)`."""
 
     def __init__(self, **functions: Callable[[], None]):
         for event, function in functions.items():

@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 from transformers import TrainerState
 from transformers.trainer_pt_utils import safe_globals
 
+from ..reporting import first
 from ..weight_files import check_values
 
 
@@ -164,8 +165,8 @@ def read_finite_weights(path: Path) -> dict[str, torch.Tensor]:
         if names := non_finite(weights):
             previous = _previous_checkpoint(path.parent)
             raise DivergedError(
-                f"{path}: {len(names)} of {len(weights)} tensors contain NaN or infinity ({', '.join(names[:3])}"
-                f"{', ...' if len(names) > 3 else ''}), because training diverged before it was saved. "
+                f"{path}: {len(names)} of {len(weights)} tensors contain NaN or infinity ({first(names)}), "
+                "because training diverged before it was saved. "
                 + (f"Resume from an earlier checkpoint: {previous}." if previous else "Start a new run.")
             )
         check_values(weights, "The weights")

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ..evaluation.provenance import provenance
+from ..paths import is_recipe
 from ..redaction import redact, redact_values
 from .arguments import read_recipe
 
@@ -30,7 +31,7 @@ class _RunFile(TrainerCallback):
 
 
 class RunRecord(_RunFile):
-    """Write `run.json` into the output folder after each evaluation and at the end.
+    """The file `run.json` in the output folder, updated after each evaluation and at the end.
 
     It contains the command and the recipe without secrets; commit, date, versions and machine of the last part of the run; the
     seed; steps, samples, and hours of training and evaluation over all parts; and the losses and evaluations.
@@ -40,8 +41,8 @@ class RunRecord(_RunFile):
     """
 
     def __init__(self, argv: Sequence[str]):
-        self.command = redact(shlex.join(["python", "scripts/train.py", *argv]))
-        self.recipe = redact_values(read_recipe(argv[0])) if argv and argv[0].endswith((".yaml", ".yml")) else None
+        self.command = redact(shlex.join(["svtrv2", "train", *argv]))
+        self.recipe = redact_values(read_recipe(argv[0])) if argv and is_recipe(argv[0]) else None
         self.provenance = provenance()
 
     def write(self, args: TrainingArguments, state: TrainerState) -> None:
@@ -78,7 +79,7 @@ def _finite(value: Any) -> Any:
 
 
 class LearningCurve(_RunFile):
-    """Plot losses and word accuracies to `learning_curve.png` in the output folder after each evaluation and at the end."""
+    """A chart of losses and word accuracies, `learning_curve.png` in the output folder, updated like `run.json`."""
 
     def write(self, args: TrainingArguments, state: TrainerState) -> None:
         figure = Figure(figsize=(11, 4), layout="constrained")

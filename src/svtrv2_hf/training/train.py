@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command `svtrv2 train`, which `scripts/train.py` also runs."""
+"""The command `svtrv2 train`."""
 
 import math
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging
 
 from ..charsets import Normalization, charset_of
-from ..console import printable
+from ..console import note, printable
 from ..data.augmentation import Augmentation
 from ..data.batches import BucketBatches, EvaluationBatches
 from ..data.labels import LabelEncoder
@@ -156,8 +155,9 @@ def _batches(
         return SyntheticBatches(first, *rules, device=device, with_frame_labels=arguments.frame_label_steps > 0)
     if arguments.frame_label_steps:
         raise ValueError(
-            "--frame_label_steps requires a single synthetic source without augmentation (--train_data synthetic: "
-            "--augment_operations 0): the positions of characters are unknown in other data."
+            "--frame_label_steps requires exactly one synthetic source, no augmentation (--train_data synthetic: "
+            "--augment_operations 0), and a model that is not a 'server' model: otherwise, the positions of characters are "
+            "unknown."
         )
     augmentation = None
     if chosen.augment_operations:
@@ -182,4 +182,4 @@ def open_sources(specs: Sequence[str], normalize: Normalization, split: str = "t
 def _print(arguments: SVTRv2TrainingArguments, message: str | None) -> None:
     """Print a message on the main process to stderr."""
     if message is not None and arguments.process_index == 0:
-        print(printable(message, keep="\n"), file=sys.stderr)
+        note(message, keep="\n")

@@ -49,7 +49,7 @@ PRIVATE_ATTRIBUTES = (
 
 
 class SVTRv2Trainer(EvaluatingTrainer):
-    """Train [`SVTRv2ForCTC`] on [`TrainingBatches`] with any number of processes.
+    """Trainer of [`SVTRv2ForCTC`] on [`TrainingBatches`] with any number of processes.
 
     Differs from `Trainer` as follows: the dataset yields complete batches with one image size each, and every process reads its
     own shard; the loss is the mean over all samples of a step, across processes and accumulated batches; weight decay and
