@@ -82,8 +82,8 @@ def main() -> None:
             "rounds": arguments.rounds,
             "augmentation": augmentation(crops[:500], arguments.rounds),
             "sources": sources(places, arguments.workers, arguments.rounds),
-            "drawing_images_per_second": rendering(places["synthetic text"], arguments.rounds),
-            "replay_images_per_second": replay(places["LMDB"], len(crops)),
+            "rendering_images_per_second": rendering(places["synthetic text"], arguments.rounds),
+            "resuming_images_per_second": replay(places["LMDB"], len(crops)),
             "buckets": buckets(places["one size"], arguments.rounds),
             "training": training(places["one size"], arguments.rounds),
         }
@@ -352,8 +352,8 @@ def table(results: dict[str, Any]) -> str:
             f"Compared with plain batches of one size, the buckets reach {100 * results['buckets']['of_plain']:.1f} % of the "
             f"data loading rate, and nano trains at {100 * training['of_plain']:.1f} % of the rate "
             f"({training['images_per_second']:.0f} images per second on one core, waiting for data "
-            f"{100 * training['waiting']:.1f} % of the time). A resumed run skips {results['replay_images_per_second']:,} images "
-            f"per second and worker. The renderer alone reaches {results['drawing_images_per_second']:,} words per second and "
+            f"{100 * training['waiting']:.1f} % of the time). A resumed run skips {results['resuming_images_per_second']:,} images "
+            f"per second and worker. The renderer alone reaches {results['rendering_images_per_second']:,} words per second and "
             "core at 32 x 128 pixels.",
         ]
     )

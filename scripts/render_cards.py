@@ -243,29 +243,6 @@ def sizes() -> str:
     return markdown_table(header, rows, align="lrlrrrrrl")
 
 
-def speed_in_short() -> str:
-    """Return the main speed results of all models."""
-    results = read("speed_tiny_cpu")
-    times = {(row["name"], row["images"] > 1): row["median_ms"] / row["images"] for row in results["peer_speed"]}
-    rows = []
-    for peer in results["peers"]:
-        name, parameters = peer["name"], peer["parameters"]
-        rows.append(
-            [
-                f"**SVTRv2 {results['size']}, svtrv2-hf**" if name == benchmark.Ours.name else name,
-                None if parameters is None else f"{parameters / 1e6:.1f} M",
-                *(f"{times[name, batched]:.1f}" if (name, batched) in times else None for batched in (False, True)),
-            ]
-        )
-    batch = results["peer_images"]["images"]
-    header = ["model", "parameters", "ms, single image", f"ms per image, batch of {batch}"]
-    return (
-        f"From images in memory to texts, {batch} words of {results['peer_images']['source']}, {results['threads']} threads of "
-        f"{results['machine']}, torch {results['torch']}; medians. Only RapidOCR and Tesseract have trained weights here; the others "
-        f"have random weights, which do not affect the speed.\n\n{markdown_table(header, rows)}"
-    )
-
-
 def registry() -> str:
     """Return a table of all benchmarks: number of images, protocol, folder names, paper and data."""
     rows: list[list[Any]] = []
@@ -283,7 +260,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "sizes": sizes,
     "sources": lambda: describe(FORMATS),
     "benchmarks": registry,
-    "speed in short": speed_in_short,
+    "speed in short": lambda: benchmark.peer_table(read("speed_tiny_cpu"), short=True),
     "speed": lambda: benchmark.table(read("speed_tiny_cpu")),
     "peers": lambda: benchmark.peer_table(read("peers_nano_cpu")),
     "image sizes": lambda: render(read("reading_tiny_cpu")),
@@ -319,7 +296,8 @@ def confusions(errors: dict[str, Any], number: int = 20) -> str:
         return "nothing" if character is None else f"`{character}`"
 
     return ", ".join(
-        f"{name(true)} read as {name(predicted)} ({count})" for true, predicted, count in errors["confusions"][:number]
+        f"{name(true)} predicted as {name(predicted)} ({count})"
+        for true, predicted, count in errors["confusions"][:number]
     )
 
 

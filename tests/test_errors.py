@@ -46,8 +46,8 @@ def collect(predictions, protocol="english", set_name="words", **options):
     [
         ("Hello", "hel-lo!", "english", None),
         ("Hello", "hel-lo!", "chinese", ErrorKind.SEVERAL_WRONG),
-        ("hello", "", "english", ErrorKind.NOTHING_READ),
-        ("hello", "-?", "english", ErrorKind.NOTHING_READ),  # nothing that is compared
+        ("hello", "", "english", ErrorKind.EMPTY_PREDICTION),
+        ("hello", "-?", "english", ErrorKind.EMPTY_PREDICTION),  # nothing that is compared
         ("hello", "hallo", "english", ErrorKind.ONE_WRONG),
         ("a", "b", "english", ErrorKind.ONE_WRONG),  # although nothing agrees
         ("hello", "helo", "english", ErrorKind.ONE_MISSING),
@@ -79,7 +79,7 @@ def test_counts_by_set_and_case():
     assert (summary["samples"], summary["errors"]) == (5, 2)
     assert {kind: n for kind, n in summary["kinds"]["words"].items() if n} == {"one_wrong": 1}
     assert {kind: n for kind, n in summary["kinds"]["others"].items() if n} == {"unreadable": 1}
-    assert summary["right_but_for_case"] == {"words": 1, "others": 1}  # words: ok
+    assert summary["wrong_case"] == {"words": 1, "others": 1}
     assert (errors.sets["words"].correct, errors.sets["words"].wrong) == (2, 1)
 
 
@@ -290,8 +290,8 @@ def test_the_page_lists_replaced_missing_and_extra_characters(tmp_path):
     pairs = [("boot", "b0ot"), ("boot", "b0ot"), ("hello", "helo"), ("word", "words"), ("ooo", "ooo o")]
     walk(collect([prediction(label, text, name=str(n)) for n, (label, text) in enumerate(pairs)]), tmp_path)
     content = (tmp_path / "errors.html").read_text(encoding="utf-8")
-    assert 'title="o read as 0: 2">2<' in content
-    assert 'title="nothing read as o: 1">1<' in content
+    assert 'title="o predicted as 0: 2">2<' in content
+    assert 'title="nothing predicted as o: 1">1<' in content
     assert all(f"<caption>{heading}</caption>" in content for heading in ("Replaced", "Missing", "Extra"))
 
 

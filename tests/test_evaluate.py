@@ -56,9 +56,9 @@ def test_all_sets_of_a_folder_are_evaluated(root, saved, tmp_path, capsys):
     assert [row["set"] for row in rows][:2] == ["SVT", "own"]
     assert float(rows[1]["word_accuracy"]) == 0.8
     assert float(rows[1]["low_95"]) < 0.8 < float(rows[1]["high_95"])
-    lines = [json.loads(line) for line in (tmp_path / "errors" / "readings.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (tmp_path / "errors" / "predictions.jsonl").read_text().splitlines()]
     assert len(lines) == 10
-    assert [line["right"] for line in sorted(lines, key=lambda line: line["image"]) if line["set"] == "own"] == [
+    assert [line["correct"] for line in sorted(lines, key=lambda line: line["image"]) if line["set"] == "own"] == [
         True
     ] * 4 + [False]
     assert written["errors"]["samples"] == 10
@@ -292,7 +292,7 @@ def test_other_sets_are_evaluated_after_an_error(root, saved, tmp_path, capsys, 
     written = results(output)
     assert list(written["sets"]) == ["own", "zebra"]
     assert list(written["unfinished"]) == ["broken"]
-    lines = (tmp_path / "errors" / "readings.jsonl").read_text().splitlines()
+    lines = (tmp_path / "errors" / "predictions.jsonl").read_text().splitlines()
     assert [json.loads(line)["set"] for line in lines].count("broken") == 64
     assert written["errors"]["samples"] == 6  # without those of the failed set
     assert list(written["errors"]["kinds"]) == ["own", "zebra"]

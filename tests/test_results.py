@@ -33,10 +33,10 @@ def test_agrees_with_all_columns_of_the_reference(protocol):
         return pytest.approx(count / (number + 1e-5), abs=1e-9)
 
     assert expected["acc"] == share(figures["correct"])
-    assert expected["acc_real"] == share(figures["agreeing"]["as_it_is"])
-    assert expected["acc_lower"] == share(figures["agreeing"]["but_for_case"])  # words: ok
-    assert expected["acc_ignore_space"] == share(figures["agreeing"]["but_for_spaces"])  # words: ok
-    assert expected["acc_ignore_space_lower"] == share(figures["agreeing"]["but_for_spaces_and_case"])  # words: ok
+    assert expected["acc_real"] == share(figures["agreeing"]["exact"])
+    assert expected["acc_lower"] == share(figures["agreeing"]["ignoring_case"])
+    assert expected["acc_ignore_space"] == share(figures["agreeing"]["ignoring_spaces"])
+    assert expected["acc_ignore_space_lower"] == share(figures["agreeing"]["ignoring_case_and_spaces"])
     assert expected["acc_ignore_space_symbol"] == share(result.score.correct_in_case)
     for name, parts, last in (("len", "by_length", 25), ("ratio", "by_aspect_ratio", 12)):
         counts = [[0, 0, 0.0] for _ in range(last)]

@@ -25,7 +25,7 @@ def counted(name, share, **more):
     samples = BENCHMARKS[name].samples
     correct = round(share * samples)
     figures = {"samples": samples, "correct": correct, "word_accuracy": correct / samples, "one_minus_ned": 0.5}
-    more = {"case_sensitive_accuracy": 0.25, "agreeing": {"but_for_case": 0}, "by_length": {}, **more}  # words: ok
+    more = {"case_sensitive_accuracy": 0.25, "agreeing": {"ignoring_case": 0}, "by_length": {}, **more}
     return {"protocol": BENCHMARKS[name].protocol, "max_ratio": 12, **figures, **more}
 
 
@@ -200,7 +200,7 @@ def test_a_set_without_samples_has_empty_cells():
     rows = tables(results({"empty": one_set([])}))
     assert rows["empty"] == {
         "set": "empty", "samples": "0", "word accuracy": "", "95 %": "", "case-sensitive": "",
-        "with signs and spaces": "", "1-NED": "",
+        "with punctuation and spaces": "", "1-NED": "",
     }  # fmt: skip
     assert csv_table(results({"empty": one_set([])}))["empty"]["word_accuracy"] == ""
 

@@ -17,7 +17,7 @@ PROTOCOL = "Compare only ASCII letters and digits (english), or everything excep
 USUAL = "that of the benchmark; for other datasets, chinese if the charset has other letters or digits, else english"
 NORMALIZE = "Unicode normalization form in which predictions and labels are compared. Use the form of the training."
 OUTPUT = "Write the results to this file after each dataset, and tables next to it (.csv, .md)."
-ERRORS = "Write an error analysis (errors.html, errors.png) and all predictions (readings.jsonl) to this folder."
+ERRORS = "Write an error analysis (errors.html, errors.png) and all predictions (predictions.jsonl) to this folder."
 
 
 def evaluate(

@@ -28,7 +28,7 @@ class ErrorKind(StrEnum):
     """Kinds of errors, see `DESCRIPTIONS`; a prediction is of the first kind that fits. The values are keys of results files."""
 
     UNREADABLE = "unreadable"
-    NOTHING_READ = "nothing_read"
+    EMPTY_PREDICTION = "empty_prediction"
     ONE_WRONG = "one_wrong"
     ONE_MISSING = "one_missing"
     ONE_TOO_MANY = "one_too_many"
@@ -38,7 +38,7 @@ class ErrorKind(StrEnum):
 
 DESCRIPTIONS = {
     ErrorKind.UNREADABLE: "the image cannot be opened",
-    ErrorKind.NOTHING_READ: "no compared character was recognized",
+    ErrorKind.EMPTY_PREDICTION: "no compared character was recognized",
     ErrorKind.ONE_WRONG: "one character is replaced by another",
     ErrorKind.ONE_MISSING: "one character is missing",
     ErrorKind.ONE_TOO_MANY: "one extra character",
@@ -60,7 +60,7 @@ def kind_of(prediction: Prediction, protocol: EvaluationProtocol) -> ErrorKind |
     if true == predicted:
         return None
     if not predicted:
-        return ErrorKind.NOTHING_READ
+        return ErrorKind.EMPTY_PREDICTION
     edits = [edit.tag for edit in Levenshtein.editops(true, predicted)]
     if len(edits) == 1:
         return _SINGLE_EDITS[edits[0]]
@@ -253,7 +253,7 @@ class Errors:
         del errors.worst[self.kept :], errors.typical[self.kept :]
 
     def _count_confusions(self, prediction: Prediction, protocol: EvaluationProtocol, kind: ErrorKind | None) -> None:
-        if kind in (ErrorKind.NOTHING_READ, ErrorKind.ANOTHER_TEXT):
+        if kind in (ErrorKind.EMPTY_PREDICTION, ErrorKind.ANOTHER_TEXT):
             return
         true, predicted = (normalize_text(text, protocol) for text in (prediction.sample.text, prediction.text))
         self.characters.update(true)
@@ -306,7 +306,7 @@ class Errors:
                 "from": number / BINS,
                 "to": (number + 1) / BINS,
                 "samples": one.samples,
-                "right": one.correct,
+                "correct": one.correct,
                 "mean_score": round(one.score / one.samples, 6) if one.samples else None,
             }
             for number, one in enumerate(self.bins)
@@ -315,7 +315,7 @@ class Errors:
             "samples": total.samples,
             "errors": total.wrong,
             "kinds": {name: {kind.value: one.kinds[kind] for kind in ErrorKind} for name, one in self.sets.items()},
-            "right_but_for_case": {name: one.wrong_case for name, one in self.sets.items()},  # words: ok
+            "wrong_case": {name: one.wrong_case for name, one in self.sets.items()},
             "confusions": [list(confusion) for confusion in self.ranked_confusions()[:SUMMARIZED]],
             "calibration": {
                 "bins": bins,

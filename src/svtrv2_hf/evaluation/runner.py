@@ -61,7 +61,7 @@ def evaluate_sets(
         protocol, max_ratio, batch_size, workers, normalize: see [`evaluate_set`].
         device: defaults to a GPU if available.
         output: a `.json` file, written after each set; tables are written with the extensions `.csv` and `.md`.
-        errors: a folder for the error analysis (`errors.html`, `errors.png`) and all predictions (`readings.jsonl`).
+        errors: a folder for the error analysis (`errors.html`, `errors.png`) and all predictions (`predictions.jsonl`).
 
     Returns:
         0 without warnings; 1 if a set or an image was unreadable, a benchmark does not have the expected number of samples, or
@@ -106,7 +106,7 @@ def evaluate_sets(
         log: TextIO | None = None
         if errors is not None:
             Path(errors).mkdir(parents=True, exist_ok=True)
-            log = stack.enter_context((Path(errors) / "readings.jsonl").open("w", encoding="utf-8"))
+            log = stack.enter_context((Path(errors) / "predictions.jsonl").open("w", encoding="utf-8"))
         for name, source in sources.items():
             before = copy.deepcopy(collected)
             try:
@@ -322,7 +322,7 @@ def _line(name: str, prediction: Prediction, correct: bool) -> dict[str, Any]:
         "label": prediction.sample.text,
         "text": prediction.text,
         "score": round(prediction.score, 4),
-        "right": correct,
+        "correct": correct,
     }
     return {**line, "error": prediction.error} if prediction.error else line
 

@@ -14,7 +14,7 @@ _OTHER = "Other sets"
 _SHARES = {  # columns of the CSV file, and their titles in Markdown
     "word_accuracy": "word accuracy",
     "case_sensitive_accuracy": "case-sensitive",
-    "accuracy_with_signs_and_spaces": "with signs and spaces",
+    "accuracy_with_punctuation": "with punctuation and spaces",
     "one_minus_ned": "1-NED",
 }
 _OTHER_SHARES = ("accuracy_without_emptied_labels", "accuracy_as_published")  # in the notes of the Markdown tables
@@ -89,14 +89,14 @@ def _rows(results: Mapping[str, Any], group: str, names: Sequence[str]) -> Itera
         result = sets[name]
         benchmark = BENCHMARKS.get(name)
         common = {"group": group, "protocol": result["protocol"], "max_ratio": result["max_ratio"]}
-        with_signs = result["agreeing"]["but_for_case"] / result["samples"] if result["samples"] else None  # words: ok
+        with_punctuation = result["agreeing"]["ignoring_case"] / result["samples"] if result["samples"] else None
         yield {
             "set": name,
             **common,
             "labels": result.get("labels"),
             **_figures(result),
             "case_sensitive_accuracy": result["case_sensitive_accuracy"],
-            "accuracy_with_signs_and_spaces": with_signs,
+            "accuracy_with_punctuation": with_punctuation,
             "accuracy_without_emptied_labels": result.get("emptied_labels", {}).get("word_accuracy_without"),
             "accuracy_as_published": result.get("as_published", {}).get("word_accuracy"),
             "published": _published(name, result),
