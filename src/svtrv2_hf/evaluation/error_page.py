@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The errors of a model as one self-contained HTML file, rendered from `templates/errors.html.j2`."""
 
-import base64
-import io
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import product
@@ -11,10 +9,9 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
-from PIL import Image
 
 from ..image_processing_svtrv2 import load_rgb
-from ..reporting import percent, plural
+from ..reporting import data_url, percent, plural
 from .benchmarks import wilson_interval
 from .errors import BINS, DESCRIPTIONS, Bin, ErrorKind, Errors, visible
 from .metrics import PROTOCOLS
@@ -143,13 +140,5 @@ def _cards(errors: Errors) -> Iterator[dict[str, Any]]:
                 "width": image.width,
                 "height": image.height,
                 "wide": image.width > WIDE * image.height,
-                "image": _data_url(image),
+                "image": data_url(image, LARGEST_IMAGE),
             }
-
-
-def _data_url(image: Image.Image) -> str:
-    small = image.copy()
-    small.thumbnail(LARGEST_IMAGE, Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    small.save(buffer, "WEBP", quality=80)
-    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
