@@ -302,7 +302,9 @@ def peer_table(results: Mapping[str, Any], short: bool = False) -> str:
     header += [f"ms per image, batch of {batch}", *ratio_header, *datasets]
     if short:
         trained = [peer["name"] for peer in results["peers"] if "trained weights" in peer["note"]]
-        notes = [f"Trained weights: {' and '.join(trained) or 'none'}; other weights are random, which does not affect the speed."]
+        notes = [
+            f"Trained weights: {' and '.join(trained) or 'none'}; other weights are random, which does not affect the speed."
+        ]
     else:
         notes = [f"- {peer['name']}: {peer['note']}." for peer in results["peers"]]
         notes += [f"- {peer['name']} was not measured: {peer['reason']}." for peer in results["unavailable"]]
