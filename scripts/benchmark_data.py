@@ -315,7 +315,7 @@ def training(place: str, rounds: int, steps: int = 40) -> dict[str, float]:
 
 
 def table(results: dict[str, Any]) -> str:
-    """The results as Markdown."""
+    """Render the results as Markdown."""
     workers = sorted({row["workers"] for row in results["sources"]})
     rates = {(row["source"], row["workers"]): row["images_per_second"] for row in results["sources"]}
     width, height = results["median_size"]

@@ -177,8 +177,8 @@ def published_table(result: PublishedResult) -> str:
     """Return the published results of a system as a table."""
     samples = {part.name: part.samples for entry in BENCHMARKS.values() for part in (entry, *entry.length_groups)}
     rows: list[list[Any]] = [[name, f"{samples[name]:,}", percent] for name, percent in result.sets.items()]
-    rows += [[f"{group}, mean over its sets", None, percent] for group, percent in result.averages.items()]
-    return markdown_table(["set", "samples", "published"], rows)
+    rows += [[f"{group}, mean over its datasets", None, percent] for group, percent in result.averages.items()]
+    return markdown_table(["dataset", "samples", "published"], rows)
 
 
 def training_record(run: dict[str, Any]) -> str:
@@ -239,7 +239,7 @@ def sizes() -> str:
         for result in PUBLISHED
         if result.parameters_millions is not None
     ]
-    header = ["size", "parameters", "trained on", *NAMED, "six common sets", "Union14M", "results"]
+    header = ["size", "parameters", "trained on", *NAMED, "six common datasets", "Union14M", "results"]
     return markdown_table(header, rows, align="lrlrrrrrl")
 
 
@@ -253,7 +253,7 @@ def registry() -> str:
             [entry.name, f"{entry.samples:,}", protocol, ", ".join(f"`{name}`" for name in entry.aliases), links]
         )
         rows += [[group.name, f"{group.samples:,}", None, None, None] for group in entry.length_groups]
-    return markdown_table(["set", "images", "protocol", "other folder names", "source"], rows, align="lrl")
+    return markdown_table(["dataset", "images", "protocol", "other folder names", "source"], rows, align="lrl")
 
 
 TABLES: dict[str, Callable[[], str]] = {

@@ -83,7 +83,7 @@ def test_a_duplicate_set_raises_unless_other_sets_are_selected(tmp_path):
 
 def test_a_root_without_sets_raises(tmp_path):
     make_sets(tmp_path, "one/two/three/SVT")
-    with pytest.raises(FileNotFoundError, match="No test set found in"):
+    with pytest.raises(FileNotFoundError, match="No dataset found in"):
         find_sets(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"Folder .*nowhere not found"):
         find_sets(tmp_path / "nowhere")

@@ -103,12 +103,12 @@ def test_sets_without_the_other_label_file_use_their_default_labels(root, saved,
     main([*words, "--labels", "capitals.tsv"])
     captured = capsys.readouterr()
     assert "svtrv2: capitals.tsv not found, default labels are used: SVT.\n" in captured.err
-    assert "- Labels from capitals.tsv: own. Sets without that file, with their default labels: SVT." in captured.out
+    assert "- Labels from capitals.tsv: own. Datasets without that file, with their default labels: SVT." in captured.out
     written = results(output)
     assert written["labels"] == written["sets"]["own"]["labels"] == "capitals.tsv"
     assert "labels" not in written["sets"]["SVT"]
     assert main([*words, "--labels", "missing.tsv"]) == 1
-    assert "No set has the label file missing.tsv: SVT, own." in capsys.readouterr().err
+    assert "No dataset has the label file missing.tsv: SVT, own." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("form", "correct"), [("none", 0), ("nfc", 1), ("nfkc", 2)])
@@ -165,7 +165,7 @@ def test_names_of_benchmarks_ignore_case(root, saved, capsys):
 def test_two_sets_with_the_same_name_raise(root):
     own = root / "own"
     for data, words in ((str(root), ["SVT", f"svt={own}"]), (None, [f"own={root / 'test' / 'SVT'}", str(own)])):
-        with pytest.raises(ValueError, match=r"Two sets are named (SVT|own): .* and .*own"):
+        with pytest.raises(ValueError, match=r"Two datasets are named (SVT|own): .* and .*own"):
             open_sets(data, words)
 
 
@@ -209,7 +209,7 @@ def test_published_results_are_hidden_if_a_benchmark_is_evaluated_with_other_set
     main(words)
     assert "SVTRv2-T [1]" in capsys.readouterr().out
     usual = results(output)
-    assert usual["max_ratio"] == usual["protocol"] == "of each set"
+    assert usual["max_ratio"] == usual["protocol"] == "of each dataset"
     assert "unlike_published" not in usual["sets"]["SVT"]
     main([*words, "--max-ratio", "4", "--protocol", "chinese"])
     captured = capsys.readouterr().out

@@ -22,7 +22,7 @@ ERRORS = "Write an error analysis (errors.html, errors.png) and all predictions 
 
 def evaluate(
     sets: Annotated[
-        list[str] | None, typer.Argument(metavar="SET", help=SETS, show_default="all folders in --data")
+        list[str] | None, typer.Argument(metavar="DATASET", help=SETS, show_default="all folders in --data")
     ] = None,
     model: Model = "default",
     data: Annotated[str | None, option("FOLDER", "Folder with one subfolder per dataset.")] = None,

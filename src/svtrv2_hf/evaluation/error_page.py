@@ -33,8 +33,8 @@ def write_page(errors: Errors, path: str | Path, title: str) -> None:
         title: title of the page, plain text.
     """
     total, confused = errors.total, _confused(errors)
-    shown = Counter(mistake.kind for one in errors.sets.values() for mistake in one.shown)
-    protocols = {p: [name for name, one in errors.sets.items() if one.protocol == p] for p in PROTOCOLS}
+    shown = Counter(mistake.kind for dataset in errors.sets.values() for mistake in dataset.shown)
+    protocols = {p: [name for name, dataset in errors.sets.items() if dataset.protocol == p] for p in PROTOCOLS}
     page = _environment().get_template("errors.html.j2").render(
         title=title,
         errors=errors,
@@ -52,7 +52,7 @@ def write_page(errors: Errors, path: str | Path, title: str) -> None:
         listed=LISTED,
         seldom=SELDOM,
         cards=list(_cards(errors)),
-        set_options=[(str(n), name, len(one.shown)) for n, (name, one) in enumerate(errors.sets.items()) if one.shown],
+        set_options=[(str(n), name, len(dataset.shown)) for n, (name, dataset) in enumerate(errors.sets.items()) if dataset.shown],
         kind_options=[(kind.value, _words(kind), shown[kind]) for kind in ErrorKind if shown[kind]],
     )  # fmt: skip
     Path(path).write_text(page.lstrip(), encoding="utf-8")
