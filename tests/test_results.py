@@ -62,7 +62,7 @@ def test_labels_without_compared_characters_are_reported():
     assert figures["emptied_labels"] == {"samples": 2, "correct": 1, "word_accuracy_without": 0.5}
 
 
-def test_the_accuracy_as_published_is_reported():
+def test_accuracy_as_published_is_reported():
     """The authors exclude empty labels and labels of more than 25 characters without spaces, but not punctuation only."""
     result = SetResult("english", ASCII, max_label_length=25)
     labels = ["a" * 25, "a " * 25, "a" * 26, "a" * 25 + "!", "", "\u4e2d", "?"]
@@ -115,6 +115,6 @@ def test_labels_outside_the_charset_are_counted():
     assert (result.to_dict()["outside_charset"], result.to_dict()["uncompared_outside_charset"]) == (1, 1)
 
 
-def test_an_empty_set_has_no_accuracy():
+def test_empty_set_has_no_accuracy():
     figures = SetResult("english", ASCII).to_dict()
     assert (figures["samples"], figures["word_accuracy"], figures["by_length"]) == (0, None, {})

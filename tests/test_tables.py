@@ -116,7 +116,7 @@ def test_published_results_and_averages_of_the_six_common_sets():
     assert lines["SVT"]["low_95"] == pytest.approx(low, abs=1e-6)
 
 
-def test_an_average_of_some_sets_has_no_published_result():
+def test_average_of_some_sets_has_no_published_result():
     rows = tables(results({"IIIT5k": counted("IIIT5k", 1), "SVT": counted("SVT", 0)}))
     assert rows["arithmetic average of 2 datasets"]["word accuracy"] == "50.00"
     assert rows["arithmetic average of 2 datasets"]["SVTRv2-T [1]"] == ""
@@ -196,7 +196,7 @@ def test_sets_that_were_not_evaluated_are_listed():
     assert [row[0] for row in csv_rows(nothing)] == ["set", "SVT"]
 
 
-def test_a_set_without_samples_has_empty_cells():
+def test_set_without_samples_has_empty_cells():
     rows = tables(results({"empty": one_set([])}))
     assert rows["empty"] == {
         "dataset": "empty", "samples": "0", "word accuracy": "", "95 %": "", "case-sensitive": "",
