@@ -280,6 +280,14 @@ def broken(root):
     (root / "broken" / "1.parquet").write_bytes(content)
 
 
+def test_control_characters_in_names_are_escaped(root, saved, tmp_path, capsys):
+    arguments = [f"own={root / 'own'}", f"b\x1bad={tmp_path / 'missing'}"]
+    assert main(["evaluate", "--model", str(saved), *arguments]) == 1
+    captured = capsys.readouterr()
+    assert captured.err.count("b\\u001bad") >= 2  # before and after the evaluation
+    assert "\x1b" not in captured.err + captured.out
+
+
 @pytest.mark.parametrize("workers", ["0", "1"])
 def test_other_sets_are_evaluated_after_an_error(root, saved, tmp_path, capsys, workers):
     broken(root)

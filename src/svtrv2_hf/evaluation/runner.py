@@ -257,7 +257,7 @@ def evaluate_set(
     result = SetResult(protocol, charset, benchmark.max_label_length if benchmark and protocol == usual else None)
     predictions = cast(
         Iterable[Prediction],
-        tqdm(predict(model, processor, batches), name, source.num_samples, unit=" images", disable=None),
+        tqdm(predict(model, processor, batches), printable(name), source.num_samples, unit=" images", disable=None),
     )
     with plain_worker_errors():
         for prediction in predictions:
