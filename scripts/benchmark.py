@@ -1,6 +1,6 @@
 #!/usr/bin/env python
 # SPDX-License-Identifier: Apache-2.0
-"""Compares the speed and accuracy of this model with the reference implementation and with other models, in one process.
+"""Compare the speed and accuracy of this model with the reference implementation and with other models, in one process.
 
     python scripts/benchmark.py [--size tiny | --model DIR|default] [--reference PATH/TO/OpenOCR] \
         [--images SOURCE] [--accuracy SOURCE ...] [--output results.json]
@@ -36,6 +36,7 @@ from svtrv2_hf import SVTRv2Config, SVTRv2ForCTC, SVTRv2ImageProcessor, load_rgb
 from svtrv2_hf.checkpoint import load_model_and_processor
 from svtrv2_hf.configuration_svtrv2 import PRESETS
 from svtrv2_hf.conversion import convert_state_dict, infer_config
+from svtrv2_hf.evaluation.metrics import compare
 from svtrv2_hf.evaluation.provenance import check_output, provenance
 from svtrv2_hf.evaluation.speed import fresh, image_files, summary, time_in_turn
 from svtrv2_hf.reporting import markdown_table
@@ -101,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         results["peers"] = [{key: getattr(peer, key) for key in ("name", "note", "parameters")} for peer in peers]
         if arguments.images:
             with tempfile.TemporaryDirectory() as folder:
-                files = image_files(arguments.images, Path(folder))
+                files = image_files(arguments.images, Path(folder), limit=3000)
                 files = files[:: max(1, len(files) // BATCH)][:BATCH]  # from all over the source
                 images = [load_rgb(file) for file in files]
             results["peer_images"] = {"source": Path(arguments.images).name, "images": len(images)}
@@ -114,12 +115,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def size_of(config: SVTRv2Config) -> str:
-    """The name of a preset size, or a description of another one."""
+    """Return the name of a preset size, or a description of another size."""
     return config.preset_name or f"with hidden sizes {', '.join(map(str, config.hidden_sizes))}"
 
 
 def forward_passes(config: SVTRv2Config, checkout: Path | None) -> dict[str, Callable[[torch.Tensor], torch.Tensor]]:
-    """Functions from pixel values to logits: the reference with random weights, and this model with the same weights."""
+    """Return functions from pixel values to logits: the reference with random weights, and this model with the same weights."""
     implementations: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {}
     if checkout is None:
         model = SVTRv2ForCTC(config).eval()
@@ -136,7 +137,7 @@ def forward_passes(config: SVTRv2Config, checkout: Path | None) -> dict[str, Cal
 
 @torch.no_grad()
 def forward(implementations: Mapping[str, Callable], pixel_values: torch.Tensor, rounds: int) -> dict[str, Any]:
-    """Milliseconds of each implementation, and its speedup over the reference."""
+    """Measure the milliseconds of each implementation, and its speedup over the reference."""
     outputs = {name: run(pixel_values) for name, run in implementations.items()}  # warm-up
     for name, logits in outputs.items():
         expected = outputs[Ours.name].softmax(-1)
@@ -152,14 +153,12 @@ def forward(implementations: Mapping[str, Callable], pixel_values: torch.Tensor,
         "milliseconds": {name: 1000 * float(np.median(seconds)) for name, seconds in times.items()},
     }
     if "reference" in times:
-        result["times_the_reference"] = {
-            name: paired_ratio(times["reference"], seconds) for name, seconds in times.items()
-        }
+        result["speedup"] = {name: paired_ratio(times["reference"], seconds) for name, seconds in times.items()}
     return result
 
 
 def preprocessing(rounds: int = 20) -> dict[str, float]:
-    """Milliseconds to decode a PNG crop of 100 x 40 pixels, and to prepare it beyond decoding; one thread."""
+    """Measure the milliseconds to decode a PNG crop of 100 x 40 pixels, and to prepare it beyond decoding; one thread."""
     rng = np.random.default_rng(0)
     noise = Image.fromarray(rng.integers(0, 256, (10, 25, 3), dtype=np.uint8)).resize(
         (100, 40), Image.Resampling.BICUBIC
@@ -181,7 +180,7 @@ def preprocessing(rounds: int = 20) -> dict[str, float]:
 
 
 def gather(classes: Sequence[type[Peer]], settings: Settings) -> tuple[list[Peer], list[dict[str, str]]]:
-    """The models that can run on this machine, and the name and reason of the others."""
+    """Return the models that can run on this machine, and the name and reason of the others."""
     peers, unavailable = [], []
     for peer in classes:
         try:
@@ -197,7 +196,7 @@ def peer_speed(
     rounds: int,
     clock: Callable[[], float] = time.perf_counter,
 ) -> list[dict[str, Any]]:
-    """A row for each model and batch size, with its times and their ratio to those of this model."""
+    """Return a row for each model and batch size, with its times and their ratio to those of this model."""
     cases: dict[tuple[str, int], Callable[[], object]] = {}
     for peer in tqdm(peers, desc="warm-up", disable=None):
         turns = cycle(images)  # all models get the same image in the same turn
@@ -224,16 +223,14 @@ def peer_speed(
                 "name": name,
                 "images": count,
                 **summary(seconds, count),
-                "times_the_time_of_ours": None if baseline is None else paired_ratio(seconds, baseline),
+                "relative_time": None if baseline is None else paired_ratio(seconds, baseline),
             }
         )
     return rows
 
 
 def accuracy(peers: Sequence[Peer], place: str, limit: int | None = None) -> list[dict[str, Any]]:
-    """Word accuracy in letters and digits, case ignored, of models with trained weights, one image at a time."""
-    from svtrv2_hf.evaluation.metrics import compare  # needs the train extra, which speed does not
-
+    """Measure the word accuracy of models with trained weights in letters and digits, case ignored, one image at a time."""
     source = open_source(place)
     samples = list(islice(source.read(), limit))
     rows = []
@@ -254,12 +251,12 @@ def accuracy(peers: Sequence[Peer], place: str, limit: int | None = None) -> lis
 
 
 def table(results: Mapping[str, Any]) -> str:
-    """The results as Markdown."""
+    """Render the results as Markdown."""
     height, width = results["image_size"]
     rows = []
     for row in results["forward"]:
         for name, milliseconds in row["milliseconds"].items():
-            speedup = row.get("times_the_reference", {}).get(name)
+            speedup = row.get("speedup", {}).get(name)
             rows.append(
                 [row["batch_size"], name, f"{milliseconds:.2f}", None if speedup is None else f"{speedup:.2f}"]
             )
@@ -274,11 +271,11 @@ def table(results: Mapping[str, Any]) -> str:
     return "\n\n".join([*parts, peer_table(results)] if "peers" in results else parts)
 
 
-def peer_table(results: Mapping[str, Any]) -> str:
-    """The results of all models as Markdown, and why others were not measured."""
+def peer_table(results: Mapping[str, Any], short: bool = False) -> str:
+    """Render the results of all models as Markdown, with notes; or only parameters and times."""
     speed = {(row["name"], row["images"] > 1): row for row in results.get("peer_speed", [])}
     accuracies = {(row["name"], row["set"]): row["word_accuracy"] for row in results.get("accuracy", [])}
-    sets = list(dict.fromkeys(row["set"] for row in results.get("accuracy", [])))
+    datasets = [] if short else list(dict.fromkeys(row["set"] for row in results.get("accuracy", [])))
     parts = []
     batch = BATCH
     if speed:
@@ -290,18 +287,27 @@ def peer_table(results: Mapping[str, Any]) -> str:
         )
     rows = []
     for peer in results["peers"]:
-        cells = [peer["name"], None if peer["parameters"] is None else f"{peer['parameters'] / 1e6:.1f}"]
+        name = f"**SVTRv2 {results['size']}, svtrv2-hf**" if short and peer["name"] == Ours.name else peer["name"]
+        cells = [name, None if peer["parameters"] is None else f"{peer['parameters'] / 1e6:.1f}"]
         for batched in (False, True):
             row = speed.get((peer["name"], batched))
-            ratio = None if row is None else row["times_the_time_of_ours"]
             cells.append(None if row is None else f"{row['median_ms'] / row['images']:.1f}")
-            cells.append(None if ratio is None else f"{ratio:.2f}")
-        shares = [accuracies.get((peer["name"], name)) for name in sets]
+            if not short:
+                ratio = None if row is None else row["relative_time"]
+                cells.append(None if ratio is None else f"{ratio:.2f}")
+        shares = [accuracies.get((peer["name"], dataset)) for dataset in datasets]
         rows.append([*cells, *(None if share is None else f"{100 * share:.1f}" for share in shares)])
-    header = ["model", "M parameters", "ms, single image", "relative time"]
-    header += [f"ms per image, batch of {batch}", "relative time", *sets]
-    notes = [f"- {peer['name']}: {peer['note']}." for peer in results["peers"]]
-    notes += [f"- {peer['name']} was not measured: {peer['reason']}." for peer in results["unavailable"]]
+    ratio_header = [] if short else ["relative time"]
+    header = ["model", "M parameters", "ms, single image", *ratio_header]
+    header += [f"ms per image, batch of {batch}", *ratio_header, *datasets]
+    if short:
+        trained = [peer["name"] for peer in results["peers"] if "trained weights" in peer["note"]]
+        notes = [
+            f"Trained weights: {' and '.join(trained) or 'none'}; other weights are random, which does not affect the speed."
+        ]
+    else:
+        notes = [f"- {peer['name']}: {peer['note']}." for peer in results["peers"]]
+        notes += [f"- {peer['name']} was not measured: {peer['reason']}." for peer in results["unavailable"]]
     return "\n\n".join([*parts, markdown_table(header, rows), "\n".join(notes)])
 
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env python
 # SPDX-License-Identifier: Apache-2.0
-"""Measures the data loading of training: sources, augmentation, MSR buckets, and how long training steps wait for data.
+"""Measure the data loading of training: sources, augmentation, MSR buckets, and how long training steps wait for data.
 
     python scripts/benchmark_data.py [--folder DATA] [--output results.json]
 
@@ -24,8 +24,6 @@ from pathlib import Path
 from typing import Any
 from zlib import crc32
 
-import datasets
-import lmdb
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
@@ -36,6 +34,7 @@ from svtrv2_hf import ENGLISH_94, SVTRv2Config, SVTRv2ForCTC, SVTRv2ImageProcess
 from svtrv2_hf.data.augmentation import OPERATIONS, Augmentation
 from svtrv2_hf.data.batches import BucketBatches, Position, Progress
 from svtrv2_hf.data.labels import LabelEncoder
+from svtrv2_hf.data.sample import Sample
 from svtrv2_hf.evaluation.provenance import check_output, provenance
 from svtrv2_hf.image_processing_svtrv2 import resize
 from svtrv2_hf.processing_svtrv2 import pad_labels
@@ -45,6 +44,7 @@ from svtrv2_hf.synthetic.atlas import build_atlas
 from svtrv2_hf.synthetic.batches import SyntheticBatches
 from svtrv2_hf.synthetic.fonts import find_fonts
 from svtrv2_hf.synthetic.source import SyntheticSource
+from svtrv2_hf.synthetic.synthesize import write_folder, write_lmdb, write_parquet
 from svtrv2_hf.training.arguments import SVTRv2TrainingArguments
 from svtrv2_hf.training.loader import make_loader
 from svtrv2_hf.training.trainer import SVTRv2Trainer
@@ -77,13 +77,13 @@ def main() -> None:
             "crops": "rendered" if arguments.folder is None else arguments.folder.name,
             "images": len(crops),
             "median_size": [
-                statistics.median(Image.open(io.BytesIO(data)).size[axis] for data, _ in crops) for axis in (0, 1)
+                statistics.median(Image.open(io.BytesIO(crop.image)).size[axis] for crop in crops) for axis in (0, 1)
             ],
             "rounds": arguments.rounds,
             "augmentation": augmentation(crops[:500], arguments.rounds),
             "sources": sources(places, arguments.workers, arguments.rounds),
-            "drawing_images_per_second": rendering(places["synthetic text"], arguments.rounds),
-            "replay_images_per_second": replay(places["LMDB"], len(crops)),
+            "rendering_images_per_second": rendering(places["synthetic text"], arguments.rounds),
+            "resuming_images_per_second": resuming(places["LMDB"], len(crops)),
             "buckets": buckets(places["one size"], arguments.rounds),
             "training": training(places["one size"], arguments.rounds),
         }
@@ -95,8 +95,8 @@ def main() -> None:
 # Data
 
 
-def rendered_crops() -> Iterator[tuple[bytes, str]]:
-    """Words on noise, three quarters as JPEG, the others as PNG."""
+def rendered_crops() -> Iterator[Sample]:
+    """Yield words on noise, three quarters as JPEG, the others as PNG."""
     rng = random.Random(0)
     noise = np.random.default_rng(0)
     while True:
@@ -104,22 +104,22 @@ def rendered_crops() -> Iterator[tuple[bytes, str]]:
         font = ImageFont.load_default(rng.randint(18, 40))
         left, top, right, bottom = font.getbbox(text)
         width, height = int(right - left) + 12, int(bottom - top) + 8
-        yield encode(word(text, font, (width, height), noise), "PNG" if rng.random() < 0.25 else "JPEG"), text
+        image = encode(word(text, font, (width, height), noise), "PNG" if rng.random() < 0.25 else "JPEG")
+        yield Sample(image, text, "word")
 
 
 def word(text: str, font: Any, size: tuple[int, int], noise: np.random.Generator) -> Image.Image:
-    """A word in the middle of a noisy image."""
+    """Render a word in the middle of a noisy image."""
     paper = noise.integers(120, 250, (max(1, size[1] // 4), max(1, size[0] // 4), 3), dtype=np.uint8)
     image = Image.fromarray(paper).resize(size, Image.Resampling.BICUBIC)
     ImageDraw.Draw(image).text((size[0] / 2, size[1] / 2), text, font=font, fill=(20, 20, 60), anchor="mm")
     return image
 
 
-def real_crops(folder: Path) -> Iterator[tuple[bytes, str]]:
-    """The images of a folder, repeatedly."""
+def real_crops(folder: Path) -> Iterator[Sample]:
+    """Yield the samples of a folder, repeatedly."""
     while True:
-        for sample in open_source(str(folder)).read():
-            yield sample.image, sample.text
+        yield from open_source(str(folder)).read()
 
 
 def encode(image: Image.Image, format: str) -> bytes:
@@ -128,34 +128,28 @@ def encode(image: Image.Image, format: str) -> bytes:
     return buffer.getvalue()
 
 
-def write_all(root: Path, crops: list[tuple[bytes, str]]) -> dict[str, str]:
-    """Writes the crops in each format, and words of one size; returns the paths by format."""
+def write_all(root: Path, crops: list[Sample]) -> dict[str, str]:
+    """Write the crops in each format, and words of one size; return the paths by format."""
     places = {
         kind: root / kind.replace(" ", "_") for kind in ("labels.tsv", "LMDB", "parquet", "webdataset tar", "one size")
     }
-    for place in places.values():
-        place.mkdir()
-    write_folder(places["labels.tsv"], crops)
-    with lmdb.open(str(places["LMDB"]), map_size=2**32) as environment, environment.begin(write=True) as transaction:
-        for number, (data, text) in enumerate(crops, start=1):
-            transaction.put(b"image-%09d" % number, data)
-            transaction.put(b"label-%09d" % number, text.encode())
-        transaction.put(b"num-samples", str(len(crops)).encode())
+    write_folder(crops, places["labels.tsv"])
+    write_lmdb(crops, places["LMDB"])
+    for kind in ("parquet", "webdataset tar"):
+        places[kind].mkdir()
     for shard in range(4):
         part = crops[shard::4]
-        table = datasets.Dataset.from_dict(
-            {"image": [{"bytes": d, "path": None} for d, _ in part], "text": [t for _, t in part]}
-        )
-        table.cast_column("image", datasets.Image()).to_parquet(str(places["parquet"] / f"{shard}.parquet"))
+        write_parquet(part, places["parquet"] / f"{shard}.parquet")
         with tarfile.open(places["webdataset tar"] / f"{shard}.tar", "w") as archive:
-            for number, (data, text) in enumerate(part):
-                for name, content in ((f"{number:06}.jpg", data), (f"{number:06}.txt", text.encode())):
+            for number, crop in enumerate(part):
+                for name, content in ((f"{number:06}.jpg", crop.image), (f"{number:06}.txt", crop.text.encode())):
                     entry = tarfile.TarInfo(name)
                     entry.size = len(content)
                     archive.addfile(entry, io.BytesIO(content))
     noise, font = np.random.default_rng(1), ImageFont.load_default(26)
-    words = [(encode(word(text[:8], font, (138, 36), noise), "JPEG"), text[:8]) for _, text in crops[:2000]]
-    write_folder(places["one size"], words)
+    texts = [crop.text[:8] for crop in crops[:2000]]
+    words = (Sample(encode(word(text, font, (138, 36), noise), "JPEG"), text, "word") for text in texts)
+    write_folder(words, places["one size"])
     fonts = find_fonts(
         packages=False, system=False
     ).fonts  # fonts that are always available; their number does not affect the speed
@@ -164,21 +158,13 @@ def write_all(root: Path, crops: list[tuple[bytes, str]]) -> dict[str, str]:
     return {kind: str(place) for kind, place in places.items()} | {"synthetic text": f"synthetic:{atlas}?lines=0"}
 
 
-def write_folder(folder: Path, crops: list[tuple[bytes, str]]) -> None:
-    lines = []
-    for number, (data, text) in enumerate(crops):
-        (folder / f"{number}.img").write_bytes(data)
-        lines.append(f"{number}.img\t{text}\n")
-    (folder / "labels.tsv").write_text("".join(lines), encoding="utf-8")
-
-
 # Measurements
 
 
-def augmentation(crops: list[tuple[bytes, str]], rounds: int) -> dict[str, Any]:
-    """Microseconds per image of each operation, and of decoding and resizing without and with augmentation."""
-    images = [load_rgb(data) for data, _ in crops]
-    keys = [crc32(data) for data, _ in crops]
+def augmentation(crops: list[Sample], rounds: int) -> dict[str, Any]:
+    """Measure the microseconds per image of each operation, and of decoding and resizing without and with augmentation."""
+    images = [load_rgb(crop.image) for crop in crops]
+    keys = [crc32(crop.image) for crop in crops]
     rng = random.Random(0)
     operations = {
         name: microseconds(
@@ -191,8 +177,8 @@ def augmentation(crops: list[tuple[bytes, str]], rounds: int) -> dict[str, Any]:
         augment = None if probability is None else Augmentation(probability=probability)
 
         def run(augment: Augmentation | None = augment) -> None:
-            for (data, _), key in zip(crops, keys, strict=True):
-                image = load_rgb(data)
+            for crop, key in zip(crops, keys, strict=True):
+                image = load_rgb(crop.image)
                 resize(image if augment is None else augment(image, SIZE, 0, key), SIZE)
 
         chains[name] = microseconds(run, len(crops), rounds)
@@ -216,7 +202,7 @@ def stream(place: str, batch_size: int = 64) -> BucketBatches | SyntheticBatches
 
 
 def sources(places: dict[str, str], workers: list[int], rounds: int) -> list[dict[str, Any]]:
-    """Images per second of the data loader, for each format and number of workers."""
+    """Measure the images per second of the data loader, for each format and number of workers."""
     rows = []
     cases = [(kind, number) for kind in places if kind != "one size" for number in workers]
     for kind, number in tqdm(cases, desc="sources", disable=None):
@@ -226,7 +212,7 @@ def sources(places: dict[str, str], workers: list[int], rounds: int) -> list[dic
 
 
 def rendering(place: str, rounds: int) -> int:
-    """Rendered images of 32 x 128 pixels per second, in batches of 128."""
+    """Measure the images of 32 x 128 pixels rendered per second, in batches of 128."""
     source = open_source(place)
     texts = [text for text in source.text_source.texts(0, 0, 1024) if 5 <= len(text) <= 8][:128]
     renderer = source.renderer()
@@ -249,8 +235,8 @@ def rate(batches: Any, workers: int, images: int, warm_up: int = 4) -> float:
     return done / (time.perf_counter() - start)
 
 
-def replay(place: str, images: int) -> int:
-    """Images per second that a resumed run skips."""
+def resuming(place: str, images: int) -> int:
+    """Measure the images per second that a resumed run skips."""
     batches = stream(place)
     batches.start = Position(0, [Progress(0, images)])
     start = time.perf_counter()
@@ -259,7 +245,7 @@ def replay(place: str, images: int) -> int:
 
 
 class PlainBatches(BucketBatches):
-    """The same work on images of one size, without buckets, label rules and counts."""
+    """Stream that does the same work on images of one size, without buckets, label rules and counts."""
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         formed = 0
@@ -287,7 +273,7 @@ def plain(place: str, batch_size: int = 64) -> PlainBatches:
 
 
 def buckets(place: str, rounds: int) -> dict[str, float]:
-    """Images per second of the data loader, with buckets and plain, in turn."""
+    """Measure the images per second of the data loader, with buckets and plain, in turn."""
     pairs = [
         (rate(stream(place), 0, 2000), rate(plain(place), 0, 2000))
         for _ in tqdm(range(rounds), "buckets", disable=None)
@@ -300,7 +286,7 @@ def buckets(place: str, rounds: int) -> dict[str, float]:
 
 
 def training(place: str, rounds: int, steps: int = 40) -> dict[str, float]:
-    """Training nano with one worker: images per second with buckets and plain, and the share of time spent waiting."""
+    """Train nano with one worker, and measure images per second with buckets and plain, and the share of time spent waiting."""
     rates: dict[str, list[float]] = {"buckets": [], "plain": []}
     waiting = []
     for _ in tqdm(range(max(3, rounds // 2)), "training", disable=None):
@@ -329,7 +315,7 @@ def training(place: str, rounds: int, steps: int = 40) -> dict[str, float]:
 
 
 def table(results: dict[str, Any]) -> str:
-    """The results as Markdown."""
+    """Render the results as Markdown."""
     workers = sorted({row["workers"] for row in results["sources"]})
     rates = {(row["source"], row["workers"]): row["images_per_second"] for row in results["sources"]}
     width, height = results["median_size"]
@@ -352,8 +338,8 @@ def table(results: dict[str, Any]) -> str:
             f"Compared with plain batches of one size, the buckets reach {100 * results['buckets']['of_plain']:.1f} % of the "
             f"data loading rate, and nano trains at {100 * training['of_plain']:.1f} % of the rate "
             f"({training['images_per_second']:.0f} images per second on one core, waiting for data "
-            f"{100 * training['waiting']:.1f} % of the time). A resumed run skips {results['replay_images_per_second']:,} images "
-            f"per second and worker. The renderer alone reaches {results['drawing_images_per_second']:,} words per second and "
+            f"{100 * training['waiting']:.1f} % of the time). A resumed run skips {results['resuming_images_per_second']:,} images "
+            f"per second and worker. The renderer alone reaches {results['rendering_images_per_second']:,} words per second and "
             "core at 32 x 128 pixels.",
         ]
     )

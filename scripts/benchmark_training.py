@@ -1,6 +1,6 @@
 #!/usr/bin/env python
 # SPDX-License-Identifier: Apache-2.0
-"""Measures training: images per second, utilization of the device, and the speedup over the reference implementation.
+"""Measure training: images per second, utilization of the device, and the speedup over the reference implementation.
 
     python scripts/benchmark_training.py [--sizes tiny base] [--device cuda] [--dtype bfloat16] [--batch-size 256] \
         [--reference PATH/TO/OpenOCR] [--output results.json]
@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         shares = {case: 2 * 3 * rows["multiply_adds"] * rate for case, rate in rows["images_per_second"].items()}
         rows["share_of_peak"] = {case: flops / 1e12 / results["peak_tflops"] for case, flops in shares.items()}
         for case, rate in rows["images_per_second"].items():
-            speedup = rows["times_the_reference"].get(case)
+            speedup = rows["speedup"].get(case)
             compared = "" if speedup is None else f", {speedup:.2f} x the reference"
             print(
                 f"{name:6} {case:18} {rate:10,.0f} images/s, {rows['share_of_peak'][case]:6.1%} of the peak{compared}"
@@ -94,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def peak(device: torch.device, dtype: torch.dtype, seconds: float = 1.0) -> float:
-    """Floating-point operations per second of a large matrix product, the best result within `seconds`."""
+    """Measure the floating-point operations per second of a large matrix product, the best result within `seconds`."""
     size = 8192 if device.type == "cuda" else 1024
     left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     synchronize = synchronizer(device)
@@ -109,7 +109,7 @@ def peak(device: torch.device, dtype: torch.dtype, seconds: float = 1.0) -> floa
 
 
 def measure(name: str, arguments: argparse.Namespace, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
-    """Images per second of a model size, by case."""
+    """Measure the images per second of a model size, by case."""
     config = SVTRv2Config.preset(name, vocab_size=len(ENGLISH_94) + 1)
     torch.manual_seed(0)
     pixel_values = torch.rand(arguments.batch_size, 3, *arguments.image_size, device=device) * 2 - 1
@@ -138,13 +138,13 @@ def measure(name: str, arguments: argparse.Namespace, device: torch.device, dtyp
     if "reference" in seconds:
         ratios = {case: paired_ratio(seconds["reference"], times) for case, times in seconds.items()}
     rates["SVTRv2Trainer"] = by_trainer(config, arguments, device, dtype)
-    return {"multiply_adds": flops, "images_per_second": rates, "times_the_reference": ratios}
+    return {"multiply_adds": flops, "images_per_second": rates, "speedup": ratios}
 
 
 def step(
     model: torch.nn.Module, loss: Callable[[], torch.Tensor], device: torch.device, dtype: torch.dtype
 ) -> Callable[[], None]:
-    """A training step; in float16 with loss scaling, as in both trainers."""
+    """Return a function that runs a training step; in float16 with loss scaling, as in both trainers."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.05)
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
 
@@ -160,14 +160,14 @@ def step(
 
 
 def reference_loss(logits: torch.Tensor, labels: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-    """The CTC loss of the reference (openrec/losses/ctc_loss.py at ae934e5)."""
+    """Compute the CTC loss of the reference (openrec/losses/ctc_loss.py at ae934e5)."""
     frames = torch.full((len(logits),), logits.shape[1], dtype=torch.long)
     log_probabilities = logits.float().log_softmax(2).transpose(0, 1)
     return F.ctc_loss(log_probabilities, labels, frames, lengths, reduction="none").mean()
 
 
 class InMemory(TrainingBatches):
-    """The same batch of noise again and again."""
+    """An endless stream of the same batch of noise."""
 
     def __init__(self, batch_size: int, image_size: Sequence[int]):
         super().__init__(["noise"], LabelEncoder(ENGLISH_94), SVTRv2ImageProcessor(), batch_size)
@@ -194,7 +194,7 @@ class InMemory(TrainingBatches):
 
 
 class Clock(TrainerCallback):
-    """Measures the seconds of all steps after the warm-up."""
+    """Stopwatch of all steps after the warm-up."""
 
     def __init__(self, synchronize: Callable[[], object]):
         self.synchronize = synchronize
@@ -210,7 +210,7 @@ class Clock(TrainerCallback):
 
 
 def by_trainer(config: SVTRv2Config, arguments: argparse.Namespace, device: torch.device, dtype: torch.dtype) -> float:
-    """Images per second of the whole trainer."""
+    """Measure the images per second of the whole trainer."""
     steps = arguments.steps * arguments.rounds
     clock = Clock(synchronizer(device))
     with tempfile.TemporaryDirectory() as output, contextlib.redirect_stdout(io.StringIO()):

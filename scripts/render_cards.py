@@ -177,8 +177,8 @@ def published_table(result: PublishedResult) -> str:
     """Return the published results of a system as a table."""
     samples = {part.name: part.samples for entry in BENCHMARKS.values() for part in (entry, *entry.length_groups)}
     rows: list[list[Any]] = [[name, f"{samples[name]:,}", percent] for name, percent in result.sets.items()]
-    rows += [[f"{group}, mean over its sets", None, percent] for group, percent in result.averages.items()]
-    return markdown_table(["set", "samples", "published"], rows)
+    rows += [[f"{group}, mean over its datasets", None, percent] for group, percent in result.averages.items()]
+    return markdown_table(["dataset", "samples", "published"], rows)
 
 
 def training_record(run: dict[str, Any]) -> str:
@@ -239,31 +239,8 @@ def sizes() -> str:
         for result in PUBLISHED
         if result.parameters_millions is not None
     ]
-    header = ["size", "parameters", "trained on", *NAMED, "six common sets", "Union14M", "results"]
+    header = ["size", "parameters", "trained on", *NAMED, "six common datasets", "Union14M", "results"]
     return markdown_table(header, rows, align="lrlrrrrrl")
-
-
-def speed_in_short() -> str:
-    """Return the main speed results of all models."""
-    results = read("speed_tiny_cpu")
-    times = {(row["name"], row["images"] > 1): row["median_ms"] / row["images"] for row in results["peer_speed"]}
-    rows = []
-    for peer in results["peers"]:
-        name, parameters = peer["name"], peer["parameters"]
-        rows.append(
-            [
-                f"**SVTRv2 {results['size']}, svtrv2-hf**" if name == benchmark.Ours.name else name,
-                None if parameters is None else f"{parameters / 1e6:.1f} M",
-                *(f"{times[name, batched]:.1f}" if (name, batched) in times else None for batched in (False, True)),
-            ]
-        )
-    batch = results["peer_images"]["images"]
-    header = ["model", "parameters", "ms, single image", f"ms per image, batch of {batch}"]
-    return (
-        f"From images in memory to texts, {batch} words of {results['peer_images']['source']}, {results['threads']} threads of "
-        f"{results['machine']}, torch {results['torch']}; medians. Only RapidOCR and Tesseract have trained weights here; the others "
-        f"have random weights, which do not affect the speed.\n\n{markdown_table(header, rows)}"
-    )
 
 
 def registry() -> str:
@@ -276,14 +253,14 @@ def registry() -> str:
             [entry.name, f"{entry.samples:,}", protocol, ", ".join(f"`{name}`" for name in entry.aliases), links]
         )
         rows += [[group.name, f"{group.samples:,}", None, None, None] for group in entry.length_groups]
-    return markdown_table(["set", "images", "protocol", "other folder names", "source"], rows, align="lrl")
+    return markdown_table(["dataset", "images", "protocol", "other folder names", "source"], rows, align="lrl")
 
 
 TABLES: dict[str, Callable[[], str]] = {
     "sizes": sizes,
     "sources": lambda: describe(FORMATS),
     "benchmarks": registry,
-    "speed in short": speed_in_short,
+    "speed in short": lambda: benchmark.peer_table(read("speed_tiny_cpu"), short=True),
     "speed": lambda: benchmark.table(read("speed_tiny_cpu")),
     "peers": lambda: benchmark.peer_table(read("peers_nano_cpu")),
     "image sizes": lambda: render(read("reading_tiny_cpu")),
@@ -319,7 +296,8 @@ def confusions(errors: dict[str, Any], number: int = 20) -> str:
         return "nothing" if character is None else f"`{character}`"
 
     return ", ".join(
-        f"{name(true)} read as {name(predicted)} ({count})" for true, predicted, count in errors["confusions"][:number]
+        f"{name(true)} predicted as {name(predicted)} ({count})"
+        for true, predicted, count in errors["confusions"][:number]
     )
 
 

@@ -19,7 +19,7 @@ MARKUP = re.compile(r"\[(?=`)|(?<=`)\]|[`*]")
 
 
 class SiteDocstrings(griffe.Extension):
-    """Links references, shows examples as code, and documents dataclass fields with their help."""
+    """Extension that links references, shows examples as code, and documents dataclass fields with their help."""
 
     def on_package(self, *, pkg: griffe.Module, **kwargs: Any) -> None:  # noqa: ARG002
         everything = list(walk(pkg))

@@ -5,5 +5,5 @@ import numpy as np
 
 
 def paired_ratio(seconds: np.ndarray, others: np.ndarray) -> float:
-    """How many times as long as `others` a case takes: the median over rounds of the ratio of their medians in the round."""
+    """Return the time of a case relative to `others`: the median over rounds of the ratio of their medians in the round."""
     return float(np.median(np.median(seconds, axis=1) / np.median(others, axis=1)))

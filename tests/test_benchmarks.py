@@ -60,7 +60,7 @@ def test_other_folders_with_data_are_custom_sets_after_the_benchmarks(tmp_path):
     assert open_source(str(sets["Apples"])).num_samples == 2
 
 
-def test_the_name_of_the_root_counts_as_a_parent_folder(tmp_path):
+def test_name_of_the_root_counts_as_a_parent_folder(tmp_path):
     root = make_sets(tmp_path / "U14M", "general", "own")
     assert find_sets(root) == {"U14M-General": root / "general", "own": root / "own"}
 
@@ -74,29 +74,29 @@ def test_only_the_selected_sets_are_found(tmp_path):
         find_sets(tmp_path, ["SVT", "LTB", "curve"])
 
 
-def test_a_duplicate_set_raises_unless_other_sets_are_selected(tmp_path):
+def test_duplicate_set_raises_unless_other_sets_are_selected(tmp_path):
     make_sets(tmp_path, "test/SVT", "evaluation/SVT", "test/CUTE80")
     with pytest.raises(ValueError, match=r"SVT was found more than once: .*evaluation/SVT, .*test/SVT"):
         find_sets(tmp_path)
     assert list(find_sets(tmp_path, ["CUTE80"])) == ["CUTE80"]
 
 
-def test_a_root_without_sets_raises(tmp_path):
+def test_root_without_sets_raises(tmp_path):
     make_sets(tmp_path, "one/two/three/SVT")
-    with pytest.raises(FileNotFoundError, match="No test set found in"):
+    with pytest.raises(FileNotFoundError, match="No dataset found in"):
         find_sets(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"Folder .*nowhere not found"):
         find_sets(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("names", [None, ["own"]])
-def test_the_error_for_a_root_that_is_a_dataset_says_how_to_evaluate_it(tmp_path, names):
+def test_error_for_a_root_that_is_a_dataset_says_how_to_evaluate_it(tmp_path, names):
     make_folder(tmp_path / "own", ["one"])
     with pytest.raises(FileNotFoundError, match=r"own is itself a dataset; evaluate it as NAME=\S*own\."):
         find_sets(tmp_path / "own", names)
 
 
-def test_a_folder_with_data_in_two_formats_raises(tmp_path):
+def test_folder_with_data_in_two_formats_raises(tmp_path):
     (make_sets(tmp_path, "plates") / "plates" / "labels.tsv").touch()
     with pytest.raises(ValueError, match="plates contains several datasets"):
         find_sets(tmp_path)
@@ -132,13 +132,13 @@ def test_numbers_that_are_not_a_share_raise(samples, correct):
 
 
 @pytest.mark.parametrize(("correct", "samples"), [(1, 3), (81, 263), (299, 300)])
-def test_the_bounds_of_the_interval_are_z_standard_deviations_away(correct, samples):
+def test_bounds_of_the_interval_are_z_standard_deviations_away(correct, samples):
     for bound in wilson_interval(correct, samples, z=1.7):
         standard_deviation = math.sqrt(bound * (1 - bound) / samples)
         assert abs(correct / samples - bound) == pytest.approx(1.7 * standard_deviation)
 
 
-def test_the_interval_at_none_and_all_correct():
+def test_interval_at_none_and_all_correct_has_an_exact_bound():
     low, high = wilson_interval(0, 50)
     assert low == 0 and high == pytest.approx(1.96**2 / (50 + 1.96**2))
     assert wilson_interval(50, 50) == (pytest.approx(1 - high), 1)
@@ -163,7 +163,7 @@ def test_published_results_of_the_base_model_have_the_right_columns():
     assert (base.sets["IIIT5k"], base.sets["IC13_857"]) == (99.2, 98.7)
 
 
-def test_the_length_groups_of_ltb_cover_all_texts_without_overlap():
+def test_length_groups_of_ltb_cover_all_texts_without_overlap():
     groups = BENCHMARKS["LTB"].length_groups
     for length in range(26, 300):
         assert sum(length in group.lengths for group in groups) == 1

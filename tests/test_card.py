@@ -20,7 +20,7 @@ RUN = {
 }
 
 
-def test_a_card_describes_the_training(saved):
+def test_card_describes_the_training(saved):
     (saved / "run.json").write_text(json.dumps(RUN))
     card = render_card(saved, "me/reader", "mit", "en")
     assert yaml.safe_load(card.split("---\n")[1])["license"] == "mit"
@@ -35,7 +35,7 @@ def test_a_card_describes_the_training(saved):
     assert "![Learning curve](learning_curve.png)" in card and "The recipe" not in card
 
 
-def test_a_template_variable_without_a_value_raises(tmp_path):
+def test_template_variable_without_a_value_raises(tmp_path):
     template = tmp_path / "card.md.j2"
     template.write_text("---\n{{ card_data }}\n---\n{{ name }} {{ missing }}")
     data = metadata("a model", "mit")

@@ -46,8 +46,8 @@ def collect(predictions, protocol="english", set_name="words", **options):
     [
         ("Hello", "hel-lo!", "english", None),
         ("Hello", "hel-lo!", "chinese", ErrorKind.SEVERAL_WRONG),
-        ("hello", "", "english", ErrorKind.NOTHING_READ),
-        ("hello", "-?", "english", ErrorKind.NOTHING_READ),  # nothing that is compared
+        ("hello", "", "english", ErrorKind.EMPTY_PREDICTION),
+        ("hello", "-?", "english", ErrorKind.EMPTY_PREDICTION),  # nothing that is compared
         ("hello", "hallo", "english", ErrorKind.ONE_WRONG),
         ("a", "b", "english", ErrorKind.ONE_WRONG),  # although nothing agrees
         ("hello", "helo", "english", ErrorKind.ONE_MISSING),
@@ -62,11 +62,11 @@ def collect(predictions, protocol="english", set_name="words", **options):
         ("!", "a", "english", ErrorKind.ONE_TOO_MANY),
     ],
 )
-def test_an_error_is_of_the_first_kind_that_fits(label, text, protocol, kind):
+def test_error_is_of_the_first_kind_that_fits(label, text, protocol, kind):
     assert kind_of(prediction(label, text), protocol) is kind
 
 
-def test_an_unreadable_image_is_an_error_with_any_label():
+def test_unreadable_image_is_an_error_with_any_label():
     lost = Prediction(Sample(b"", "", "one.png"), "", error="empty file")
     assert kind_of(lost, "english") is ErrorKind.UNREADABLE
 
@@ -79,7 +79,7 @@ def test_counts_by_set_and_case():
     assert (summary["samples"], summary["errors"]) == (5, 2)
     assert {kind: n for kind, n in summary["kinds"]["words"].items() if n} == {"one_wrong": 1}
     assert {kind: n for kind, n in summary["kinds"]["others"].items() if n} == {"unreadable": 1}
-    assert summary["right_but_for_case"] == {"words": 1, "others": 1}  # words: ok
+    assert summary["wrong_case"] == {"words": 1, "others": 1}
     assert (errors.sets["words"].correct, errors.sets["words"].wrong) == (2, 1)
 
 
@@ -127,7 +127,7 @@ def test_scores_outside_0_to_1_raise():
         collect([prediction("a", "b", float("nan"))])
 
 
-def test_a_set_has_one_protocol():
+def test_set_has_one_protocol():
     errors = collect([prediction("a", "b")])
     with pytest.raises(ValueError, match="words already has predictions under"):
         errors.add("words", prediction("a", "b"), "chinese")
@@ -200,7 +200,7 @@ def test_labels_and_predictions_are_aligned(label, text, expected):
     assert aligned(label, text) == expected
 
 
-def test_a_letter_with_two_lower_case_characters_is_aligned_as_one():
+def test_letter_with_two_lower_case_characters_is_aligned_as_one():
     assert aligned("\u0130x", "\u0130y", "chinese") == ("\u0130x", "\u0130y", " x")
 
 
@@ -210,7 +210,7 @@ def test_a_letter_with_two_lower_case_characters_is_aligned_as_one():
     st.text(st.sampled_from("abAB1-' \u00e9\u4eac"), max_size=8),
     st.sampled_from(["english", "chinese"]),
 )
-def test_an_alignment_has_all_characters_and_as_many_errors_as_edits(label, text, protocol):
+def test_alignment_has_all_characters_and_as_many_errors_as_edits(label, text, protocol):
     columns = align(prediction(label, text, 0.25), protocol)
     assert "".join(column.true or "" for column in columns) == label
     assert "".join(column.predicted or "" for column in columns) == text
@@ -269,7 +269,7 @@ def walk(errors, tmp_path, title="Errors of a model"):
 NASTY = "</script><script>alert('1 & \"2\"')"
 
 
-def test_the_page_is_complete_and_self_contained(tmp_path):
+def test_page_is_complete_and_self_contained(tmp_path):
     errors = collect(
         [*(prediction("word", "ward", n / 50, f"{n}.png") for n in range(50)), prediction("word", "word")]
     )
@@ -286,12 +286,12 @@ def test_the_page_is_complete_and_self_contained(tmp_path):
     assert len(content) < 5000 * len(kept) + 30_000
 
 
-def test_the_page_lists_replaced_missing_and_extra_characters(tmp_path):
+def test_page_lists_replaced_missing_and_extra_characters(tmp_path):
     pairs = [("boot", "b0ot"), ("boot", "b0ot"), ("hello", "helo"), ("word", "words"), ("ooo", "ooo o")]
     walk(collect([prediction(label, text, name=str(n)) for n, (label, text) in enumerate(pairs)]), tmp_path)
     content = (tmp_path / "errors.html").read_text(encoding="utf-8")
-    assert 'title="o read as 0: 2">2<' in content
-    assert 'title="nothing read as o: 1">1<' in content
+    assert 'title="o predicted as 0: 2">2<' in content
+    assert 'title="nothing predicted as o: 1">1<' in content
     assert all(f"<caption>{heading}</caption>" in content for heading in ("Replaced", "Missing", "Extra"))
 
 
@@ -343,7 +343,7 @@ def test_unreadable_images_are_listed_with_their_errors(tmp_path):
 @pytest.mark.parametrize(
     "predictions", [[], [prediction("word", "WORD")], [unreadable("bad.png")], [prediction("word", "")]]
 )
-def test_a_page_of_at_most_one_prediction(tmp_path, predictions):
+def test_page_of_at_most_one_prediction_is_complete(tmp_path, predictions):
     errors = collect(predictions)
     json.dumps(errors.summary(), allow_nan=False)
     assert len(walk(errors, tmp_path).images) == sum(bool(one.size) for one in predictions if one.text != "WORD")
@@ -355,7 +355,7 @@ def colors(path):
     return {color: count for count, color in Image.open(path).convert("RGB").getcolors(1 << 24)}
 
 
-def test_the_figure_shows_the_worst_errors_of_every_set(tmp_path):
+def test_figure_shows_the_worst_errors_of_every_set(tmp_path):
     errors = Errors(kept=SHOWN)
     red, blue = (encoded(Image.new("RGB", (60, 20), color)) for color in ("red", "blue"))
     for number in range(SHOWN):

@@ -56,9 +56,9 @@ def test_all_sets_of_a_folder_are_evaluated(root, saved, tmp_path, capsys):
     assert [row["set"] for row in rows][:2] == ["SVT", "own"]
     assert float(rows[1]["word_accuracy"]) == 0.8
     assert float(rows[1]["low_95"]) < 0.8 < float(rows[1]["high_95"])
-    lines = [json.loads(line) for line in (tmp_path / "errors" / "readings.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (tmp_path / "errors" / "predictions.jsonl").read_text().splitlines()]
     assert len(lines) == 10
-    assert [line["right"] for line in sorted(lines, key=lambda line: line["image"]) if line["set"] == "own"] == [
+    assert [line["correct"] for line in sorted(lines, key=lambda line: line["image"]) if line["set"] == "own"] == [
         True
     ] * 4 + [False]
     assert written["errors"]["samples"] == 10
@@ -76,7 +76,7 @@ def test_results_do_not_depend_on_batch_size_and_workers(root, saved, tmp_path):
     assert found[0] == found[1]
 
 
-def test_another_label_file(root, saved, tmp_path):
+def test_other_label_file_is_used_where_it_exists(root, saved, tmp_path):
     output = tmp_path / "results.json"
     words = ["evaluate", "--model", str(saved), "--data", str(root), "own", "--output", str(output)]
     assert main([*words, "--labels", "capitals.tsv"]) == 0
@@ -87,7 +87,7 @@ def test_another_label_file(root, saved, tmp_path):
     assert capitals["case_sensitive_accuracy"] < plain["case_sensitive_accuracy"]
 
 
-def test_another_label_file_next_to_a_folder_of_images(tmp_path):
+def test_other_label_file_next_to_a_folder_of_images_is_used(tmp_path):
     """The folder has images/, labels.tsv and labels_official.tsv."""
     place = make_folder(tmp_path / "SVT", ["one", "two"], images_in="images")
     (place / "labels_official.tsv").write_text((place / "labels.tsv").read_text().replace("two", "TWO"))
@@ -103,12 +103,14 @@ def test_sets_without_the_other_label_file_use_their_default_labels(root, saved,
     main([*words, "--labels", "capitals.tsv"])
     captured = capsys.readouterr()
     assert "svtrv2: capitals.tsv not found, default labels are used: SVT.\n" in captured.err
-    assert "- Labels from capitals.tsv: own. Sets without that file, with their default labels: SVT." in captured.out
+    assert (
+        "- Labels from capitals.tsv: own. Datasets without that file, with their default labels: SVT." in captured.out
+    )
     written = results(output)
     assert written["labels"] == written["sets"]["own"]["labels"] == "capitals.tsv"
     assert "labels" not in written["sets"]["SVT"]
     assert main([*words, "--labels", "missing.tsv"]) == 1
-    assert "No set has the label file missing.tsv: SVT, own." in capsys.readouterr().err
+    assert "No dataset has the label file missing.tsv: SVT, own." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("form", "correct"), [("none", 0), ("nfc", 1), ("nfkc", 2)])
@@ -142,7 +144,7 @@ def test_sets_are_selected_by_name_or_source(root):
         open_sets(str(root), [f"mine={own}"])
 
 
-def test_a_source_without_a_name_has_the_name_of_its_folder(root):
+def test_source_without_a_name_has_the_name_of_its_folder(root):
     assert names_of(
         None, [str(root / "own"), f"{root / 'test' / 'SVT'}/labels.tsv", f"{root / 'own'}?name=again"]
     ) == [
@@ -165,11 +167,11 @@ def test_names_of_benchmarks_ignore_case(root, saved, capsys):
 def test_two_sets_with_the_same_name_raise(root):
     own = root / "own"
     for data, words in ((str(root), ["SVT", f"svt={own}"]), (None, [f"own={root / 'test' / 'SVT'}", str(own)])):
-        with pytest.raises(ValueError, match=r"Two sets are named (SVT|own): .* and .*own"):
+        with pytest.raises(ValueError, match=r"Two datasets are named (SVT|own): .* and .*own"):
             open_sets(data, words)
 
 
-def test_the_default_split_of_datasets_on_the_hub_is_test(tmp_path):
+def test_default_split_of_datasets_on_the_hub_is_test(tmp_path):
     for folder, splits in (("u/both", ("train", "test")), ("u/one", ("train",)), ("u/svt", ("test",))):
         (tmp_path / folder).mkdir(parents=True)
         for name in splits:
@@ -209,7 +211,7 @@ def test_published_results_are_hidden_if_a_benchmark_is_evaluated_with_other_set
     main(words)
     assert "SVTRv2-T [1]" in capsys.readouterr().out
     usual = results(output)
-    assert usual["max_ratio"] == usual["protocol"] == "of each set"
+    assert usual["max_ratio"] == usual["protocol"] == "of each dataset"
     assert "unlike_published" not in usual["sets"]["SVT"]
     main([*words, "--max-ratio", "4", "--protocol", "chinese"])
     captured = capsys.readouterr().out
@@ -278,6 +280,14 @@ def broken(root):
     (root / "broken" / "1.parquet").write_bytes(content)
 
 
+def test_control_characters_in_names_are_escaped(root, saved, tmp_path, capsys):
+    arguments = [f"own={root / 'own'}", f"b\x1bad={tmp_path / 'missing'}"]
+    assert main(["evaluate", "--model", str(saved), *arguments]) == 1
+    captured = capsys.readouterr()
+    assert captured.err.count("b\\u001bad") >= 2  # before and after the evaluation
+    assert "\x1b" not in captured.err + captured.out
+
+
 @pytest.mark.parametrize("workers", ["0", "1"])
 def test_other_sets_are_evaluated_after_an_error(root, saved, tmp_path, capsys, workers):
     broken(root)
@@ -292,7 +302,7 @@ def test_other_sets_are_evaluated_after_an_error(root, saved, tmp_path, capsys, 
     written = results(output)
     assert list(written["sets"]) == ["own", "zebra"]
     assert list(written["unfinished"]) == ["broken"]
-    lines = (tmp_path / "errors" / "readings.jsonl").read_text().splitlines()
+    lines = (tmp_path / "errors" / "predictions.jsonl").read_text().splitlines()
     assert [json.loads(line)["set"] for line in lines].count("broken") == 64
     assert written["errors"]["samples"] == 6  # without those of the failed set
     assert list(written["errors"]["kinds"]) == ["own", "zebra"]
@@ -317,7 +327,7 @@ def test_results_are_written_after_each_set(root, saved, tmp_path, monkeypatch):
     assert sorted(path.name for path in output.parent.iterdir()) == ["mine.csv", "mine.json", "mine.md"]
 
 
-def test_an_error_while_results_are_written_keeps_the_previous_ones(root, saved, tmp_path, monkeypatch):
+def test_error_while_results_are_written_keeps_the_previous_ones(root, saved, tmp_path, monkeypatch):
     output = tmp_path / "mine.json"
     words = ["evaluate", "--model", str(saved), "--data", str(root), "own", "--output", str(output)]
     assert main(words) == 0
@@ -337,14 +347,14 @@ def test_unreadable_images_are_reported(root, saved, capsys):
 
 @pytest.mark.parametrize("device", ["foo", "cuda:99", "meta"])
 @pytest.mark.parametrize("command", ["evaluate", "benchmark"])
-def test_an_unavailable_device_raises(root, saved, capsys, command, device):
+def test_unavailable_device_raises(root, saved, capsys, command, device):
     place = ["--data", str(root)] if command == "evaluate" else ["--rounds", "1"]
     assert main([command, "--model", str(saved), *place, "--device", device]) == 1
     assert capsys.readouterr().err == f"svtrv2: --device {device}: torch cannot compute on such a device here.\n"
 
 
 @pytest.mark.parametrize("command", ["evaluate", "benchmark"])
-def test_an_output_that_cannot_be_written_raises_before_the_work(saved, tmp_path, capsys, command, monkeypatch):
+def test_output_that_cannot_be_written_raises_before_the_work(saved, tmp_path, capsys, command, monkeypatch):
     (tmp_path / "file").touch()
     (tmp_path / "folder.json").mkdir()
     monkeypatch.setattr(SVTRv2ForCTC, "from_pretrained", lambda *_, **__: pytest.fail("the work began"))
@@ -366,12 +376,12 @@ def test_model_and_size_are_mutually_exclusive(saved, capsys):
     assert "--size and --model exclude each other" in capsys.readouterr().err
 
 
-def test_the_output_must_be_json(root, saved, capsys):
+def test_output_must_be_json(root, saved, capsys):
     assert main(["evaluate", "--model", str(saved), "--data", str(root), "--output", "results.txt"]) == 1
     assert "must end in .json" in capsys.readouterr().err
 
 
-def test_the_length_groups_of_ltb_are_counted(saved, tmp_path, capsys):
+def test_length_groups_of_ltb_are_counted(saved, tmp_path, capsys):
     make_folder(tmp_path / "LTB", ["a" * 30, "b" * 40, "c" * 41])
     assert main(["evaluate", "--model", str(saved), "--data", str(tmp_path), "LTB"]) == 1
     captured = capsys.readouterr().err
@@ -394,7 +404,7 @@ def test_other_sets_are_evaluated_if_one_cannot_be_opened(root, saved, tmp_path,
     assert f"svtrv2: {root / 'cut' / 'data.mdb'} is empty" in capsys.readouterr().err
 
 
-def test_a_set_without_labels_is_reported(root, saved, capsys):
+def test_set_without_labels_is_reported(root, saved, capsys):
     make_folder(root / "bare", ["", ""])
     assert main(["evaluate", "--model", str(saved), f"bare={root / 'bare'}"]) == 1
     assert "bare: all 2 labels are empty" in capsys.readouterr().err

@@ -87,5 +87,5 @@ def test_only_1_rounds_to_1_and_only_0_to_0(share, expected):
         ("\u0661", "chinese"),
     ],
 )
-def test_the_default_protocol_compares_all_letters_of_the_charset(charset, protocol):
+def test_default_protocol_compares_all_letters_of_the_charset(charset, protocol):
     assert usual_protocol(charset) == protocol

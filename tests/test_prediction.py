@@ -59,7 +59,7 @@ def test_scores_are_those_of_the_processor_and_the_loss_of_the_model(model, proc
     np.testing.assert_allclose(score.mean_loss, np.mean(losses), rtol=1e-4)
 
 
-def test_the_blank_is_that_of_the_configuration(model, processor, images):
+def test_blank_is_that_of_the_configuration(model, processor, images):
     """Moving the blank from the first to the last id changes neither texts nor losses."""
     last = len(CHARSET)
     moved = copy.deepcopy(model)
@@ -81,7 +81,7 @@ def test_the_blank_is_that_of_the_configuration(model, processor, images):
     assert [one.loss for one in predictions] == pytest.approx([one.loss for one in expected], rel=1e-5)
 
 
-def test_an_unreadable_image_with_a_label_without_compared_characters_is_an_error(model, processor):
+def test_unreadable_image_with_a_label_without_compared_characters_is_an_error(model, processor):
     samples = [Sample(b"not an image", "...", "bad")]
     score = score_predictions(predict(model, processor, batches_of(samples, processor)))
     assert (score.samples, score.correct, score.unreadable, score.emptied, score.loss_samples) == (1, 0, 1, 1, 0)

@@ -33,10 +33,10 @@ def test_agrees_with_all_columns_of_the_reference(protocol):
         return pytest.approx(count / (number + 1e-5), abs=1e-9)
 
     assert expected["acc"] == share(figures["correct"])
-    assert expected["acc_real"] == share(figures["agreeing"]["as_it_is"])
-    assert expected["acc_lower"] == share(figures["agreeing"]["but_for_case"])  # words: ok
-    assert expected["acc_ignore_space"] == share(figures["agreeing"]["but_for_spaces"])  # words: ok
-    assert expected["acc_ignore_space_lower"] == share(figures["agreeing"]["but_for_spaces_and_case"])  # words: ok
+    assert expected["acc_real"] == share(figures["agreeing"]["exact"])
+    assert expected["acc_lower"] == share(figures["agreeing"]["ignoring_case"])
+    assert expected["acc_ignore_space"] == share(figures["agreeing"]["ignoring_spaces"])
+    assert expected["acc_ignore_space_lower"] == share(figures["agreeing"]["ignoring_case_and_spaces"])
     assert expected["acc_ignore_space_symbol"] == share(result.score.correct_in_case)
     for name, parts, last in (("len", "by_length", 25), ("ratio", "by_aspect_ratio", 12)):
         counts = [[0, 0, 0.0] for _ in range(last)]
@@ -62,7 +62,7 @@ def test_labels_without_compared_characters_are_reported():
     assert figures["emptied_labels"] == {"samples": 2, "correct": 1, "word_accuracy_without": 0.5}
 
 
-def test_the_accuracy_as_published_is_reported():
+def test_accuracy_as_published_is_reported():
     """The authors exclude empty labels and labels of more than 25 characters without spaces, but not punctuation only."""
     result = SetResult("english", ASCII, max_label_length=25)
     labels = ["a" * 25, "a " * 25, "a" * 26, "a" * 25 + "!", "", "\u4e2d", "?"]
@@ -115,6 +115,6 @@ def test_labels_outside_the_charset_are_counted():
     assert (result.to_dict()["outside_charset"], result.to_dict()["uncompared_outside_charset"]) == (1, 1)
 
 
-def test_an_empty_set_has_no_accuracy():
+def test_empty_set_has_no_accuracy():
     figures = SetResult("english", ASCII).to_dict()
     assert (figures["samples"], figures["word_accuracy"], figures["by_length"]) == (0, None, {})

@@ -25,7 +25,7 @@ def counted(name, share, **more):
     samples = BENCHMARKS[name].samples
     correct = round(share * samples)
     figures = {"samples": samples, "correct": correct, "word_accuracy": correct / samples, "one_minus_ned": 0.5}
-    more = {"case_sensitive_accuracy": 0.25, "agreeing": {"but_for_case": 0}, "by_length": {}, **more}  # words: ok
+    more = {"case_sensitive_accuracy": 0.25, "agreeing": {"ignoring_case": 0}, "by_length": {}, **more}
     return {"protocol": BENCHMARKS[name].protocol, "max_ratio": 12, **figures, **more}
 
 
@@ -116,10 +116,10 @@ def test_published_results_and_averages_of_the_six_common_sets():
     assert lines["SVT"]["low_95"] == pytest.approx(low, abs=1e-6)
 
 
-def test_an_average_of_some_sets_has_no_published_result():
+def test_average_of_some_sets_has_no_published_result():
     rows = tables(results({"IIIT5k": counted("IIIT5k", 1), "SVT": counted("SVT", 0)}))
-    assert rows["arithmetic average of 2 sets"]["word accuracy"] == "50.00"
-    assert rows["arithmetic average of 2 sets"]["SVTRv2-T [1]"] == ""
+    assert rows["arithmetic average of 2 datasets"]["word accuracy"] == "50.00"
+    assert rows["arithmetic average of 2 datasets"]["SVTRv2-T [1]"] == ""
     assert rows["IIIT5k"]["SVTRv2-T [1]"] == "98.6"
     assert "average" not in markdown(results({"SVT": counted("SVT", 0)}))
 
@@ -142,8 +142,8 @@ def test_chinese_benchmarks_and_other_sets_have_separate_tables():
     assert headings == [
         "**Common** (letters and digits, case ignored)",
         "**Chinese** (everything except spaces, case ignored)",
-        "**Other sets, chinese protocol** (everything except spaces, case ignored)",
-        "**Other sets** (letters and digits, case ignored)",
+        "**Other datasets, chinese protocol** (everything except spaces, case ignored)",
+        "**Other datasets** (letters and digits, case ignored)",
     ]
     rows = tables(results(sets))
     assert rows["BCTR-Web"]["SVTRv2-B [3]"] == "83.3"
@@ -196,11 +196,11 @@ def test_sets_that_were_not_evaluated_are_listed():
     assert [row[0] for row in csv_rows(nothing)] == ["set", "SVT"]
 
 
-def test_a_set_without_samples_has_empty_cells():
+def test_set_without_samples_has_empty_cells():
     rows = tables(results({"empty": one_set([])}))
     assert rows["empty"] == {
-        "set": "empty", "samples": "0", "word accuracy": "", "95 %": "", "case-sensitive": "",
-        "with signs and spaces": "", "1-NED": "",
+        "dataset": "empty", "samples": "0", "word accuracy": "", "95 %": "", "case-sensitive": "",
+        "with punctuation and spaces": "", "1-NED": "",
     }  # fmt: skip
     assert csv_table(results({"empty": one_set([])}))["empty"]["word_accuracy"] == ""
 

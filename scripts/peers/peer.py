@@ -62,7 +62,7 @@ class Peer(ABC):
 
     @abstractmethod
     def read(self, images: Sequence[Image.Image]) -> list[str]:
-        """Recognizes the texts of RGB images, preprocessing included; with random weights, texts are arbitrary."""
+        """Recognize the texts of RGB images, preprocessing included; with random weights, texts are arbitrary."""
 
 
 def count_parameters(model: torch.nn.Module) -> int:
@@ -70,7 +70,7 @@ def count_parameters(model: torch.nn.Module) -> int:
 
 
 def collapse(paths: torch.Tensor, characters: Sequence[str] | None = None) -> list[str]:
-    """The texts of CTC best paths, of shape (images, frames); without a charset, in arbitrary characters."""
+    """Return the texts of CTC best paths, of shape (images, frames); without a charset, in arbitrary characters."""
     texts = []
     for path in paths:
         ids: Iterable[int] = (i for i in path.unique_consecutive().tolist() if i)

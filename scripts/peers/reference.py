@@ -16,7 +16,7 @@ from .peer import Peer, Settings, UnavailableError, collapse, count_parameters
 
 
 def reference_model(checkout: Path, config: SVTRv2Config) -> torch.nn.Module:
-    """The reference model of an architecture, with random weights. Its outputs are probabilities.
+    """Create the reference model of an architecture, with random weights. Its outputs are probabilities.
 
     Raises:
         UnavailableError: the folder is not a checkout, or a package is missing.
@@ -57,7 +57,7 @@ def reference_model(checkout: Path, config: SVTRv2Config) -> torch.nn.Module:
 
 
 def commit_of(checkout: Path) -> str:
-    """The commit of a git checkout, or "no git checkout"."""
+    """Return the commit of a git checkout, or "no git checkout"."""
     git = ["git", "-C", str(checkout), "rev-parse", "--show-toplevel", "HEAD"]
     try:
         top, commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.splitlines()
@@ -67,7 +67,7 @@ def commit_of(checkout: Path) -> str:
 
 
 class Reference(Peer):
-    """Processes images of one size at a time, as the model requires."""
+    """The reference model, which processes images of one size at a time, as the model requires."""
 
     name = "OpenOCR's SVTRv2"
     note = "the reference model of the same size; random weights; preprocessing of svtrv2-hf"

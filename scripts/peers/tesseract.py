@@ -13,7 +13,7 @@ from .peer import Peer, Settings, UnavailableError
 
 
 class Tesseract(Peer):
-    """Starts one process per image."""
+    """The command `tesseract`, one process per image."""
 
     name = "Tesseract"
     trained = True

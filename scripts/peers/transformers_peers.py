@@ -14,7 +14,7 @@ from .peer import Peer, Settings, UnavailableError, collapse, count_parameters
 
 
 def tensor_of(images: Sequence[Image.Image]) -> torch.Tensor:
-    """Images of one size as (n, 3, height, width) in 0..1."""
+    """Convert images of one size to a tensor of shape (n, 3, height, width) in 0..1."""
     return torch.from_numpy(np.stack([np.asarray(image) for image in images])).permute(0, 3, 1, 2).float() / 255
 
 
@@ -142,7 +142,7 @@ class MgpStr(Peer):
 
 
 class TrOcr(Peer):
-    """Generates one token after another, so its time depends on the text; the length is fixed."""
+    """TrOCR generates one token after another, so its time depends on the text; the length is fixed."""
 
     name = "TrOCR base, transformers"
     tokens = 4  # three word pieces and the end token

@@ -17,12 +17,12 @@ PROTOCOL = "Compare only ASCII letters and digits (english), or everything excep
 USUAL = "that of the benchmark; for other datasets, chinese if the charset has other letters or digits, else english"
 NORMALIZE = "Unicode normalization form in which predictions and labels are compared. Use the form of the training."
 OUTPUT = "Write the results to this file after each dataset, and tables next to it (.csv, .md)."
-ERRORS = "Write an error analysis (errors.html, errors.png) and all predictions (readings.jsonl) to this folder."
+ERRORS = "Write an error analysis (errors.html, errors.png) and all predictions (predictions.jsonl) to this folder."
 
 
 def evaluate(
     sets: Annotated[
-        list[str] | None, typer.Argument(metavar="SET", help=SETS, show_default="all folders in --data")
+        list[str] | None, typer.Argument(metavar="DATASET", help=SETS, show_default="all folders in --data")
     ] = None,
     model: Model = "default",
     data: Annotated[str | None, option("FOLDER", "Folder with one subfolder per dataset.")] = None,

@@ -36,14 +36,14 @@ class LengthGroup:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A public test set.
+    """A public evaluation dataset.
 
     Attributes:
         name: name in tables and results, and of the dataset's folder.
-        group: group of sets that share a table. Averages are computed for the groups of `AVERAGED`.
+        group: group of datasets that share a table. Averages are computed for the groups of `AVERAGED`.
         samples: number of labeled images.
         samples_source: where this number is published.
-        paper: URL of the paper that introduces the set.
+        paper: URL of the paper that introduces the dataset.
         data: URL of the images and labels.
         protocol: how predictions are compared with labels.
         max_ratio: maximum aspect ratio (width / height) of resized images; `None` for the model's default.
@@ -87,7 +87,7 @@ BENCHMARKS: dict[str, Benchmark] = {entry["name"]: _benchmark(entry) for entry i
 AVERAGED = ("Common", "Union14M-Benchmark", "OST", "Chinese")
 
 
-_DEPTH = 3  # a set's folder is in the root, or up to two levels deeper
+_DEPTH = 3  # a dataset's folder is in the root, or up to two levels deeper
 _FOLDERS = {
     tuple(place.casefold().split("/")): benchmark.name
     for benchmark in BENCHMARKS.values()
@@ -102,26 +102,26 @@ def benchmark_at(place: str | Path) -> str | None:
 
 
 def find_sets(root: Path, names: Sequence[str] | None = None) -> dict[str, Path]:
-    """Find the test sets in a folder.
+    """Find the datasets in a folder.
 
     A benchmark's folder has its name or one of its aliases, ignoring case, and is in the root or up to two levels deeper.
-    The name of the root counts as a parent folder: `general` is `U14M-General` in a root `u14m`, and a custom set elsewhere.
-    Every other folder directly in the root that contains data is a custom set, unless it contains a benchmark.
+    The name of the root counts as a parent folder: `general` is `U14M-General` in a root `u14m`, and a custom dataset elsewhere.
+    Every other folder directly in the root that contains data is a custom dataset, unless it contains a benchmark.
 
     Args:
         root: folder.
-        names: names of the benchmarks or custom sets to find, ignoring case; `None` for all.
+        names: names of the benchmarks or custom datasets to find, ignoring case; `None` for all.
 
     Returns:
-        The folder of each set by name: benchmarks in the order of `BENCHMARKS`, then custom sets by name.
+        The folder of each dataset by name: benchmarks in the order of `BENCHMARKS`, then custom datasets by name.
 
     Raises:
-        FileNotFoundError: the root is not a folder, or a set, or any set, was not found.
-        ValueError: a set was found twice, or a folder contains data in two formats.
+        FileNotFoundError: the root is not a folder, or a dataset, or any dataset, was not found.
+        ValueError: a dataset was found twice, or a folder contains data in two formats.
     """
     root = user_path(root)
     if not root.is_dir():
-        raise FileNotFoundError(f"Folder {root} not found: pass the folder that contains the test sets.")
+        raise FileNotFoundError(f"Folder {root} not found: pass the folder that contains the datasets.")
     places: defaultdict[str, list[Path]] = defaultdict(list)
     for name, folder in _benchmarks_below(root, Path(root.resolve().name), _DEPTH):
         places[name].append(folder)
@@ -134,21 +134,21 @@ def find_sets(root: Path, names: Sequence[str] | None = None) -> dict[str, Path]
         available = {name.casefold() for name in sets}
         if missing := [name for name in names if name.casefold() not in available]:
             raise FileNotFoundError(
-                f"Test set {', '.join(missing)} not found in {root} (found: {', '.join(sets) or 'none'}). Each set is a folder "
+                f"Dataset {', '.join(missing)} not found in {root} (found: {', '.join(sets) or 'none'}). Each dataset is a folder "
                 f"with images and labels; benchmark folders are named {', '.join(BENCHMARKS)}.{_hint_if_dataset(root)}"
             )
         selected = {name.casefold() for name in names}
         sets = {name: folders for name, folders in sets.items() if name.casefold() in selected}
     if not sets:
         raise FileNotFoundError(
-            f"No test set found in {root}. Each set is a subfolder with data, such as a labels.tsv or an LMDB; benchmarks may be "
+            f"No dataset found in {root}. Each dataset is a subfolder with data, such as a labels.tsv or an LMDB; benchmarks may be "
             f"up to two levels deeper.{_hint_if_dataset(root)}"
         )
     for name, folders in sets.items():
         if len(folders) > 1:
             raise ValueError(
-                f"{name} was found more than once: {', '.join(map(str, folders))}. Select other sets, or pass a folder "
-                "that contains each set once."
+                f"{name} was found more than once: {', '.join(map(str, folders))}. Select other datasets, or pass a folder "
+                "that contains each dataset once."
             )
     return {name: folders[0] for name, folders in sets.items()}
 
@@ -185,13 +185,13 @@ def _data_at(folder: Path) -> list[Path]:
 
 
 class Average(TypedDict):
-    """Averages over the sets of a group.
+    """Averages over the datasets of a group.
 
     Attributes:
-        arithmetic: mean of the sets' accuracies, 0 to 1, as in papers.
+        arithmetic: mean of the datasets' accuracies, 0 to 1, as in papers.
         weighted: accuracy over all samples, 0 to 1.
-        sets: names of the averaged sets.
-        complete: whether all sets of the group are included with all their samples. If not, the averages are not comparable.
+        sets: names of the averaged datasets.
+        complete: whether all datasets of the group are included with all their samples. If not, the averages are not comparable.
     """
 
     arithmetic: float
@@ -201,13 +201,13 @@ class Average(TypedDict):
 
 
 def averages(sets: Mapping[str, tuple[float, float]]) -> dict[str, Average]:
-    """Compute averages over the groups of `AVERAGED` that have at least one set.
+    """Compute averages over the groups of `AVERAGED` that have at least one dataset.
 
     Args:
-        sets: numbers of samples and of correct predictions by set name. Sets outside these groups are ignored.
+        sets: numbers of samples and of correct predictions by dataset name. Datasets outside these groups are ignored.
 
     Raises:
-        ValueError: the numbers of a set are not a valid share.
+        ValueError: the numbers of a dataset are not a valid share.
     """
     result: dict[str, Average] = {}
     for group in AVERAGED:

@@ -18,15 +18,15 @@ LONGEST = 32  # characters of a text that are shown
 
 
 def write_figure(errors: Errors, path: str | Path, title: str) -> None:
-    """Write the most confident errors of all sets in turn, with label, prediction and score, to an image file.
+    """Write the most confident errors of all datasets in turn, with label, prediction and score, to an image file.
 
     Args:
         errors: collected errors.
         path: file to write; the extension selects the format, as in `matplotlib.figure.Figure.savefig`.
         title: title of the figure, plain text.
     """
-    ranked = zip_longest(*(one.worst for one in errors.sets.values()))
-    in_turn = (sorted(filter(None, one), key=lambda mistake: -mistake.prediction.score) for one in ranked)
+    ranked = zip_longest(*(dataset.worst for dataset in errors.sets.values()))
+    in_turn = (sorted(filter(None, mistakes), key=lambda mistake: -mistake.prediction.score) for mistakes in ranked)
     mistakes = list(chain.from_iterable(in_turn))[:SHOWN]
     rows = max(1, -(-len(mistakes) // COLUMNS))
     figure = Figure(figsize=(16, 1.9 * rows + 0.7), layout="constrained")

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The errors of a model as one self-contained HTML file, rendered from `templates/errors.html.j2`."""
 
-import base64
-import io
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import product
@@ -11,10 +9,9 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
-from PIL import Image
 
 from ..image_processing_svtrv2 import load_rgb
-from ..reporting import percent, plural
+from ..reporting import data_url, percent, plural
 from .benchmarks import wilson_interval
 from .errors import BINS, DESCRIPTIONS, Bin, ErrorKind, Errors, visible
 from .metrics import PROTOCOLS
@@ -36,8 +33,8 @@ def write_page(errors: Errors, path: str | Path, title: str) -> None:
         title: title of the page, plain text.
     """
     total, confused = errors.total, _confused(errors)
-    shown = Counter(mistake.kind for one in errors.sets.values() for mistake in one.shown)
-    protocols = {p: [name for name, one in errors.sets.items() if one.protocol == p] for p in PROTOCOLS}
+    shown = Counter(mistake.kind for dataset in errors.sets.values() for mistake in dataset.shown)
+    protocols = {p: [name for name, dataset in errors.sets.items() if dataset.protocol == p] for p in PROTOCOLS}
     page = _environment().get_template("errors.html.j2").render(
         title=title,
         errors=errors,
@@ -55,7 +52,7 @@ def write_page(errors: Errors, path: str | Path, title: str) -> None:
         listed=LISTED,
         seldom=SELDOM,
         cards=list(_cards(errors)),
-        set_options=[(str(n), name, len(one.shown)) for n, (name, one) in enumerate(errors.sets.items()) if one.shown],
+        set_options=[(str(n), name, len(dataset.shown)) for n, (name, dataset) in enumerate(errors.sets.items()) if dataset.shown],
         kind_options=[(kind.value, _words(kind), shown[kind]) for kind in ErrorKind if shown[kind]],
     )  # fmt: skip
     Path(path).write_text(page.lstrip(), encoding="utf-8")
@@ -143,13 +140,5 @@ def _cards(errors: Errors) -> Iterator[dict[str, Any]]:
                 "width": image.width,
                 "height": image.height,
                 "wide": image.width > WIDE * image.height,
-                "image": _data_url(image),
+                "image": data_url(image, LARGEST_IMAGE),
             }
-
-
-def _data_url(image: Image.Image) -> str:
-    small = image.copy()
-    small.thumbnail(LARGEST_IMAGE, Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    small.save(buffer, "WEBP", quality=80)
-    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -21,14 +21,14 @@ from .prediction import Prediction
 CLOSE = 0.5
 BINS = 20  # of scores, of equal width
 SUMMARIZED = 100  # confusions in a summary
-UNREADABLE_NAMED = 100  # unreadable images of each set whose names and errors are kept
+UNREADABLE_NAMED = 100  # unreadable images of each dataset whose names and errors are kept
 
 
 class ErrorKind(StrEnum):
     """Kinds of errors, see `DESCRIPTIONS`; a prediction is of the first kind that fits. The values are keys of results files."""
 
     UNREADABLE = "unreadable"
-    NOTHING_READ = "nothing_read"
+    EMPTY_PREDICTION = "empty_prediction"
     ONE_WRONG = "one_wrong"
     ONE_MISSING = "one_missing"
     ONE_TOO_MANY = "one_too_many"
@@ -38,7 +38,7 @@ class ErrorKind(StrEnum):
 
 DESCRIPTIONS = {
     ErrorKind.UNREADABLE: "the image cannot be opened",
-    ErrorKind.NOTHING_READ: "no compared character was recognized",
+    ErrorKind.EMPTY_PREDICTION: "no compared character was recognized",
     ErrorKind.ONE_WRONG: "one character is replaced by another",
     ErrorKind.ONE_MISSING: "one character is missing",
     ErrorKind.ONE_TOO_MANY: "one extra character",
@@ -60,7 +60,7 @@ def kind_of(prediction: Prediction, protocol: EvaluationProtocol) -> ErrorKind |
     if true == predicted:
         return None
     if not predicted:
-        return ErrorKind.NOTHING_READ
+        return ErrorKind.EMPTY_PREDICTION
     edits = [edit.tag for edit in Levenshtein.editops(true, predicted)]
     if len(edits) == 1:
         return _SINGLE_EDITS[edits[0]]
@@ -184,13 +184,13 @@ class Bin:
 class Errors:
     """Collects the errors of predictions, which may come in any order.
 
-    Only counts and the mistakes to be shown are kept: at most `2 * kept` images for each set.
+    Only counts and the mistakes to be shown are kept: at most `2 * kept` images for each dataset.
 
     Confusions are counted only if the alignment is meaningful: not for unreadable images, empty predictions, and
     predictions of another text.
 
     Args:
-        kept: number of mistakes kept for each set: that many of the most confident, and as many at random.
+        kept: number of mistakes kept for each dataset: that many of the most confident, and as many at random.
         seed: seed of the random sample.
 
     Attributes:
@@ -213,14 +213,14 @@ class Errors:
         """Count a prediction, and keep it if it is among those to be shown.
 
         Raises:
-            ValueError: the set already has predictions under another protocol, or the score is not in 0..1.
+            ValueError: the dataset already has predictions under another protocol, or the score is not in 0..1.
         """
         errors = self.sets.setdefault(set_name, SetErrors(protocol))
         sample = prediction.sample
         if errors.protocol != protocol:
             raise ValueError(
                 f"{set_name} already has predictions under the protocol {errors.protocol!r}, not {protocol!r}. Use a "
-                "separate set name for each protocol."
+                "separate dataset name for each protocol."
             )
         if not 0 <= prediction.score <= 1:
             raise ValueError(
@@ -248,12 +248,12 @@ class Errors:
             return
         errors.kinds[kind] += 1
         mistake = Mistake(set_name, protocol, kind, prediction, self._chance(prediction))
-        bisect.insort(errors.worst, mistake, key=lambda one: (-one.prediction.score, one.chance))
-        bisect.insort(errors.typical, mistake, key=lambda one: one.chance)
+        bisect.insort(errors.worst, mistake, key=lambda mistake: (-mistake.prediction.score, mistake.chance))
+        bisect.insort(errors.typical, mistake, key=lambda mistake: mistake.chance)
         del errors.worst[self.kept :], errors.typical[self.kept :]
 
     def _count_confusions(self, prediction: Prediction, protocol: EvaluationProtocol, kind: ErrorKind | None) -> None:
-        if kind in (ErrorKind.NOTHING_READ, ErrorKind.ANOTHER_TEXT):
+        if kind in (ErrorKind.EMPTY_PREDICTION, ErrorKind.ANOTHER_TEXT):
             return
         true, predicted = (normalize_text(text, protocol) for text in (prediction.sample.text, prediction.text))
         self.characters.update(true)
@@ -272,7 +272,7 @@ class Errors:
 
     @property
     def total(self) -> SetErrors:
-        """The counts of all sets together."""
+        """The counts of all datasets together."""
         total = SetErrors("english")  # the protocol is not used
         for errors in self.sets.values():
             total.samples += errors.samples
@@ -287,8 +287,9 @@ class Errors:
 
         As in Guo et al., 2017, "On Calibration of Modern Neural Networks".
         """
-        samples = sum(one.samples for one in self.bins)
-        return sum(abs(one.correct - one.score) for one in self.bins) / samples if samples else None
+        samples = sum(score_bin.samples for score_bin in self.bins)
+        difference = sum(abs(score_bin.correct - score_bin.score) for score_bin in self.bins)
+        return difference / samples if samples else None
 
     def ranked_confusions(self) -> list[tuple[str | None, str | None, int]]:
         """Return true character, predicted character and count; the most frequent first, ties in Unicode order."""
@@ -305,17 +306,19 @@ class Errors:
             {
                 "from": number / BINS,
                 "to": (number + 1) / BINS,
-                "samples": one.samples,
-                "right": one.correct,
-                "mean_score": round(one.score / one.samples, 6) if one.samples else None,
+                "samples": score_bin.samples,
+                "correct": score_bin.correct,
+                "mean_score": round(score_bin.score / score_bin.samples, 6) if score_bin.samples else None,
             }
-            for number, one in enumerate(self.bins)
+            for number, score_bin in enumerate(self.bins)
         ]
         return {
             "samples": total.samples,
             "errors": total.wrong,
-            "kinds": {name: {kind.value: one.kinds[kind] for kind in ErrorKind} for name, one in self.sets.items()},
-            "right_but_for_case": {name: one.wrong_case for name, one in self.sets.items()},  # words: ok
+            "kinds": {
+                name: {kind.value: errors.kinds[kind] for kind in ErrorKind} for name, errors in self.sets.items()
+            },
+            "wrong_case": {name: errors.wrong_case for name, errors in self.sets.items()},
             "confusions": [list(confusion) for confusion in self.ranked_confusions()[:SUMMARIZED]],
             "calibration": {
                 "bins": bins,

@@ -12,10 +12,10 @@ from .prediction import Prediction, score_prediction
 # Stricter comparisons, without a filter of characters: the columns `acc_real`, `acc_lower`, `acc_ignore_space` and
 # `acc_ignore_space_lower` of the reference. The names are keys of results files.
 STRICTNESS = {
-    "as_it_is": lambda text: text,
-    "but_for_case": str.lower,  # words: ok
-    "but_for_spaces": lambda text: text.replace(" ", ""),  # words: ok
-    "but_for_spaces_and_case": lambda text: text.replace(" ", "").lower(),  # words: ok
+    "exact": lambda text: text,
+    "ignoring_case": str.lower,
+    "ignoring_spaces": lambda text: text.replace(" ", ""),
+    "ignoring_case_and_spaces": lambda text: text.replace(" ", "").lower(),
 }
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Evaluation of a model on test sets, with results files: `svtrv2 evaluate`."""
+"""Evaluation of a model on datasets, with results files: `svtrv2 evaluate`."""
 
 import copy
 import csv
@@ -53,22 +53,22 @@ def evaluate_sets(
     errors: str | None = None,
     normalize: Normalization = "none",
 ) -> int:
-    """Evaluate a model on test sets, print tables, and write results files.
+    """Evaluate a model on datasets, print tables, and write results files.
 
     Args:
         model: folder or Hub id of a saved model, or "default".
         data, sets, labels: see [`open_sets`].
         protocol, max_ratio, batch_size, workers, normalize: see [`evaluate_set`].
         device: defaults to a GPU if available.
-        output: a `.json` file, written after each set; tables are written with the extensions `.csv` and `.md`.
-        errors: a folder for the error analysis (`errors.html`, `errors.png`) and all predictions (`readings.jsonl`).
+        output: a `.json` file, written after each dataset; tables are written with the extensions `.csv` and `.md`.
+        errors: a folder for the error analysis (`errors.html`, `errors.png`) and all predictions (`predictions.jsonl`).
 
     Returns:
-        0 without warnings; 1 if a set or an image was unreadable, a benchmark does not have the expected number of samples, or
+        0 without warnings; 1 if a dataset or an image was unreadable, a benchmark does not have the expected number of samples, or
         a protocol does not suit the labels.
 
     Raises:
-        ValueError, OSError: no set can be opened, or the model cannot be loaded.
+        ValueError, OSError: no dataset can be opened, or the model cannot be loaded.
     """
     if output is not None and Path(output).suffix != ".json":
         raise ValueError(f"--output {output} must end in .json; tables are written next to it.")
@@ -94,8 +94,8 @@ def evaluate_sets(
         "model": model,
         "weights_sha256": weights_digest(checkpoint_folder(model)),
         "parameters": network.num_parameters(),
-        "max_ratio": max_ratio or "of each set",
-        "protocol": protocol or "of each set",
+        "max_ratio": max_ratio or "of each dataset",
+        "protocol": protocol or "of each dataset",
         "labels": labels,
         **({} if normalize == "none" else {"normalize": normalize}),
         **provenance(),
@@ -106,14 +106,14 @@ def evaluate_sets(
         log: TextIO | None = None
         if errors is not None:
             Path(errors).mkdir(parents=True, exist_ok=True)
-            log = stack.enter_context((Path(errors) / "readings.jsonl").open("w", encoding="utf-8"))
+            log = stack.enter_context((Path(errors) / "predictions.jsonl").open("w", encoding="utf-8"))
         for name, source in sources.items():
             before = copy.deepcopy(collected)
             try:
                 if isinstance(source, Exception):
                     raise source
                 result = evaluate_set(network, processor, source, name, errors=collected, log=log, **options)
-            except Exception as error:  # the other sets are evaluated after any error
+            except Exception as error:  # the other datasets are evaluated after any error
                 collected = before
                 results["unfinished"][name] = redact(f"{type(error).__name__}: {error}")
             else:
@@ -121,24 +121,27 @@ def evaluate_sets(
                     result["labels"] = labels
                 results["sets"][name] = result
                 del results["unfinished"][name]
-            results["averages"] = averages({n: (one["samples"], one["correct"]) for n, one in results["sets"].items()})
+            results["averages"] = averages(
+                {n: (result["samples"], result["correct"]) for n, result in results["sets"].items()}
+            )
             results["errors"] = collected.summary()
             if output is not None:
                 write_results(results, Path(output))
     print(printable(markdown(results), keep="\n"))
     if errors is not None:
-        title = f"Errors of {'the default checkpoint' if model == 'default' else model}"
+        title = f"Errors of {'the bundled checkpoint' if model == 'default' else model}"
         write_page(collected, Path(errors) / "errors.html", title)
         write_figure(collected, Path(errors) / "errors.png", title)
-    warnings = [warning for one in results["sets"].values() for warning in one.get("warnings", [])]
+    warnings = [warning for result in results["sets"].values() for warning in result.get("warnings", [])]
     warnings += [f"{name} was not evaluated: {why}" for name, why in results["unfinished"].items()]
     for warning in warnings:
-        _warn(printable(warning))
+        _warn(warning)
     return 1 if warnings else 0
 
 
 def _warn(message: str) -> None:
-    print(f"svtrv2: {message}", file=sys.stderr)
+    """Print a warning with names and errors of data, which may contain control characters and secrets."""
+    print(f"svtrv2: {printable(redact(message))}", file=sys.stderr)
 
 
 _NAMED = re.compile(r"([^=:/?]+)=(.+)", flags=re.DOTALL)  # NAME=SOURCE, but not hub:user/dataset?split=test
@@ -147,23 +150,23 @@ _NAMED = re.compile(r"([^=:/?]+)=(.+)", flags=re.DOTALL)  # NAME=SOURCE, but not
 def open_sets(
     data: str | None, sets: Sequence[str], labels: str | None = None
 ) -> tuple[dict[str, Source | ValueError | OSError], list[str]]:
-    """Open test sets.
+    """Open datasets.
 
     A source without a name has the name of the benchmark whose folder it is, or else its own. For datasets on the Hub, the
     default split is `test`.
 
     Args:
-        data: folder that contains the folders of the sets; see [`find_sets`].
-        sets: names of sets in `data` (default: all), `NAME=SOURCE`, or sources, as for `open_source`.
-        labels: name of another label file, used for the sets that have it in their folder.
+        data: folder that contains the folders of the datasets; see [`find_sets`].
+        sets: names of datasets in `data` (default: all), `NAME=SOURCE`, or sources, as for `open_source`.
+        labels: name of another label file, used for the datasets that have it in their folder.
 
     Returns:
-        The sets by name, benchmarks first and in their usual order, with the error of each set that cannot be opened; and
-        the names of the sets without that label file, which use their default labels.
+        The datasets by name, benchmarks first and in their usual order, with the error of each that cannot be opened; and
+        the names of the datasets without that label file, which use their default labels.
 
     Raises:
-        ValueError, OSError: no set is given, a set was not found, two sets have the same name, no set has that label file,
-            or no set can be opened.
+        ValueError, OSError: no dataset is given, a dataset was not found, two datasets have the same name, none has that
+            label file, or none can be opened.
     """
     if data is not None and data.startswith("hub:"):
         raise ValueError(f"--data {data} is a dataset, not a folder of datasets: svtrv2 evaluate {data} reads it.")
@@ -185,7 +188,7 @@ def open_sets(
     places = {name: str(folder) for name, folder in folders.items()}
     for name, place in given:
         if name in places:
-            raise ValueError(f"Two sets are named {name}: {places[name]} and {place}. Rename one: NAME={place}.")
+            raise ValueError(f"Two datasets are named {name}: {places[name]} and {place}. Rename one: NAME={place}.")
         places[name] = place
     without = []
     if labels is not None:
@@ -197,7 +200,7 @@ def open_sets(
             else:
                 without.append(name)
         if len(without) == len(places):
-            raise FileNotFoundError(f"No set has the label file {labels}: {', '.join(without)}.")
+            raise FileNotFoundError(f"No dataset has the label file {labels}: {', '.join(without)}.")
     opened: dict[str, Source | ValueError | OSError] = {}
     for name in [*BENCHMARKS, *(name for name in places if name not in BENCHMARKS)]:
         if name in places:
@@ -205,7 +208,7 @@ def open_sets(
                 opened[name] = open_source(places[name], split="test")
             except (ValueError, OSError) as error:
                 opened[name] = error
-    errors = [one for one in opened.values() if isinstance(one, Exception)]
+    errors = [source for source in opened.values() if isinstance(source, Exception)]
     if len(errors) == len(opened):
         raise errors[0]
     return opened, without
@@ -224,14 +227,14 @@ def evaluate_set(
     log: TextIO | None = None,
     normalize: Normalization = "none",
 ) -> dict[str, Any]:
-    """Evaluate a model on one test set.
+    """Evaluate a model on one dataset.
 
     Args:
         model: the model.
         processor: processor of the model.
-        source: the set.
-        name: name of the set, which may be a benchmark.
-        protocol: defaults to the protocol of the benchmark; for other sets, to the one that suits the charset of the model.
+        source: the dataset.
+        name: name of the dataset, which may be a benchmark.
+        protocol: defaults to the protocol of the benchmark; for other datasets, to the one that suits the charset of the model.
         max_ratio: maximum aspect ratio of resized images; defaults to that of the benchmark or of the model.
         batch_size: batch size, which does not influence the results.
         workers: number of data-loading workers.
@@ -254,7 +257,7 @@ def evaluate_set(
     result = SetResult(protocol, charset, benchmark.max_label_length if benchmark and protocol == usual else None)
     predictions = cast(
         Iterable[Prediction],
-        tqdm(predict(model, processor, batches), name, source.num_samples, unit=" images", disable=None),
+        tqdm(predict(model, processor, batches), printable(name), source.num_samples, unit=" images", disable=None),
     )
     with plain_worker_errors():
         for prediction in predictions:
@@ -309,7 +312,7 @@ def _warnings(name: str, source: Source, result: SetResult) -> Iterator[str]:
         hint = "; --protocol chinese compares everything except spaces" if result.protocol == "english" else ""
         yield (
             f"{name}: the {result.protocol} protocol ignores letters or digits, or everything, of {result.cut:,} of {samples:,} "
-            f"labels, so the accuracy is of little use{hint}."
+            f"labels, so the accuracy is not meaningful{hint}."
         )
     if source.num_samples not in (None, samples):
         yield f"{name}: got {samples:,} samples, but expected {source.num_samples:,}."
@@ -322,7 +325,7 @@ def _line(name: str, prediction: Prediction, correct: bool) -> dict[str, Any]:
         "label": prediction.sample.text,
         "text": prediction.text,
         "score": round(prediction.score, 4),
-        "right": correct,
+        "correct": correct,
     }
     return {**line, "error": prediction.error} if prediction.error else line
 

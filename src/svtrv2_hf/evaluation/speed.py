@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measures the speed, computation and memory of a model, for `svtrv2 benchmark`.
+"""Measurement of the speed, computation and memory of a model, for `svtrv2 benchmark`.
 
 Times are wall-clock times of whole calls, with an idle device before and after. Cases that are compared are timed in turn,
 round by round, so that other load on the machine affects all of them.
@@ -34,8 +34,6 @@ from .memory import available_memory, peak_memory
 from .provenance import provenance
 
 
-BATCH_SIZES = (1, 32)
-LARGEST_BATCH = 1024
 SEARCHED_FILES = 512  # files used to search for the best batch size of the pipeline
 WIDE_RATIOS = (2, 5)  # widths of line images, as multiples of the base width
 
@@ -58,13 +56,13 @@ def fresh(size: str) -> tuple[SVTRv2ForCTC, SVTRv2Processor]:
     return model, SVTRv2Processor(SVTRv2ImageProcessor(), build_tokenizer(ENGLISH_94))
 
 
-def image_files(place: str, folder: Path, limit: int = 3000) -> list[Path]:
+def image_files(place: str, folder: Path, limit: int) -> list[Path]:
     """Return the image files in a folder, or the images of a source, as for [`open_source`].
 
     Args:
         place: a folder or a source.
         folder: where the images of a source without image files (LMDB, parquet, ...) are written, unchanged.
-        limit: maximum number of images; the default is the size of the paper's latency benchmark, the test set of IIIT5k.
+        limit: maximum number of images.
 
     Raises:
         FileNotFoundError, ValueError: no images were found.
@@ -88,10 +86,10 @@ def image_files(place: str, folder: Path, limit: int = 3000) -> list[Path]:
 def benchmark(
     model: SVTRv2ForCTC,
     processor: SVTRv2Processor,
-    files: Sequence[Path] = (),
-    rounds: int = 10,
-    batch_sizes: Sequence[int] = BATCH_SIZES,
-    largest_batch: int = LARGEST_BATCH,
+    files: Sequence[Path],
+    rounds: int,
+    batch_sizes: Sequence[int],
+    largest_batch: int,
 ) -> dict[str, Any]:
     """Measure a model on its device, in its dtype, with torch's current number of threads.
 
@@ -107,7 +105,7 @@ def benchmark(
         Figures for a JSON file and for [`speed_report.render`]: provenance, `parameters` (without the guidance branch, which
         is not used for inference), `multiply_adds` of each size, `forward` (a row for each image size and batch size:
         milliseconds of a call, images per second, and peak memory in bytes in addition to the weights), `search` (the batch
-        sizes tried), and with files `reading` and `latency_of_set`.
+        sizes tried), and with files `pipeline` and `latency_of_set`.
 
     Raises:
         UnreadableImageError: an image is unreadable.
@@ -131,7 +129,7 @@ def benchmark(
     }
     if files:
         results["latency_of_set"] = latency_of_set(model, processor, files)
-        results["reading"] = _pipeline(model, processor, files, batch_sizes, largest_batch, searches)
+        results["pipeline"] = _pipeline(model, processor, files, batch_sizes, largest_batch, searches)
     results["search"] = [
         {"of": of, "images_per_second": [list(tried) for tried in rates.items()], "ended": ended}
         for of, (rates, ended) in searches.items()

@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The figures of `svtrv2 benchmark` as Markdown."""
 
-import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from ..reporting import markdown_table
+from .benchmarks import PUBLISHED
 
 
 PUBLISHED_DEVICE = "one NVIDIA 1080Ti"
@@ -80,7 +79,7 @@ def _pipeline_table(results: Mapping[str, Any]) -> str:
             f"{1000 / row['images_per_second']:.2f}",
             *(f"{row['shares'][step]:.0%}" for step in ("prepare", "forward", "decode", "rest")),
         ]
-        for row in results["reading"]
+        for row in results["pipeline"]
     ]
     header = ["batch", "images/s", "ms per image", "open and resize", "forward pass", "decode", "pipeline overhead"]
     return markdown_table(header, cells, align="r")
@@ -107,8 +106,6 @@ def _search_note(results: Mapping[str, Any]) -> str:
 
 
 def _published_latency() -> Iterator[list[str]]:
-    # Not from benchmarks.PUBLISHED, whose module needs the extra for evaluation.
-    published = json.loads(Path(__file__).with_name("published.json").read_text(encoding="utf-8"))
-    latencies = {one["system"]: one["latency_ms"] for one in published if one["latency_ms"] is not None}
+    latencies = {peer.system: peer.latency_ms for peer in PUBLISHED if peer.latency_ms is not None}
     for system, milliseconds in latencies.items():
         yield [f"{system}, published", PUBLISHED_DEVICE, f"{milliseconds:.1f}"]

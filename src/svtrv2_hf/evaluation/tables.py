@@ -10,11 +10,11 @@ from .benchmarks import BENCHMARKS, PUBLISHED, PublishedResult, wilson_interval
 from .metrics import PROTOCOLS, rounded
 
 
-_OTHER = "Other sets"
+_OTHER = "Other datasets"
 _SHARES = {  # columns of the CSV file, and their titles in Markdown
     "word_accuracy": "word accuracy",
     "case_sensitive_accuracy": "case-sensitive",
-    "accuracy_with_signs_and_spaces": "with signs and spaces",
+    "accuracy_with_punctuation": "with punctuation and spaces",
     "one_minus_ned": "1-NED",
 }
 _OTHER_SHARES = ("accuracy_without_emptied_labels", "accuracy_as_published")  # in the notes of the Markdown tables
@@ -32,7 +32,7 @@ def markdown(results: Mapping[str, Any]) -> str:
     training_data = list(dict.fromkeys(peer.training_data for peer in _peers([*chain.from_iterable(tables.values())])))
     for group, rows in tables.items():
         peers = _peers(rows)
-        header = ["set", "samples", "word accuracy", "95 %", *list(_SHARES.values())[1:]]
+        header = ["dataset", "samples", "word accuracy", "95 %", *list(_SHARES.values())[1:]]
         header += [f"{peer.system} [{1 + training_data.index(peer.training_data)}]" for peer in peers]
         cells = [_cells(row, peers) for row in rows]
         parts.append(f"**{group}** ({PROTOCOLS[rows[0]['protocol']]})\n\n{markdown_table(header, cells)}")
@@ -45,7 +45,7 @@ def markdown(results: Mapping[str, Any]) -> str:
 
 
 def _max_ratios(sets: Mapping[str, Any]) -> list[str]:
-    """Describe the maximum aspect ratio, with the names of the sets if it differs."""
+    """Describe the maximum aspect ratio, with the names of the datasets if it differs."""
     names: dict[int, list[str]] = {}
     for name, result in sets.items():
         names.setdefault(result["max_ratio"], []).append(name)
@@ -55,7 +55,7 @@ def _max_ratios(sets: Mapping[str, Any]) -> list[str]:
 
 
 def csv_rows(results: Mapping[str, Any]) -> Iterator[list[Any]]:
-    """Yield the same results as rows of a CSV file, with accuracies from 0 to 1; each row has the notes on its set."""
+    """Yield the same results as rows of a CSV file, with accuracies from 0 to 1; each row has the notes on its dataset."""
     rows = [row for group, names in _groups(results["sets"]).items() for row in _rows(results, group, names)]
     peers = _peers(rows)
     rows += [{"set": name, "published": {}, "notes": why} for name, why in _unfinished(results).items()]
@@ -72,14 +72,14 @@ def csv_rows(results: Mapping[str, Any]) -> Iterator[list[Any]]:
 def _groups(sets: Mapping[str, Any]) -> dict[str, list[str]]:
     groups: dict[str, list[str]] = {}
     for name, result in sets.items():
-        # All sets of a table have the same protocol.
+        # All datasets of a table have the same protocol.
         other = _OTHER if result["protocol"] == "english" else f"{_OTHER}, {result['protocol']} protocol"
         groups.setdefault(BENCHMARKS[name].group if name in BENCHMARKS else other, []).append(name)
     return groups
 
 
 def _rows(results: Mapping[str, Any], group: str, names: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Yield the rows of one table: sets, their groups of lengths, and averages.
+    """Yield the rows of one table: datasets, their groups of lengths, and averages.
 
     Each row has `set` (its name), `group`, `protocol`, the figures of `csv_rows` if it has samples, and `published`: the
     published accuracies in percent.
@@ -89,14 +89,14 @@ def _rows(results: Mapping[str, Any], group: str, names: Sequence[str]) -> Itera
         result = sets[name]
         benchmark = BENCHMARKS.get(name)
         common = {"group": group, "protocol": result["protocol"], "max_ratio": result["max_ratio"]}
-        with_signs = result["agreeing"]["but_for_case"] / result["samples"] if result["samples"] else None  # words: ok
+        with_punctuation = result["agreeing"]["ignoring_case"] / result["samples"] if result["samples"] else None
         yield {
             "set": name,
             **common,
             "labels": result.get("labels"),
             **_figures(result),
             "case_sensitive_accuracy": result["case_sensitive_accuracy"],
-            "accuracy_with_signs_and_spaces": with_signs,
+            "accuracy_with_punctuation": with_punctuation,
             "accuracy_without_emptied_labels": result.get("emptied_labels", {}).get("word_accuracy_without"),
             "accuracy_as_published": result.get("as_published", {}).get("word_accuracy"),
             "published": _published(name, result),
@@ -112,11 +112,11 @@ def _rows(results: Mapping[str, Any], group: str, names: Sequence[str]) -> Itera
     average = results["averages"].get(group)
     if average and len(average["sets"]) > 1:
         for kind in ("arithmetic", "weighted"):
-            # Published averages are arithmetic means over all sets of the group.
+            # Published averages are arithmetic means over all datasets of the group.
             comparable = kind == "arithmetic" and average["complete"]
             comparable = comparable and not any("unlike_published" in sets[name] for name in average["sets"])
             yield {
-                "set": f"{kind} average" + ("" if average["complete"] else f" of {len(average['sets'])} sets"),
+                "set": f"{kind} average" + ("" if average["complete"] else f" of {len(average['sets'])} datasets"),
                 "group": group,
                 "protocol": sets[names[0]]["protocol"],
                 "word_accuracy": average[kind],
@@ -140,7 +140,7 @@ def _figures(result: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _published(row: str, result: Mapping[str, Any]) -> dict[PublishedResult, float]:
-    """Return the published accuracies of a set or a part of it, if it was evaluated in the same way."""
+    """Return the published accuracies of a dataset or a part of it, if it was evaluated in the same way."""
     return {peer: peer.sets[row] for peer in PUBLISHED if row in peer.sets and "unlike_published" not in result}
 
 
@@ -168,7 +168,7 @@ def _all_notes(results: Mapping[str, Any]) -> Iterator[str]:
         by_list = [name for name, result in sets.items() if "labels" in result]
         others = [name for name in sets if name not in by_list]
         yield f"Labels from {labels}: {', '.join(by_list)}." + (
-            f" Sets without that file, with their default labels: {', '.join(others)}." if others else ""
+            f" Datasets without that file, with their default labels: {', '.join(others)}." if others else ""
         )
     for name, result in sets.items():
         yield from _notes(name, result)

@@ -38,14 +38,15 @@ def synthesize(source: SyntheticSource, output: str | Path, seed: int) -> None:
     if output.suffix == ".png":
         sample_sheet(samples).save(output)
     elif output.suffix == ".parquet":
-        _write_parquet(samples, output)
+        write_parquet(samples, output)
     elif output.suffix == ".lmdb":
-        _write_lmdb(samples, output)
+        write_lmdb(samples, output)
     else:
-        _write_folder(samples, output)
+        write_folder(samples, output)
 
 
-def _write_folder(samples: Iterable[Sample], folder: Path) -> None:
+def write_folder(samples: Iterable[Sample], folder: Path) -> None:
+    """Write images and a `labels.tsv` to a new folder."""
     (folder / "images").mkdir(parents=True)
     with (folder / "labels.tsv").open("w", encoding="utf-8") as labels:
         for number, sample in enumerate(samples):
@@ -53,7 +54,8 @@ def _write_folder(samples: Iterable[Sample], folder: Path) -> None:
             labels.write(f"{number:07}.png\t{sample.text}\n")
 
 
-def _write_lmdb(samples: Iterable[Sample], folder: Path) -> None:
+def write_lmdb(samples: Iterable[Sample], folder: Path) -> None:
+    """Write samples to an LMDB in a new folder."""
     import lmdb
 
     written = 0
@@ -67,7 +69,8 @@ def _write_lmdb(samples: Iterable[Sample], folder: Path) -> None:
                 transaction.put(b"num-samples", str(written).encode())
 
 
-def _write_parquet(samples: Iterable[Sample], path: Path) -> None:
+def write_parquet(samples: Iterable[Sample], path: Path) -> None:
+    """Write samples to a parquet file, as an image dataset of `datasets`."""
     import pyarrow as pa
     from datasets import Features, Value
     from datasets import Image as ImageFeature
