@@ -4,7 +4,7 @@
 python examples/train_loop.py DATASET OUTPUT [--model FOLDER_OR_ID] [--steps 500] [--batch_size 32] [--learning_rate 5e-4]
 accelerate launch examples/train_loop.py DATASET OUTPUT
 
-DATASET is a name on the Hub or a folder that `datasets.load_dataset` reads, with the columns `image` and `text`.
+DATASET is a Hub id or a folder that `datasets.load_dataset` reads, with the columns `image` and `text`.
 """
 
 import argparse

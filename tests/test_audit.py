@@ -615,3 +615,11 @@ def test_labels_are_judged_after_normalization(tmp_path, capsys):
         usable[form] = content["total"]["usable"]
         assert "--normalize nfc composes" in out
     assert usable == {"none": 0, "nfc": 1, "nfkc": 2}
+
+
+def test_unknown_arguments_of_a_recipe_raise(good, tmp_path, capsys):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"model: nano\ntrain_data: {good}\nmax_label_lenght: 3\n", encoding="utf-8")
+    for command in ("audit", "train"):
+        assert main([command, str(recipe)]) == 1
+        assert "unknown arguments: max_label_lenght. Did you mean max_label_length?" in capsys.readouterr().err

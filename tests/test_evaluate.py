@@ -363,6 +363,11 @@ def test_output_that_cannot_be_written_raises_before_the_work(saved, tmp_path, c
         assert f"--output {output} cannot be written" in capsys.readouterr().err
 
 
+def test_benchmark_output_must_be_json(saved, tmp_path, capsys):
+    assert main(["benchmark", "--model", str(saved), "--output", str(tmp_path / "x.txt")]) == 1
+    assert "must end in .json" in capsys.readouterr().err
+
+
 def test_benchmark_creates_the_folder_of_its_output(saved, tmp_path):
     output = tmp_path / "new" / "x.json"
     words = ["benchmark", "--model", str(saved), "--rounds", "1", "--batch-size", "1", "--largest-batch", "1"]
@@ -408,3 +413,11 @@ def test_set_without_labels_is_reported(root, saved, capsys):
     make_folder(root / "bare", ["", ""])
     assert main(["evaluate", "--model", str(saved), f"bare={root / 'bare'}"]) == 1
     assert "bare: all 2 labels are empty" in capsys.readouterr().err
+
+
+def test_files_in_the_current_folder_are_sources(root, monkeypatch):
+    monkeypatch.chdir(root)
+    assert names_of(None, ["own"]) == ["own"]
+    assert names_of(None, ["own?name=mine"]) == ["mine"]
+    with pytest.raises(ValueError, match="Specify a folder of datasets"):
+        open_sets(None, ["absent"])

@@ -9,7 +9,7 @@ from .options import BatchSize, Model, Normalization, Protocol, Workers, check_d
 
 
 SETS = (
-    "Datasets: names of folders in --data, sources as in --train_data of svtrv2 train, or NAME=SOURCE. If a dataset of "
+    "Datasets: with --data, names of its folders; sources as in --train_data of svtrv2 train, also as NAME=SOURCE. If a dataset of "
     "the Hub has several splits, its test split is used."
 )
 LABELS = "Name of another label file, such as labels_official.tsv, for the datasets that have it in their folder."

@@ -30,9 +30,11 @@ def check_output(name: str | Path) -> None:
     """Create the folder of a results file, and check before the work begins that the file is writable.
 
     Raises:
-        ValueError: the file is not writable.
+        ValueError: the file is not writable, or its name does not end in `.json`.
     """
     path = Path(name)
+    if path.suffix != ".json":
+        raise ValueError(f"--output {name} must end in .json.")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():

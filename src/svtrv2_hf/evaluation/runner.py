@@ -27,7 +27,7 @@ from ..modeling_svtrv2 import SVTRv2ForCTC
 from ..paths import user_path
 from ..processing_svtrv2 import SVTRv2Processor
 from ..redaction import redact
-from ..sources import default_name, open_source, split_spec
+from ..sources import Place, default_name, open_source, split_spec
 from .benchmarks import BENCHMARKS, averages, benchmark_at, find_sets
 from .error_figure import write_figure
 from .error_page import write_page
@@ -70,8 +70,6 @@ def evaluate_sets(
     Raises:
         ValueError, OSError: no dataset can be opened, or the model cannot be loaded.
     """
-    if output is not None and Path(output).suffix != ".json":
-        raise ValueError(f"--output {output} must end in .json; tables are written next to it.")
     sources, without_list = open_sets(data, sets or [], labels)
     if without_list:
         _warn(f"{labels} not found, default labels are used: {', '.join(without_list)}.")
@@ -157,7 +155,8 @@ def open_sets(
 
     Args:
         data: folder that contains the folders of the datasets; see [`find_sets`].
-        sets: names of datasets in `data` (default: all), `NAME=SOURCE`, or sources, as for `open_source`.
+        sets: names of datasets in `data` (default: all), `NAME=SOURCE`, or sources, as for `open_source`. With `data`, a word without
+            a slash or colon is a name.
         labels: name of another label file, used for the datasets that have it in their folder.
 
     Returns:
@@ -174,7 +173,7 @@ def open_sets(
     for word in sets:
         if named := _NAMED.fullmatch(word):
             given.append((benchmark_at(named[1]) or named[1], named[2]))
-        elif ":" in word or "/" in word:
+        elif ":" in word or "/" in word or (data is None and Place(split_spec(word)[0]).files):
             place, options = split_spec(word)
             name = options.get("name")
             given.append((benchmark_at(name or place.removeprefix("hub:")) or name or default_name(place), word))

@@ -104,8 +104,9 @@ def render_card(
     """
     if not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", license or ""):
         raise ValueError(
-            f"A card needs the license of the weights, which depends on the training data: --license {license!r} must be an identifier "
-            "of the Hub in lower case without spaces, such as apache-2.0, cc-by-4.0 or other."
+            "A card needs the license of the weights, which depends on the training data: "
+            f"{'--license' if license is None else f'--license {license!r}'} must be an identifier of the Hub in lower case without "
+            "spaces, such as apache-2.0, cc-by-4.0 or other."
         )
     file = folder / "run.json"
     run = redact_values(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else None

@@ -126,6 +126,8 @@ def default_name(place: str) -> str:
             if format.default_name:
                 return format.default_name
     path = user_path(place)
+    if glob.has_magic(path.name):
+        path = path.parent
     return path.resolve().name if path.is_dir() else path.stem
 
 

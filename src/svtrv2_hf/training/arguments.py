@@ -6,6 +6,7 @@ import os
 from argparse import ArgumentError
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, dataclass, fields
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
@@ -170,7 +171,7 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
     """Read a YAML file that maps names of arguments to values.
 
     Raises:
-        ValueError: the file is not such a mapping.
+        ValueError: the file is not such a mapping, or an argument does not exist.
     """
     try:
         recipe = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
@@ -178,6 +179,11 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
         raise ValueError(f"The recipe {path} is not valid YAML: {error}") from error
     if not isinstance(recipe, dict):
         raise ValueError(f"The recipe {path} must map names of arguments to values.")
+    known = {field.name for kind in (DataAndModelArguments, SVTRv2TrainingArguments) for field in fields(kind)}
+    if unknown := [name for name in recipe if str(name).replace("-", "_") not in known]:
+        similar = get_close_matches(str(unknown[0]), known, 1)
+        hint = f" Did you mean {similar[0]}?" if similar else ""
+        raise ValueError(f"The recipe {path} has unknown arguments: {', '.join(map(str, unknown))}.{hint}")
     return recipe
 
 

@@ -141,7 +141,7 @@ def summarize_counts(counts: Counts) -> str:
         total[name] += count
     read, removed = total.pop("samples", 0), total.pop("dropped_characters", 0)
     skipped = total.total()
-    sentence = f"Of {read:,} samples read, {skipped:,} were skipped"
+    sentence = f"Of {read:,} samples read, {skipped:,} {'was' if skipped == 1 else 'were'} skipped"
     if skipped:
         reasons = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in total.most_common())
         sentence += f" ({100 * skipped / read:.2g} %: {reasons})"

@@ -20,7 +20,7 @@ from ..data.sample import Source
 from ..evaluation.metrics import usual_protocol
 from ..image_processing_svtrv2 import SVTRv2ServerImageProcessor
 from ..processing_svtrv2 import SVTRv2Processor
-from ..reporting import markdown_table
+from ..reporting import markdown_table, plural
 from ..sources import open_source
 from ..synthetic.batches import SyntheticBatches
 from ..synthetic.source import SyntheticSource
@@ -118,7 +118,7 @@ def _finish(trainer: SVTRv2Trainer) -> None:
         trainer.evaluate_last_step()
         best = trainer.best_evaluation
         if best is not None and trainer.args.process_index == 0:
-            print(f"Best of {len(trainer.evaluations)} evaluations, at step {best['step']:.0f}:")
+            print(f"Best of {plural(len(trainer.evaluations), 'evaluation')}, at step {best['step']:.0f}:")
             rows, unreadable = [], []
             for name in trainer.eval_dataset:
                 metrics = {key.removeprefix(f"eval_{name}_"): value for key, value in best.items()}

@@ -75,7 +75,8 @@ class SVTRv2Trainer(EvaluatingTrainer):
             )
         self.frozen = self._freeze(freeze_stages)
         self.checkpoints = Checkpoints(self, freeze_stages)
-        self.add_callback(CallAt(on_train_begin=self._run_pending_evaluation))
+        # `add_callback` warns about a second callback of one class
+        self.callback_handler.callbacks.append(CallAt(on_train_begin=self._run_pending_evaluation))
         self.add_callback(LearningCurve)
         # The loss divides by the number of samples that `get_batch_samples` returns.
         self.model_accepts_loss_kwargs = True
