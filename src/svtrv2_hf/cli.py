@@ -82,6 +82,8 @@ def _guarded(command: Callable[..., int]) -> Callable[..., None]:
 def _message(error: Exception) -> str:
     """Return the message of an error of this package; of other errors, the type and one line."""
     text = str(error).strip()
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:  # not "[Errno 2] ..."
+        return f"{error.filename}: {error.strerror}."
     if isinstance(error, (ValueError, OSError)) and text and "Traceback" not in text:
         return text
     if isinstance(error, pickle.UnpicklingError):  # its text suggests running the code in the file

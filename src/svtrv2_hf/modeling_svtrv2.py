@@ -298,7 +298,6 @@ class SVTRv2PreTrainedModel(PreTrainedModel):
     input_modalities = ("image",)
     supports_gradient_checkpointing = True
     _supports_sdpa = True
-    _supports_flash_attn = True
     _supports_attention_backend = True
     _no_split_modules = ["SVTRv2ConvolutionBlock", "SVTRv2AttentionBlock"]
     _can_record_outputs = {"hidden_states": SVTRv2Stage, "attentions": SVTRv2Attention}
