@@ -31,6 +31,8 @@ TEXT_OPTIONS_WITHOUT_EFFECT = {"add_special_tokens", "padding_side", "truncation
 class SVTRv2ProcessorKwargs(ProcessingKwargs, total=False):  # type: ignore[call-arg]
     """Options of [`SVTRv2Processor`]; the base class adds those of the image processor."""
 
+    _defaults = {}  # type: ignore  # transformers 5.18 requires it
+
 
 class Lexicon(NamedTuple):
     """Texts and the ids of their characters, for use with any number of images."""
