@@ -470,7 +470,7 @@ def test_training_from_scratch_and_fine_tuning(folder, digits, tmp_path, capsys)
         tmp_path, folder, "--model", "nano", "--charset", str(digits), "--max_ratio", "6", "--eval_data", str(folder)
     )
     printed = capsys.readouterr().out
-    assert "Best of 1 evaluations, at step 3:" in printed
+    assert "Best of 1 evaluation, at step 3:" in printed
     assert printed.splitlines()[-1].split()[1:4:2] == ["data", "64"]
     model = SVTRv2ForCTC.from_pretrained(saved)
     assert model.config.vocab_size == 11
