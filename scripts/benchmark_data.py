@@ -36,9 +36,9 @@ from svtrv2_hf.data.batches import BucketBatches, Position, Progress
 from svtrv2_hf.data.labels import LabelEncoder
 from svtrv2_hf.data.sample import Sample
 from svtrv2_hf.evaluation.provenance import check_output, provenance
-from svtrv2_hf.image_processing_svtrv2 import resize
 from svtrv2_hf.processing_svtrv2 import pad_labels
 from svtrv2_hf.reporting import markdown_table, plural
+from svtrv2_hf.resizing_svtrv2 import resize
 from svtrv2_hf.sources import open_source
 from svtrv2_hf.synthetic.atlas import build_atlas
 from svtrv2_hf.synthetic.batches import SyntheticBatches

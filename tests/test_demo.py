@@ -45,7 +45,7 @@ def test_prediction_matches_the_pipeline(bundled):
     assert (prediction.model, prediction.text) == ("ours", expected["text"])
     assert prediction.score == pytest.approx(expected["score"], abs=1e-3)
     assert [character["text"] for character in prediction.characters] == list(expected["text"])
-    assert (prediction.height, prediction.width) == svtrv2_hf.image_processing_svtrv2.target_size(*image.size, 20)
+    assert (prediction.height, prediction.width) == svtrv2_hf.resizing_svtrv2.target_size(*image.size, 20)
     assert prediction.milliseconds > 0
 
 

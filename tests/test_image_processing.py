@@ -20,7 +20,8 @@ from svtrv2_hf import (
     UnreadableImageError,
     load_rgb,
 )
-from svtrv2_hf.image_processing_svtrv2 import open_image, resize, target_size, upright_size
+from svtrv2_hf.image_processing_svtrv2 import open_image, upright_size
+from svtrv2_hf.resizing_svtrv2 import resize, target_size
 
 
 @pytest.mark.parametrize(

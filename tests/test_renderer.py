@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from svtrv2_hf import ENGLISH_94
-from svtrv2_hf.image_processing_svtrv2 import BUCKET_SIZES
+from svtrv2_hf.resizing_svtrv2 import BUCKET_SIZES
 from svtrv2_hf.synthetic import background, ink
 from svtrv2_hf.synthetic.atlas import build_atlas
 from svtrv2_hf.synthetic.degradation import Camera, downsampling_weights, upsampling_weights

@@ -14,7 +14,7 @@ from torch import nn
 from transformers import Pipeline
 
 from .image_loading_svtrv2 import UnreadableImageError, load_rgb
-from .image_processing_svtrv2 import pad_to_batch
+from .resizing_svtrv2 import pad_to_batch
 
 
 VERTICAL_RATIO = 1.5  # height / width above which a crop may be a rotated line

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from ..image_processing_svtrv2 import load_rgb, resize, target_size
+from ..image_loading_svtrv2 import load_rgb
+from ..resizing_svtrv2 import resize, target_size
 from .augmentation import MAX_MAGNITUDE, OPERATIONS, Augmentation, require_rgb, shrink
 from .sample import Sample
 
