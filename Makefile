@@ -15,9 +15,9 @@ TESTED := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 PYTHONDONTWRITEBYTECODE=
 PARALLEL := --numprocesses logical --maxprocesses 4 --dist worksteal
 
 # Tests that do not depend on the version of transformers.
-INDEPENDENT := atlas audit augmentation benchmarks card charsets cli damaged_data demo docs errors fuzz_data fuzz_images image_loading metrics \
-	publish readme redaction renderer reporting results sources speed synthetic words \
-	synthetic_texts tables
+INDEPENDENT := atlas audit augmentation benchmarks broken_files card charsets cli ctc damaged_data data demo docs errors \
+	fuzz_data fuzz_images image_loading layers metrics publish readme redaction renderer reporting results sources \
+	speed synthetic words synthetic_texts tables
 
 .PHONY: help test test-slow test-oldest test-demo environments check format demo docs package clean
 
