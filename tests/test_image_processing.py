@@ -127,7 +127,7 @@ def test_saved_server_processors_load_with_auto_classes(processor, tmp_path):
         AutoProcessor.from_pretrained(tmp_path / "both").image_processor,
     ):
         assert type(loaded) is SVTRv2ServerImageProcessor
-        assert [getattr(loaded, name) for name in saved.size_attributes] == [30, 32, 160, 8, True, None]
+        assert [getattr(loaded, name) for name in saved.size_attributes] == [30, 32, 160, 8]
     processor.save_pretrained(tmp_path / "other")
     assert type(AutoImageProcessor.from_pretrained(tmp_path / "other")) is SVTRv2ImageProcessor
 
@@ -381,3 +381,23 @@ def test_empty_list_raises(nothing):
 def test_resize_does_not_change_images_of_the_right_size():
     image = draw("abc")
     np.testing.assert_array_equal(resize(image, (image.height, image.width)), np.asarray(image))
+
+
+@pytest.mark.parametrize("make", [np.array, torch.tensor])
+def test_layout_of_arrays_can_be_given(make):
+    image = np.arange(27, dtype=np.uint8).reshape(3, 3, 3) * 9  # either layout is possible
+    process = SVTRv2ImageProcessor()
+    expected = process(Image.fromarray(image))["pixel_values"]
+    assert (process(make(image), input_data_format="channels_last")["pixel_values"] == expected).all()
+    first = make(np.ascontiguousarray(image.transpose(2, 0, 1)))
+    assert (process(first, input_data_format="channels_first")["pixel_values"] == expected).all()
+    with pytest.raises(ValueError, match="input_data_format='last'"):
+        process(make(image), input_data_format="last")
+
+
+@pytest.mark.parametrize("options", [{"do_resize": False}, {"size": {"height": 48, "width": 320}}, {"resample": 3}])
+def test_server_processor_rejects_other_resizing(options):
+    with pytest.raises(ValueError, match="supports neither do_resize=False nor"):
+        SVTRv2ServerImageProcessor(**options)
+    with pytest.raises(ValueError, match="supports neither do_resize=False nor"):
+        SVTRv2ServerImageProcessor()(draw("a"), **options)

@@ -237,6 +237,7 @@ def test_standard_options_of_images(processor):
         processor(images=image, **same, device="cpu", return_tensors="pt")["pixel_values"].numpy() == default
     ).all()
     assert processor(images=image, images_kwargs={"max_ratio": 4})["pixel_values"].shape == (1, 3, 32, 128)
+    assert isinstance(processor(images=image, images_kwargs={"return_tensors": "pt"})["pixel_values"], torch.Tensor)
     assert processor(images=image, size={"height": 48, "width": 100})["pixel_values"].shape == (1, 3, 48, 100)
     assert processor(images=image, do_resize=False)["pixel_values"].shape == (1, 3, 50, 300)
     unnormalized = processor(images=image, do_normalize=False)["pixel_values"]

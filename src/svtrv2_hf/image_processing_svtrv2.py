@@ -11,10 +11,10 @@ Equivalent to Topdu/OpenOCR at ae934e5: `tools/data/ratio_dataset_tvresize.py` (
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
-from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 from transformers import AutoTokenizer
 from transformers.image_processing_backends import PilBackend
@@ -22,7 +22,7 @@ from transformers.image_processing_utils import BatchFeature, get_size_dict
 from transformers.processing_utils import ImagesKwargs
 
 from .image_loading_svtrv2 import UnreadableImageError, describe, load_rgb, open_image, upright_size
-from .processing_svtrv2 import SVTRv2Processor
+from .processing_svtrv2 import SVTRv2Processor, unknown_option
 from .resizing_svtrv2 import BUCKET_SIZES, normalize, pad_to_batch, resize, resize_bilinear, target_size
 
 
@@ -157,7 +157,7 @@ class SVTRv2ImageProcessor(PilBackend):
 
     def exceeds_max_ratio(self, width: int, height: int, max_ratio: int | str | None = None) -> bool:
         """Return whether [`resize`] compresses an image of `width` x `height` pixels to the maximum aspect ratio."""
-        return round(width / height) > self._max_ratio(max_ratio)
+        return self.do_resize and self.size is None and round(width / height) > self._max_ratio(max_ratio)
 
     def target_size(self, width: int, height: int, max_ratio: int | str | None = None) -> tuple[int, int]:
         """Compute the size, `(height, width)` in pixels, to which an image of `width` x `height` pixels is resized."""
@@ -221,19 +221,21 @@ class SVTRv2ImageProcessor(PilBackend):
             TypeError: an argument is unknown.
         """
         processor = self._with(kwargs)
+        if input_data_format not in (None, "channels_first", "channels_last"):
+            raise ValueError(f'input_data_format={input_data_format!r} must be "channels_first" or "channels_last".')
         is_batch = isinstance(images, (list, tuple)) or getattr(images, "ndim", 3) == 4
         if is_batch and not len(images):
             raise ValueError("No images: the list is empty.")
         sources = list(images) if is_batch else [images]
-        if all(
-            isinstance(source, (list, tuple)) for source in sources
-        ):  # the images of each text, as other processors take them
+        # Other processors take a list of images for each text.
+        if all(isinstance(source, (list, tuple)) for source in sources):
             sources = [image for source in sources for image in source]
         prepared = []
         for number, source in enumerate(sources):
             name = f"image {number} of {len(sources)}, {describe(source)}" if is_batch else None
-            if input_data_format == "channels_first" and getattr(source, "ndim", 0) == 3:
-                source = np.moveaxis(np.asarray(source), 0, -1)
+            if input_data_format is not None and getattr(source, "ndim", 0) == 3:
+                source = source.detach().cpu().numpy() if isinstance(source, torch.Tensor) else np.asarray(source)
+                source = np.moveaxis(source, 0, -1) if input_data_format == "channels_first" else source
             prepared.append(processor.prepare(load_rgb(source, name), max_ratio))
         pixel_values, image_sizes = pad_to_batch(prepared)
         batch = BatchFeature({"pixel_values": pixel_values, "image_sizes": image_sizes}, tensor_type=return_tensors)
@@ -249,9 +251,7 @@ class SVTRv2ImageProcessor(PilBackend):
         known = self.valid_kwargs.__annotations__
         for name in options:
             if name not in known:
-                similar = get_close_matches(name, known, 1)
-                hint = f" Did you mean {similar[0]!r}?" if similar else ""
-                raise TypeError(f"{type(self).__name__} has no option {name!r}.{hint}")
+                raise unknown_option(self, name, known)
         given = {name: value for name, value in options.items() if value is not None}
         if not given:
             return self
@@ -310,7 +310,7 @@ class SVTRv2ServerImageProcessor(SVTRv2ImageProcessor):
 
     valid_kwargs = SVTRv2ServerImageProcessorKwargs
     resample = Image.Resampling.BILINEAR
-    size_attributes = ("max_ratio", "fixed_height", "min_width", "width_multiple", "do_resize", "size")
+    size_attributes = ("max_ratio", "fixed_height", "min_width", "width_multiple")
 
     def __init__(
         self,
@@ -327,6 +327,13 @@ class SVTRv2ServerImageProcessor(SVTRv2ImageProcessor):
         self.width_multiple = width_multiple
         if width_multiple < 1:
             raise ValueError(f"width_multiple={width_multiple} must be 1 or more.")
+
+    def _check(self, options: Iterable[str]) -> None:
+        super()._check(options)
+        if not self.do_resize or self.size is not None or self.resample != Image.Resampling.BILINEAR:
+            raise ValueError(
+                f"{type(self).__name__} supports neither do_resize=False nor other values of size and resample."
+            )
 
     def _size_by_ratio(self, width: int, height: int, max_ratio: int) -> tuple[int, int]:
         resized = int(self.fixed_height * min(width / height, max_ratio))

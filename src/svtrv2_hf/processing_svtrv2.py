@@ -41,6 +41,13 @@ class Lexicon(NamedTuple):
     ids: list[list[int]]
 
 
+def unknown_option(owner: object, name: str, known: Iterable[str]) -> TypeError:
+    """Return the error for an option that does not exist, with the most similar one."""
+    similar = get_close_matches(name, list(known), 1)
+    hint = f" Did you mean {similar[0]!r}?" if similar else ""
+    return TypeError(f"{type(owner).__name__} has no option {name!r}.{hint}")
+
+
 class SVTRv2Processor(ProcessorMixin):
     r"""
     Processor that combines an image processor and a tokenizer.
@@ -82,8 +89,7 @@ class SVTRv2Processor(ProcessorMixin):
         self._check_options(kwargs)
         options = self._merge_kwargs(SVTRv2ProcessorKwargs, tokenizer_init_kwargs=self.tokenizer.init_kwargs, **kwargs)
         image_options, text_options = options["images_kwargs"], options["text_kwargs"]
-        return_tensors = text_options.pop("return_tensors", None)
-        image_options.pop("return_tensors", None)
+        tensor_types = [part.pop("return_tensors", None) for part in (image_options, text_options)]
         device = image_options.pop("device", None)
         data: dict[str, Any] = {}
         if images is not None:
@@ -93,7 +99,7 @@ class SVTRv2Processor(ProcessorMixin):
             if images is not None and len(labels) != len(data["pixel_values"]):
                 raise ValueError(f"Got {len(data['pixel_values'])} images, but {len(labels)} texts.")
             data["labels"] = _arrange_labels(labels, **text_options)
-        batch = BatchFeature(data, tensor_type=return_tensors)
+        batch = BatchFeature(data, tensor_type=tensor_types[0] or tensor_types[1])
         return batch if device is None else batch.to(device)
 
     def _check_options(self, options: Mapping[str, Any]) -> None:
@@ -103,9 +109,7 @@ class SVTRv2Processor(ProcessorMixin):
         known = {*groups, *of_images, *of_texts}
         for name in options:
             if name not in known:
-                similar = get_close_matches(name, known, 1)
-                hint = f" Did you mean {similar[0]!r}?" if similar else ""
-                raise TypeError(f"{type(self).__name__} has no option {name!r}.{hint}")
+                raise unknown_option(self, name, known)
         for group, known in groups.items():
             if unknown := set(options.get(group) or {}) - known:
                 raise TypeError(f"{type(self).__name__} has no option {sorted(unknown)[0]!r} in {group}.")
@@ -344,4 +348,4 @@ def _words(characters: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-__all__ = ["Lexicon", "SVTRv2Processor", "pad_labels"]
+__all__ = ["Lexicon", "SVTRv2Processor", "pad_labels", "unknown_option"]

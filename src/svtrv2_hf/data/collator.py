@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from transformers.image_processing_utils import BatchFeature
 
 from ..charsets import charset_of
@@ -72,7 +73,7 @@ class SVTRv2DataCollator:
             counts = ", ".join(f"{reason}: {count}" for reason, count in reasons.items())
             raise ValueError(f"All {len(rows)} samples of a batch were skipped ({counts}): check their labels.")
         batch = self.processor(images=images, return_tensors="pt")
-        batch["labels"] = BatchFeature({"labels": pad_labels(labels)}, tensor_type="pt")["labels"]
+        batch["labels"] = torch.from_numpy(pad_labels(labels))
         return batch
 
     def _encode(self, text: str, size: tuple[int, int]) -> list[int]:

@@ -7,7 +7,6 @@ import dataclasses
 import io
 import json
 import re
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,7 +18,7 @@ from transformers.utils import logging
 
 from ..charsets import Normalization, charset_of, normalize_unicode
 from ..checkpoint import checkpoint_folder, load_model_and_processor
-from ..console import printable
+from ..console import printable, warn
 from ..data.batches import EvaluationBatches
 from ..data.loader import Loader, plain_worker_errors
 from ..data.sample import Source
@@ -72,10 +71,10 @@ def evaluate_sets(
     """
     sources, without_list = open_sets(data, sets or [], labels)
     if without_list:
-        _warn(f"{labels} not found, default labels are used: {', '.join(without_list)}.")
+        warn(f"{labels} not found, default labels are used: {', '.join(without_list)}.")
     for name, source in sources.items():
         if isinstance(source, Exception):  # reported before the evaluation, so that it can be fixed first
-            _warn(f"{name} cannot be evaluated: {source}")
+            warn(f"{name} cannot be evaluated: {source}")
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     network, processor = load_model_and_processor(model, use_guidance=False)
@@ -133,13 +132,8 @@ def evaluate_sets(
     warnings = [warning for result in results["sets"].values() for warning in result.get("warnings", [])]
     warnings += [f"{name} was not evaluated: {why}" for name, why in results["unfinished"].items()]
     for warning in warnings:
-        _warn(warning)
+        warn(warning)
     return 1 if warnings else 0
-
-
-def _warn(message: str) -> None:
-    """Print a warning with names and errors of data, which may contain control characters and secrets."""
-    print(f"svtrv2: {printable(redact(message))}", file=sys.stderr)
 
 
 _NAMED = re.compile(r"([^=:/?]+)=(.+)", flags=re.DOTALL)  # NAME=SOURCE, but not hub:user/dataset?split=test

@@ -9,7 +9,6 @@ import torch
 from rapidfuzz.distance import Levenshtein
 from transformers import EvalPrediction
 
-from ..ctc_svtrv2 import collapse
 from ..processing_svtrv2 import SVTRv2Processor
 
 
@@ -33,20 +32,14 @@ def make_compute_metrics(processor: SVTRv2Processor) -> Callable[[EvalPrediction
     - `cer`: character error rate, the sum of edit distances divided by the number of characters of the labels, 0 or more;
     - `one_minus_ned`: mean of 1 - edit distance / length of the longer text, 0 to 1.
     """
-    tokenizer = processor.tokenizer
-    blank = tokenizer.pad_token_id
-
-    def text(ids: Any) -> str:
-        return "".join(tokenizer.convert_ids_to_tokens([int(id) for id in ids]))
 
     def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
         frames = prediction.predictions
         frames = frames[0] if isinstance(frames, (tuple, list)) else frames
         if frames.ndim == 3:
             frames = np.where((frames == PADDING).all(-1), PADDING, frames.argmax(-1))
-        labels = np.asarray(prediction.label_ids)
-        predicted = [text(collapse(row[row >= 0], blank)) for row in frames]
-        expected = [text(row[row >= 0]) for row in labels]
+        predicted = processor.batch_decode(frames)
+        expected = processor.batch_decode(prediction.label_ids, group_tokens=False)
         edits = [Levenshtein.distance(a, b) for a, b in zip(predicted, expected, strict=True)]
         return {
             "word_accuracy": float(np.mean([edit == 0 for edit in edits])),
