@@ -1,13 +1,12 @@
-"""Training on two ranks, started by torchrun: on CPUs, `accelerate launch` may start only one process without a warning."""
+"""Training on two ranks."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import make_folder
+from ranks import run_on_ranks
 from safetensors.torch import load_file
 from test_training import arguments, trainer_on
 from two_ranks import CONFIG
@@ -21,16 +20,7 @@ def root(tmp_path_factory):
     root = tmp_path_factory.mktemp("two_ranks")
     make_folder(root / "data", [f"{number:03}" for number in range(40)] + [f"{n:07}" for n in range(24)] + [""])
     make_folder(root / "held", [f"{number:03}" for number in range(11)] + ["caf\u00e9", "a line of words"])
-    done = subprocess.run(
-        [
-            sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
-            Path(__file__).parent / "two_ranks.py", root,
-        ],
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).parent,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    run_on_ranks(Path(__file__).parent / "two_ranks.py", [root], 2, root)
     return root
 
 

@@ -1,8 +1,5 @@
 """Training with a plain `Trainer`, or in a loop without one."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +7,7 @@ import pytest
 import torch
 from conftest import draw, make_folder
 from datasets import Dataset, Features, Image, Value
+from ranks import run_on_ranks
 from transformers import EvalPrediction, Trainer, TrainingArguments, pipeline
 
 from svtrv2_hf import (
@@ -172,7 +170,7 @@ def test_arrays_instead_of_tensors_raise(model, processor):
         pytest.param("train_loop.py", 2, marks=pytest.mark.slow),
     ],
 )
-def test_example(saved, tmp_path, script, ranks):
+def test_example(saved, tmp_path, script, ranks, monkeypatch):
     data, output = tmp_path / "data", tmp_path / "output"
     data.mkdir()
     for split in ("train", "validation"):
@@ -184,15 +182,8 @@ def test_example(saved, tmp_path, script, ranks):
             "--model_name_or_path", saved, "--dataset_name", data, "--output_dir", output, "--do_train", "--do_eval", "--max_steps", 3,
             "--per_device_train_batch_size", 2, "--report_to", "none", "--use_cpu",
         ]  # fmt: skip
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", ranks] if ranks > 1 else []
-    done = subprocess.run(
-        [str(word) for word in (sys.executable, *launcher, EXAMPLES / script, *options)],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env={**os.environ, "ACCELERATE_USE_CPU": "1"},
-    )
-    assert done.returncode == 0, done.stderr
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "1")
+    run_on_ranks(EXAMPLES / script, options, ranks, tmp_path)
     [result] = pipeline("text-recognition", str(output))(draw("10"))
     assert isinstance(result["text"], str)
     if script != "train_loop.py":

@@ -1,4 +1,4 @@
-"""The script that test_distributed.py runs on two ranks: python -m torch.distributed.run --nproc_per_node 2 two_ranks.py FOLDER."""
+"""The script that test_distributed.py runs on two ranks: two_ranks.py FOLDER."""
 
 import json
 import sys
