@@ -88,7 +88,7 @@ def test_version(capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "Missing command"),
+        ([], "Recognize text in images"),
         (["draw"], "No such command 'draw'"),
         (["read"], "Missing argument 'PATH'"),
         (["read", "x.png", "--max-ratio", "wide"], "'wide' is not a positive integer or auto"),

@@ -16,6 +16,7 @@ from .console import warn
 
 
 app = typer.Typer(
+    no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
