@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
-from typing import get_args, get_type_hints
+from typing import get_args
 
 import pytest
 from conftest import draw
@@ -17,7 +17,6 @@ from svtrv2_hf.commands import options
 from svtrv2_hf.configuration_svtrv2 import PRESETS
 from svtrv2_hf.console import printable
 from svtrv2_hf.data.labels import UnknownCharacters
-from svtrv2_hf.evaluation.metrics import compare
 from svtrv2_hf.training.arguments import parse_arguments
 
 
@@ -94,7 +93,7 @@ def test_version(capsys):
         (["read", "x.png", "--max-ratio", "wide"], "'wide' is not a positive integer or auto"),
         (["read", "x.png", "--max-ratio", "0"], "'0' is not a positive integer or auto"),
         (["read", "x.png", "--max_ratio", "4"], "No such option: --max_ratio"),
-        (["evaluate", "--protocol", "latin"], "'latin' is not one of 'english', 'chinese'"),
+        (["evaluate", "--protocol", "chinese"], "not one of 'exact', 'case_insensitive', 'alphanumeric', 'no_spaces'"),
         (["convert", "best.pth"], "Missing option '--output'"),
     ],
 )
@@ -105,7 +104,6 @@ def test_invalid_usage_exits_with_status_2(words, message, capsys):
 
 def test_choices_agree_with_the_modules_that_define_them():
     assert options.Normalization == Normalization
-    assert options.Protocol == get_type_hints(compare)["protocol"]
     assert options.UnknownCharacters == UnknownCharacters
     assert get_args(options.Size) == tuple(PRESETS)
 
