@@ -237,7 +237,7 @@ def accuracy(peers: Sequence[Peer], place: str, limit: int | None = None) -> lis
     for peer in [peer for peer in peers if peer.trained]:
         progress = tqdm(samples, desc=f"{peer.name} on {source.name}", unit="image", disable=None)
         predictions = [peer.read([load_rgb(sample.image, name=sample.name)])[0] for sample in progress]
-        score = compare(predictions, [sample.text for sample in samples], "english")
+        score = compare(predictions, [sample.text for sample in samples], "alphanumeric")
         rows.append(
             {
                 "name": peer.name,

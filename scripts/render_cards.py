@@ -26,6 +26,7 @@ import torch
 from svtrv2_hf import SVTRv2Config, SVTRv2ForCTC, default_checkpoint
 from svtrv2_hf.configuration_svtrv2 import PRESETS
 from svtrv2_hf.evaluation.benchmarks import BENCHMARKS, PUBLISHED, PublishedResult
+from svtrv2_hf.evaluation.protocols import PROTOCOLS, EvaluationProtocol
 from svtrv2_hf.evaluation.speed import multiply_adds
 from svtrv2_hf.evaluation.speed_report import render
 from svtrv2_hf.evaluation.tables import markdown
@@ -45,7 +46,7 @@ CHARACTERS = {
     "en": "the 94 printable ASCII characters, without the space",
     "zh": "6,623 Chinese and other characters",
 }
-COMPARED = {"en": "letters and digits, case ignored", "zh": "everything except spaces, case ignored"}
+PROTOCOL: dict[str, EvaluationProtocol] = {"en": "alphanumeric", "zh": "no_spaces"}  # of the paper
 TRAINING_DATA = {
     "Union14M-L-Filter": "3,224,143 photographed words: Union14M-L without the images of its benchmark",
     "MJ+ST": "MJSynth and SynthText, synthetic English words",
@@ -115,7 +116,7 @@ def paper_card(paper: dict[str, Any]) -> str:
         for result in PUBLISHED
         if (result.system, result.training_data) == (paper["system"], paper["training_data"])
     ]
-    protocol = {"en": "english", "zh": "chinese"}[language]
+    protocol = PROTOCOL[language]
     sets = {
         name: {"samples": 1, "protocol": protocol, "word_accuracy": percent / 100}
         for name, percent in result.sets.items()
@@ -144,7 +145,7 @@ def paper_card(paper: dict[str, Any]) -> str:
         characters=CHARACTERS[language],
         weights=weights(paper),
         source=result.source,
-        compared=COMPARED[language],
+        compared=PROTOCOLS[protocol],
         published=published_table(result),
         parameters=f"{model.num_parameters() / 1e6:.2f}",
         published_parameters="" if published is None else f" (published: {published})",
@@ -260,6 +261,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "sizes": sizes,
     "sources": lambda: describe(FORMATS),
     "benchmarks": registry,
+    "protocols": lambda: markdown_table(
+        ["protocol", "compares"], [[f"`{p}`", text] for p, text in PROTOCOLS.items()], "l"
+    ),
     "speed in short": lambda: benchmark.peer_table(read("speed_tiny_cpu"), short=True),
     "speed": lambda: benchmark.table(read("speed_tiny_cpu")),
     "peers": lambda: benchmark.peer_table(read("peers_nano_cpu")),

@@ -35,6 +35,25 @@ def test_card_describes_the_training(saved):
     assert "![Learning curve](learning_curve.png)" in card and "The recipe" not in card
 
 
+def test_metadata_has_the_metrics_of_the_results():
+    """The error rate may exceed 100 %; results of earlier versions do not have it."""
+    figures = {"protocol": "exact", "samples": 2, "word_accuracy": 0.5, "cer": 1.25}
+    before = {name: figures[name] for name in ("protocol", "samples", "word_accuracy")}
+    data = metadata(
+        "a model", "mit", results={"sets": {"new": figures, "old": before, "blank": {**figures, "cer": None}}}
+    )
+    found = [(result.dataset_name, result.metric_type, result.metric_value) for result in data.eval_results]
+    assert found == [
+        ("new", "accuracy", 50.0),
+        ("new", "cer", 125.0),
+        ("old", "accuracy", 50.0),
+        ("blank", "accuracy", 50.0),
+    ]
+    assert data.eval_results[1].metric_name == "CER (all characters including spaces and case)"
+    assert data.metrics == ["accuracy", "cer"]
+    assert metadata("a model", "mit", results={"sets": {"old": before}}).metrics == ["accuracy"]
+
+
 def test_template_variable_without_a_value_raises(tmp_path):
     template = tmp_path / "card.md.j2"
     template.write_text("---\n{{ card_data }}\n---\n{{ name }} {{ missing }}")

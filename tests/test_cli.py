@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
-from typing import get_args, get_type_hints
+from typing import get_args
 
 import pytest
 from conftest import draw
@@ -17,7 +17,6 @@ from svtrv2_hf.commands import options
 from svtrv2_hf.configuration_svtrv2 import PRESETS
 from svtrv2_hf.console import printable
 from svtrv2_hf.data.labels import UnknownCharacters
-from svtrv2_hf.evaluation.metrics import compare
 from svtrv2_hf.training.arguments import parse_arguments
 
 
@@ -94,7 +93,7 @@ def test_version(capsys):
         (["read", "x.png", "--max-ratio", "wide"], "'wide' is not a positive integer or auto"),
         (["read", "x.png", "--max-ratio", "0"], "'0' is not a positive integer or auto"),
         (["read", "x.png", "--max_ratio", "4"], "No such option: --max_ratio"),
-        (["evaluate", "--protocol", "latin"], "'latin' is not one of 'english', 'chinese'"),
+        (["evaluate", "--protocol", "chinese"], "not one of 'exact', 'case_insensitive', 'alphanumeric', 'no_spaces'"),
         (["convert", "best.pth"], "Missing option '--output'"),
     ],
 )
@@ -105,7 +104,6 @@ def test_invalid_usage_exits_with_status_2(words, message, capsys):
 
 def test_choices_agree_with_the_modules_that_define_them():
     assert options.Normalization == Normalization
-    assert options.Protocol == get_type_hints(compare)["protocol"]
     assert options.UnknownCharacters == UnknownCharacters
     assert get_args(options.Size) == tuple(PRESETS)
 
@@ -114,6 +112,14 @@ def test_train_accepts_options_with_dashes(tmp_path):
     common = ["--train_data", "x", "--use_cpu", "True", "--output_dir", str(tmp_path)]
     _, arguments = parse_arguments([*common, "--max-steps", "7", "--learning-rate=0.5"])
     assert (arguments.max_steps, arguments.learning_rate) == (7, 0.5)
+
+
+def test_earlier_protocol_name_is_an_error_with_the_current_names(capsys):
+    with pytest.raises(SystemExit) as stop:
+        parse_arguments(["--train_data", "x", "--protocol", "english"])
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert stop.value.code == 2 and "--protocol: invalid choice: 'english'" in message
+    assert all(protocol in message for protocol in ("exact", "case_insensitive", "alphanumeric", "no_spaces"))
 
 
 def test_arguments_of_train_reach_its_parser_unchanged(monkeypatch):

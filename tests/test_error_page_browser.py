@@ -13,7 +13,7 @@ pytestmark = pytest.mark.browser
 IMAGE = draw("word")
 
 
-def add(errors, set_name, label, text, score, protocol="english"):
+def add(errors, set_name, label, text, score, protocol="alphanumeric"):
     characters = [{"text": c, "score": score, "start": 0.0, "end": 1.0} for c in text]
     sample = Sample(encoded(IMAGE), label, f"folder/{label}_{score}.png")
     errors.add(set_name, Prediction(sample, text, score, characters, IMAGE.size), protocol)
@@ -26,7 +26,7 @@ def errors():
     for number in range(200):
         add(errors, "words", f"word{number}", f"ward{number}", (number + 1) / 250)
     add(errors, "words", "right", "right", 0.9)
-    add(errors, "plates", "\u4eacA 12345", "\u4eacB 12345", 0.7, "chinese")
+    add(errors, "plates", "\u4eacA 12345", "\u4eacB 12345", 0.7, "no_spaces")
     return errors
 
 

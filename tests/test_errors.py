@@ -34,7 +34,7 @@ def unreadable(name, error="it is in no image format that Pillow knows"):
     return Prediction(Sample(b"junk", "lost", name), "", error=error)
 
 
-def collect(predictions, protocol="english", set_name="words", **options):
+def collect(predictions, protocol="alphanumeric", set_name="words", **options):
     errors = Errors(**options)
     for one in predictions:
         errors.add(set_name, one, protocol)
@@ -44,22 +44,22 @@ def collect(predictions, protocol="english", set_name="words", **options):
 @pytest.mark.parametrize(
     ("label", "text", "protocol", "kind"),
     [
-        ("Hello", "hel-lo!", "english", None),
-        ("Hello", "hel-lo!", "chinese", ErrorKind.SEVERAL_WRONG),
-        ("hello", "", "english", ErrorKind.EMPTY_PREDICTION),
-        ("hello", "-?", "english", ErrorKind.EMPTY_PREDICTION),  # nothing that is compared
-        ("hello", "hallo", "english", ErrorKind.ONE_WRONG),
-        ("a", "b", "english", ErrorKind.ONE_WRONG),  # although nothing agrees
-        ("hello", "helo", "english", ErrorKind.ONE_MISSING),
-        ("hello", "he110", "english", ErrorKind.ANOTHER_TEXT),  # 3 of 5 differ
-        ("hello", "hellos", "english", ErrorKind.ONE_TOO_MANY),
-        ("hello", "ehllo", "english", ErrorKind.SEVERAL_WRONG),  # 2 of 5 differ
-        ("abcd", "abxy", "english", ErrorKind.SEVERAL_WRONG),  # exactly half
-        ("abcd", "axyz", "english", ErrorKind.ANOTHER_TEXT),
-        ("京A1", "A1", "chinese", ErrorKind.ONE_MISSING),
-        ("京A1", "A1", "english", None),
-        ("!", "", "english", None),
-        ("!", "a", "english", ErrorKind.ONE_TOO_MANY),
+        ("Hello", "hel-lo!", "alphanumeric", None),
+        ("Hello", "hel-lo!", "no_spaces", ErrorKind.SEVERAL_WRONG),
+        ("hello", "", "alphanumeric", ErrorKind.EMPTY_PREDICTION),
+        ("hello", "-?", "alphanumeric", ErrorKind.EMPTY_PREDICTION),  # nothing that is compared
+        ("hello", "hallo", "alphanumeric", ErrorKind.ONE_WRONG),
+        ("a", "b", "alphanumeric", ErrorKind.ONE_WRONG),  # although nothing agrees
+        ("hello", "helo", "alphanumeric", ErrorKind.ONE_MISSING),
+        ("hello", "he110", "alphanumeric", ErrorKind.ANOTHER_TEXT),  # 3 of 5 differ
+        ("hello", "hellos", "alphanumeric", ErrorKind.ONE_TOO_MANY),
+        ("hello", "ehllo", "alphanumeric", ErrorKind.SEVERAL_WRONG),  # 2 of 5 differ
+        ("abcd", "abxy", "alphanumeric", ErrorKind.SEVERAL_WRONG),  # exactly half
+        ("abcd", "axyz", "alphanumeric", ErrorKind.ANOTHER_TEXT),
+        ("京A1", "A1", "no_spaces", ErrorKind.ONE_MISSING),
+        ("京A1", "A1", "alphanumeric", None),
+        ("!", "", "alphanumeric", None),
+        ("!", "a", "alphanumeric", ErrorKind.ONE_TOO_MANY),
     ],
 )
 def test_error_is_of_the_first_kind_that_fits(label, text, protocol, kind):
@@ -68,19 +68,21 @@ def test_error_is_of_the_first_kind_that_fits(label, text, protocol, kind):
 
 def test_unreadable_image_is_an_error_with_any_label():
     lost = Prediction(Sample(b"", "", "one.png"), "", error="empty file")
-    assert kind_of(lost, "english") is ErrorKind.UNREADABLE
+    assert kind_of(lost, "alphanumeric") is ErrorKind.UNREADABLE
 
 
 def test_counts_by_set_and_case():
     errors = collect([prediction("Hello", "hello"), prediction("Hello", "Hello!"), prediction("Hello", "Hallo")])
-    errors.add("others", prediction("京A", "京a"), "chinese")
-    errors.add("others", unreadable("bad.png"), "chinese")
+    errors.add("others", prediction("京A", "京a"), "no_spaces")
+    errors.add("others", unreadable("bad.png"), "no_spaces")
     summary = errors.summary()
     assert (summary["samples"], summary["errors"]) == (5, 2)
     assert {kind: n for kind, n in summary["kinds"]["words"].items() if n} == {"one_wrong": 1}
     assert {kind: n for kind, n in summary["kinds"]["others"].items() if n} == {"unreadable": 1}
     assert summary["wrong_case"] == {"words": 1, "others": 1}
     assert (errors.sets["words"].correct, errors.sets["words"].wrong) == (2, 1)
+    assert errors.sets["words"].cer == 1 / 15
+    assert (errors.total.edits, errors.total.characters) == (1 + len("lost"), 15 + 2 + len("lost"))
 
 
 def test_confusions_are_counted_from_edit_operations():
@@ -130,7 +132,7 @@ def test_scores_outside_0_to_1_raise():
 def test_set_has_one_protocol():
     errors = collect([prediction("a", "b")])
     with pytest.raises(ValueError, match="words already has predictions under"):
-        errors.add("words", prediction("a", "b"), "chinese")
+        errors.add("words", prediction("a", "b"), "no_spaces")
 
 
 def wrong_predictions(number):
@@ -175,7 +177,7 @@ def test_equal_mistakes_are_all_kept():
     assert len(errors.sets["words"].worst) == 2
 
 
-def aligned(label, text, protocol="english"):
+def aligned(label, text, protocol="alphanumeric"):
     columns = align(prediction(label, text), protocol)
     return (
         "".join(column.true or "_" for column in columns),
@@ -201,14 +203,14 @@ def test_labels_and_predictions_are_aligned(label, text, expected):
 
 
 def test_letter_with_two_lower_case_characters_is_aligned_as_one():
-    assert aligned("\u0130x", "\u0130y", "chinese") == ("\u0130x", "\u0130y", " x")
+    assert aligned("\u0130x", "\u0130y", "no_spaces") == ("\u0130x", "\u0130y", " x")
 
 
 @settings(max_examples=200, deadline=None)
 @given(
     st.text(st.sampled_from("abAB1-' \u00e9\u4eac"), max_size=8),
     st.text(st.sampled_from("abAB1-' \u00e9\u4eac"), max_size=8),
-    st.sampled_from(["english", "chinese"]),
+    st.sampled_from(["alphanumeric", "no_spaces"]),
 )
 def test_alignment_has_all_characters_and_as_many_errors_as_edits(label, text, protocol):
     columns = align(prediction(label, text, 0.25), protocol)
@@ -273,7 +275,7 @@ def test_page_is_complete_and_self_contained(tmp_path):
     errors = collect(
         [*(prediction("word", "ward", n / 50, f"{n}.png") for n in range(50)), prediction("word", "word")]
     )
-    errors.add("lines & <b>", prediction("京A 12", "京B  1"), "chinese")
+    errors.add("lines & <b>", prediction("京A 12", "京B  1"), "no_spaces")
     page = walk(errors, tmp_path)
     content = (tmp_path / "errors.html").read_text(encoding="utf-8")
     assert "http://" not in content and "https://" not in content and "@import" not in content
@@ -295,6 +297,13 @@ def test_page_lists_replaced_missing_and_extra_characters(tmp_path):
     assert all(f"<caption>{heading}</caption>" in content for heading in ("Replaced", "Missing", "Extra"))
 
 
+def test_page_has_the_character_error_rate_and_wrong_case_unless_all_is_exact(tmp_path):
+    for protocol, edits in (("exact", "2 edits"), ("no_spaces", "1 edit")):
+        page = walk(collect([prediction("Word", "word"), prediction("ab", "abc")], protocol), tmp_path)
+        assert "character error rate" in page.text and edits in page.text
+        assert ("wrong case" in page.text) == (protocol != "exact")
+
+
 def test_labels_and_names_are_escaped(tmp_path):
     errors = collect([prediction(NASTY, f"{NASTY}1", name=NASTY), unreadable(NASTY, NASTY)], set_name=NASTY)
     page = walk(errors, tmp_path, NASTY)
@@ -314,7 +323,7 @@ def test_texts_in_any_characters_can_be_shown(tmp_path):
         "\u200b\ufeff\u202e",
         "$x^$",
     ]
-    errors = collect([prediction(text, f"{text}a\u4eac", name=text) for text in texts], "chinese")
+    errors = collect([prediction(text, f"{text}a\u4eac", name=text) for text in texts], "no_spaces")
     assert len(walk(errors, tmp_path, "".join(texts)).images) == len(texts)
     write_figure(errors, tmp_path / "errors.png", "".join(texts))
     assert Image.open(tmp_path / "errors.png").size[0] == 1600
@@ -359,8 +368,8 @@ def test_figure_shows_the_worst_errors_of_every_set(tmp_path):
     errors = Errors(kept=SHOWN)
     red, blue = (encoded(Image.new("RGB", (60, 20), color)) for color in ("red", "blue"))
     for number in range(SHOWN):
-        errors.add("sure", prediction("word", "wort", 0.9, f"{number}.png", red), "english")
-        errors.add("unsure", prediction("word", "wort", 0.1, f"{number}.png", blue), "english")
+        errors.add("sure", prediction("word", "wort", 0.9, f"{number}.png", red), "alphanumeric")
+        errors.add("unsure", prediction("word", "wort", 0.1, f"{number}.png", blue), "alphanumeric")
     path = tmp_path / "errors.png"
     write_figure(errors, path, "Two sets")
     pixels = colors(path)

@@ -79,6 +79,7 @@ def test_results_do_not_depend_on_batch_size_and_workers(root, saved, tmp_path):
 def test_other_label_file_is_used_where_it_exists(root, saved, tmp_path):
     output = tmp_path / "results.json"
     words = ["evaluate", "--model", str(saved), "--data", str(root), "own", "--output", str(output)]
+    words += ["--protocol", "case_insensitive"]
     assert main([*words, "--labels", "capitals.tsv"]) == 0
     capitals = results(output)["sets"]["own"]
     assert main(words) == 0
@@ -122,7 +123,7 @@ def test_predictions_and_labels_are_normalized_alike(tmp_path, model, processor,
         for sample, text in zip(source.read(), ("caf\u00e9", "\uff21"), strict=True)
     ]
     monkeypatch.setattr(runner, "predict", lambda *_: iter(predictions))
-    written = runner.evaluate_set(model, processor, source, "set", "chinese", normalize=form)
+    written = runner.evaluate_set(model, processor, source, "set", "no_spaces", normalize=form)
     assert (written["samples"], written["correct"]) == (2, correct)
 
 
@@ -213,16 +214,16 @@ def test_published_results_are_hidden_if_a_benchmark_is_evaluated_with_other_set
     usual = results(output)
     assert usual["max_ratio"] == usual["protocol"] == "of each dataset"
     assert "unlike_published" not in usual["sets"]["SVT"]
-    main([*words, "--max-ratio", "4", "--protocol", "chinese"])
+    main([*words, "--max-ratio", "4", "--protocol", "no_spaces"])
     captured = capsys.readouterr().out
     assert "SVTRv2-T" not in captured
     assert (
-        "- SVT was evaluated with the chinese protocol instead of english, and resized with a max ratio of 4 instead of 12, so"
+        "- SVT was evaluated with the no_spaces protocol instead of alphanumeric, and resized with a max ratio of 4 instead of 12, so"
         in captured
     )
     assert "max ratio 4;" in captured
     changed = results(output)
-    assert (changed["max_ratio"], changed["protocol"]) == (4, "chinese")
+    assert (changed["max_ratio"], changed["protocol"]) == (4, "no_spaces")
     assert {name: one["max_ratio"] for name, one in changed["sets"].items()} == {"SVT": 4, "own": 4}
     main([*words, "--max-ratio", "12"])
     assert "unlike_published" not in results(output)["sets"]["SVT"]
@@ -257,16 +258,46 @@ def test_labels_that_do_not_suit_the_protocol_are_reported(saved, tmp_path, caps
         status = main(["evaluate", "--model", str(saved), "--data", str(tmp_path), name, *options])
         return status, capsys.readouterr().err
 
-    status, captured = evaluate("plates")
+    status, captured = evaluate("plates", "--protocol", "alphanumeric")
     assert status == 1
-    assert "plates: the english protocol ignores letters or digits, or everything, of 2 of 3 labels" in captured
-    assert evaluate("plates", "--protocol", "chinese") == (0, "")
-    assert evaluate("few") == (0, "")
-    assert "the english protocol ignores" not in evaluate("BCTR-Web")[1]
+    assert "plates: the alphanumeric protocol ignores letters or digits, or everything, of 2 of 3 labels" in captured
+    assert "so the accuracy is not meaningful: use --protocol exact or no_spaces." in captured
+    for protocol in ("exact", "case_insensitive", "no_spaces"):
+        assert evaluate("plates", "--protocol", protocol) == (0, "")
+    assert evaluate("few", "--protocol", "alphanumeric") == (0, "")
+    assert "the alphanumeric protocol ignores" not in evaluate("BCTR-Web")[1]
     assert (
-        "BCTR-Web: the english protocol ignores letters or digits, or everything, of 1 of 4"
-        in evaluate("BCTR-Web", "--protocol", "english")[1]
+        "BCTR-Web: the alphanumeric protocol ignores letters or digits, or everything, of 1 of 4"
+        in evaluate("BCTR-Web", "--protocol", "alphanumeric")[1]
     )
+
+
+def test_benchmarks_have_their_protocol_and_other_datasets_are_compared_exactly(saved, tmp_path, monkeypatch):
+    for name in ("svt", "scene_test", "receipts"):
+        make_folder(tmp_path / "root" / name, ["$ 12.50", "Ab"])
+    texts = {"$ 12.50": "1250", "Ab": "Ab"}
+    monkeypatch.setattr(
+        runner,
+        "predict",
+        lambda model, processor, batches: (
+            Prediction(sample, texts[sample.text], size=(40, 30)) for batch in batches for sample in batch["samples"]
+        ),
+    )
+    output = tmp_path / "results.json"
+    words = ["evaluate", "--model", str(saved), "--data", str(tmp_path / "root"), "--output", str(output)]
+    expected = {
+        "SVT": ("alphanumeric", 2, 0, 6),
+        "BCTR-Scene": ("no_spaces", 1, 2, 8),
+        "receipts": ("exact", 1, 3, 9),
+    }
+    main(words)
+    sums = ("protocol", "correct", "edits", "characters")
+    assert {name: tuple(one[key] for key in sums) for name, one in results(output)["sets"].items()} == expected
+    by_protocol = {"exact": 1, "case_insensitive": 1, "alphanumeric": 2, "no_spaces": 1}
+    assert all(one["correct_by_protocol"] == by_protocol for one in results(output)["sets"].values())
+    assert "33.33" in output.with_suffix(".md").read_text()  # the CER of the receipts
+    main([*words, "--protocol", "alphanumeric"])
+    assert {one["correct"] for one in results(output)["sets"].values()} == {2}
 
 
 def broken(root):
@@ -412,7 +443,7 @@ def test_other_sets_are_evaluated_if_one_cannot_be_opened(root, saved, tmp_path,
 def test_set_without_labels_is_reported(root, saved, capsys):
     make_folder(root / "bare", ["", ""])
     assert main(["evaluate", "--model", str(saved), f"bare={root / 'bare'}"]) == 1
-    assert "bare: all 2 labels are empty" in capsys.readouterr().err
+    assert "bare: 2 of 2 labels are empty" in capsys.readouterr().err
 
 
 def test_files_in_the_current_folder_are_sources(root, monkeypatch):

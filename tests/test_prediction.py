@@ -48,6 +48,7 @@ def test_scores_are_those_of_the_processor_and_the_loss_of_the_model(model, proc
     assert 0 < expected.correct < len(images)
     assert (score.samples, score.unreadable, score.correct) == (len(images) + 1, 1, expected.correct)
     assert score.similarity == pytest.approx(expected.similarity)
+    assert (score.edits, score.characters) == (expected.edits + len("lost"), expected.characters + len("lost"))
     losses = []
     for image, label in zip(images, labels, strict=True):
         if label and "\u00e9" not in label:
@@ -83,5 +84,5 @@ def test_blank_is_that_of_the_configuration(model, processor, images):
 
 def test_unreadable_image_with_a_label_without_compared_characters_is_an_error(model, processor):
     samples = [Sample(b"not an image", "...", "bad")]
-    score = score_predictions(predict(model, processor, batches_of(samples, processor)))
+    score = score_predictions(predict(model, processor, batches_of(samples, processor)), "alphanumeric")
     assert (score.samples, score.correct, score.unreadable, score.emptied, score.loss_samples) == (1, 0, 1, 1, 0)

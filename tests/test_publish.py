@@ -91,7 +91,11 @@ def test_model_without_a_card_gets_one_and_is_uploaded(saved, hub, results, caps
     fields = yaml.safe_load(card.split("---\n")[1])
     assert (fields["license"], fields["language"], fields["pipeline_tag"]) == ("cc-by-4.0", "en", "image-to-text")
     [result] = fields["model-index"][0]["results"]
-    assert result["metrics"][0]["value"] == round(100 * content["sets"]["mine"]["word_accuracy"], 2)
+    figures = {metric["type"]: metric["value"] for metric in result["metrics"]}
+    mine = content["sets"]["mine"]
+    assert figures == {"accuracy": round(100 * mine["word_accuracy"], 2), "cer": round(100 * mine["cer"], 2)}
+    assert fields["metrics"] == ["accuracy", "cer"]
+    assert result["metrics"][0]["name"] == "Word accuracy (ASCII letters and digits, case ignored)"
     assert 'pipeline("image-to-text", "me/reader", trust_remote_code=True)' in card
     assert "characters and the space: `` 0123" in card
     assert "| mine " in card and "{{" not in card
@@ -131,6 +135,15 @@ def test_results_of_other_weights_raise(saved, hub, results, capsys):
     results.write_text(json.dumps(content))
     assert run(saved, *words) == 0
     assert "has no digest of the weights" in capsys.readouterr().err
+
+
+def test_results_of_an_unknown_protocol_raise(saved, results, capsys):
+    results.write_text(results.read_text().replace('"alphanumeric"', '"english"'))
+    assert run(saved, "--license", "mit", "--results", str(results), "--dry-run") == 1
+    assert (
+        "results.json, SVT: Unknown protocol 'english': choose exact, case_insensitive, alphanumeric or no_spaces. Evaluate the "
+        "model again." in capsys.readouterr().err
+    )
 
 
 def test_digest_covers_all_weight_files(model, tmp_path):

@@ -12,7 +12,7 @@ from svtrv2_hf.evaluation.tables import csv_rows, markdown
 ASCII = "".join(map(chr, range(32, 127)))
 
 
-def one_set(pairs, protocol="english", max_label_length=None, **more):
+def one_set(pairs, protocol="alphanumeric", max_label_length=None, **more):
     """The results of `evaluate_set` for pairs of label and prediction."""
     result = SetResult(protocol, ASCII, max_label_length)
     for label, text in pairs:
@@ -25,7 +25,12 @@ def counted(name, share, **more):
     samples = BENCHMARKS[name].samples
     correct = round(share * samples)
     figures = {"samples": samples, "correct": correct, "word_accuracy": correct / samples, "one_minus_ned": 0.5}
-    more = {"case_sensitive_accuracy": 0.25, "agreeing": {"ignoring_case": 0}, "by_length": {}, **more}
+    more = {
+        "case_sensitive_accuracy": 0.25,
+        "correct_by_protocol": {"case_insensitive": 0},
+        "by_length": {},
+        **more,
+    }
     return {"protocol": BENCHMARKS[name].protocol, "max_ratio": 12, **figures, **more}
 
 
@@ -85,6 +90,7 @@ def test_each_length_group_of_ltb_has_a_row_and_published_results_are_those_of_t
         "LTB 56+": "",
     }
     assert float(rows["LTB 26-35"]["1-NED"]) == pytest.approx(100 * 2 / 3, abs=0.01)
+    assert float(rows["LTB 26-35"]["CER"]) == pytest.approx(100 * 26 / 91, abs=0.01)
     assert "[1] Published by the authors, trained on Union14M-L-Filter." in markdown(evaluated)
 
     lines = csv_table(evaluated)
@@ -134,20 +140,50 @@ def test_chinese_benchmarks_and_other_sets_have_separate_tables():
     sets = {
         "SVT": counted("SVT", 1),
         "BCTR-Web": counted("BCTR-Web", 1),
-        "plates": one_set([("\u4eacA", "\u4eacA")], "chinese"),
-        "words": one_set([("a|b", "a|b")]),
+        "plates": one_set([("\u4eacA", "\u4eacA")], "no_spaces"),
+        "words": one_set([("a|b", "a|b")], "exact"),
     }
     text = markdown(results(sets))
     headings = [line for line in text.splitlines() if line.startswith("**")]
     assert headings == [
-        "**Common** (letters and digits, case ignored)",
-        "**Chinese** (everything except spaces, case ignored)",
-        "**Other datasets, chinese protocol** (everything except spaces, case ignored)",
-        "**Other datasets** (letters and digits, case ignored)",
+        "**Common** (alphanumeric: ASCII letters and digits, case ignored)",
+        "**Chinese** (no_spaces: all characters except spaces, case ignored)",
+        "**Other datasets** (no_spaces: all characters except spaces, case ignored)",
+        "**Other datasets** (exact: all characters including spaces and case)",
     ]
     rows = tables(results(sets))
     assert rows["BCTR-Web"]["SVTRv2-B [3]"] == "83.3"
     assert not any("SVTRv2" in column for column in rows["plates"])
+
+
+@pytest.mark.parametrize(
+    ("protocol", "columns"),
+    [
+        ("exact", ["CER", "1-NED"]),
+        ("case_insensitive", ["case-sensitive", "CER", "1-NED"]),
+        ("alphanumeric", ["case-sensitive", "with punctuation and spaces", "CER", "1-NED"]),
+        ("no_spaces", ["case-sensitive", "with punctuation and spaces", "CER", "1-NED"]),
+    ],
+)
+def test_tables_have_the_columns_of_their_protocol(protocol, columns):
+    evaluated = results({"words": one_set([("Ab-1 ", "ab 1"), ("x", "x!xx")], protocol)})
+    row = tables(evaluated)["words"]
+    assert list(row)[4:] == columns
+    cer = {"exact": 6 / 6, "case_insensitive": 5 / 6, "alphanumeric": 2 / 4, "no_spaces": 4 / 5}[protocol]
+    assert float(row["CER"]) == pytest.approx(100 * cer, abs=0.01)
+    assert csv_table(evaluated)["words"]["cer"] == pytest.approx(cer, abs=1e-6)
+
+
+def test_results_without_error_rate_are_valid():
+    """Results files of earlier versions have no CER."""
+    evaluated = results({"SVT": counted("SVT", 0.5)})
+    assert "CER" not in tables(evaluated)["SVT"]
+    assert csv_table(evaluated)["SVT"]["cer"] == ""
+
+
+def test_unknown_protocol_raises():
+    with pytest.raises(ValueError, match="Unknown protocol 'english': choose exact, "):
+        markdown(results({"words": {**one_set([("a", "a")]), "protocol": "english"}}))
 
 
 def test_published_results_are_hidden_if_a_set_was_evaluated_differently():
@@ -179,7 +215,7 @@ def test_one_error_in_400000_is_not_rounded_away():
         tables(results({"U14M-General": counted("U14M-General", 1 / 400_000)}))["U14M-General"]["word accuracy"]
         == "0.01"
     )
-    many = SetResult("english", "a")
+    many = SetResult("alphanumeric", "a")
     many.score.samples, many.score.correct = 3_000_000, 2_999_999
     assert many.to_dict()["word_accuracy"] == 0.999999
 
@@ -223,8 +259,8 @@ def test_notes_report_unusual_labels():
     line = csv_table(results({"odd": {**odd, "labels": "labels_official.tsv"}}))["odd"]
     assert (line["accuracy_without_emptied_labels"], line["labels"]) == (0.5, "labels_official.tsv")
     assert line["notes"].startswith("odd: 2 labels have no character that the protocol compares; 1 of them")
-    unknown = one_set([("caf\u00e9", "cafe")], "chinese")
+    unknown = one_set([("caf\u00e9", "cafe")], "no_spaces")
     assert "cafes: 1 label has characters outside the charset of the model" in markdown(results({"cafes": unknown}))
-    ignored = one_set([("caf\u00e9", "cafe")], "english")
+    ignored = one_set([("caf\u00e9", "cafe")], "alphanumeric")
     assert "outside the charset of the model that the protocol ignores." in markdown(results({"cafes": ignored}))
     assert "- something is wrong" in markdown(results({"bad": {**unknown, "warnings": ["something is wrong"]}}))

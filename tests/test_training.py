@@ -24,8 +24,9 @@ from svtrv2_hf.charsets import read_charset
 from svtrv2_hf.data.augmentation import Augmentation
 from svtrv2_hf.data.batches import BucketBatches, EvaluationBatches, pixel_values_of
 from svtrv2_hf.data.labels import LabelEncoder, UnknownCharactersError
+from svtrv2_hf.evaluation.prediction import Prediction
 from svtrv2_hf.sources import open_source
-from svtrv2_hf.training import train
+from svtrv2_hf.training import evaluating, train
 from svtrv2_hf.training.arguments import SVTRv2TrainingArguments, parse_arguments
 from svtrv2_hf.training.callbacks import GracefulStop, Processes
 from svtrv2_hf.training.model import model_and_processor
@@ -315,7 +316,7 @@ def test_evaluation_is_the_mean_over_samples_and_saves_the_best_model(config, fo
         if output.loss is not None:
             losses.append(output.loss.item())
     assert seen[-1]["eval_loss"] == pytest.approx(sum(losses) / len(losses), rel=1e-4)
-    right = sum(text.replace(" ", "") == read.replace(" ", "").lower() for text, read in texts.items())
+    right = sum(text == read for text, read in texts.items())
     assert seen[-1]["eval_held_word_accuracy"] == pytest.approx(right / 12)
     with Image.open(tmp_path / "out" / "learning_curve.png") as picture:
         assert picture.size == (1100, 400)
@@ -354,6 +355,7 @@ def test_best_model_is_selected_among_comparable_evaluations(config, folder, tmp
     ("metric", "evaluations", "is_best"),
     [
         ("loss", [(0.1, 3.0), (0.9, 4.0), (0.1, 2.0), (0.1, 2.0)], [True, False, True, False]),
+        ("cer", [(0.5, 3.0), (1.5, 1.0), (0.2, 4.0), (0.2, 3.5)], [True, False, True, True]),
         (
             "word_accuracy",
             [(0.5, 3.0), (0.5, 4.0), (0.5, 2.0), (0.5, 2.5), (0.4, 1.0), (0.6, float("nan"))],
@@ -375,10 +377,11 @@ def test_best_model_has_the_best_metric_and_then_the_lowest_loss(
     saved_at = []
 
     def evaluate(**kwargs):
-        accuracy, loss = evaluations[trainer.state.global_step - 1]
-        trainer.log({"eval_word_accuracy": accuracy, "eval_loss": loss})
+        figure, loss = evaluations[trainer.state.global_step - 1]
+        metrics = {"eval_word_accuracy": figure, "eval_cer": figure, "eval_loss": loss}
+        trainer.log(metrics)
         trainer.control.should_evaluate = False
-        return {"eval_word_accuracy": accuracy, "eval_loss": loss}
+        return metrics
 
     monkeypatch.setattr(trainer, "evaluate", evaluate)
     monkeypatch.setattr(trainer, "save_model_for_inference", lambda: saved_at.append(trainer.state.global_step))
@@ -387,8 +390,46 @@ def test_best_model_has_the_best_metric_and_then_the_lowest_loss(
     assert trainer.state.best_global_step == saved_at[-1]
 
 
-def test_unknown_metric_for_the_best_model_raises(config, folder, tmp_path):
+@pytest.mark.parametrize(
+    ("metric", "greater_is_better"),
+    [("cer", False), ("eval_held_cer", False), ("held_loss", False), ("held_word_accuracy", True), (None, True)],
+)
+def test_lower_error_rates_are_better(config, folder, tmp_path, metric, greater_is_better):
+    """Also for EarlyStoppingCallback, which reads the argument; transformers sets it to True except for losses."""
     held = make_folder(tmp_path / "held", ["1", "2"])
+    args = arguments(tmp_path, **({} if metric is None else {"metric_for_best_model": metric}))
+    assert trainer_on(folder, SVTRv2ForCTC(config), args, held).args.greater_is_better is greater_is_better
+
+
+def test_evaluation_datasets_are_compared_exactly_unless_they_are_benchmarks(config, folder, tmp_path, monkeypatch):
+    own = make_folder(tmp_path / "own", ["$ 12", "AB"])
+    texts = {"$ 12": "12", "AB": "ab!"}
+    monkeypatch.setattr(
+        evaluating,
+        "predict",
+        lambda model, processor, batches, *_, **__: [
+            Prediction(sample, texts[sample.text], size=(40, 30)) for batch in batches for sample in batch["samples"]
+        ],
+    )
+    expected = {
+        None: {"svt": (1, 0, 1), "own": (0, 5 / 6, (2 / 4 + 0) / 2)},
+        "case_insensitive": dict.fromkeys(("svt", "own"), (0, 3 / 6, (2 / 4 + 2 / 3) / 2)),
+    }
+    for protocol, figures in expected.items():
+        trainer = trainer_on(folder, SVTRv2ForCTC(config), arguments(tmp_path), own, protocol=protocol)
+        trainer.eval_dataset = dict.fromkeys(figures, trainer.eval_dataset["held"])
+        metrics = trainer.evaluate()
+        kinds = ("word_accuracy", "cer", "one_minus_ned")
+        for name, values in figures.items():
+            assert [metrics[f"eval_{name}_{kind}"] for kind in kinds] == pytest.approx(values)
+        means = [sum(values) / 2 for values in zip(*figures.values(), strict=True)]
+        assert [metrics[f"eval_{kind}"] for kind in kinds] == pytest.approx(means)
+
+
+def test_unknown_metric_or_protocol_raises(config, folder, tmp_path):
+    held = make_folder(tmp_path / "held", ["1", "2"])
+    with pytest.raises(ValueError, match="Unknown protocol 'english': choose exact, "):
+        trainer_on(folder, SVTRv2ForCTC(config), arguments(tmp_path), held, protocol="english")
     with pytest.raises(ValueError, match=r"accuracy is not one of word_accuracy, .* held_loss"):
         trainer_on(folder, SVTRv2ForCTC(config), arguments(tmp_path, metric_for_best_model="accuracy"), held)
 
@@ -471,7 +512,10 @@ def test_training_from_scratch_and_fine_tuning(folder, digits, tmp_path, capsys)
     )
     printed = capsys.readouterr().out
     assert "Best of 1 evaluation, at step 3:" in printed
-    assert printed.splitlines()[-1].split()[1:4:2] == ["data", "64"]
+    assert "| dataset | protocol | samples | word accuracy, % | CER, % | 1-NED, % |" in " ".join(printed.split())
+    assert printed.splitlines()[-1].split()[1:6:2] == ["data", "exact", "64"]
+    record = json.loads((saved / "run.json").read_text())
+    assert record["protocols"] == {"data": "exact"} and record["evaluations"][0]["cer"] > 0
     model = SVTRv2ForCTC.from_pretrained(saved)
     assert model.config.vocab_size == 11
     assert model.config.hidden_sizes == SVTRv2Config.preset("nano").hidden_sizes

@@ -137,7 +137,7 @@ def test_resuming_from_a_checkpoint_with_nan_raises(config, folder, tmp_path):
 def test_run_record_is_valid_json(tmp_path, config, folder):
     trainer = trainer_on(folder, SVTRv2ForCTC(config), arguments(tmp_path))
     trainer.state.log_history = [{"step": 1, "loss": NAN}, {"step": 1, "eval_loss": float("inf")}]
-    RunRecord([]).write(trainer.args, trainer.state)
+    RunRecord([], {}).write(trainer.args, trainer.state)
     record = json.loads((tmp_path / "out" / "run.json").read_text(), parse_constant=pytest.fail)
     assert record["loss"] == [[1, None]] and record["evaluations"] == [{"loss": None, "step": 1}]
 
@@ -624,13 +624,15 @@ def test_messages_of_torch_about_killed_workers_are_translated(message, found):
 def test_unknown_characters_of_evaluation_datasets_are_reported(tmp_path):
     held = make_folder(tmp_path / "held", ["abc", "caf\u00e9", "\u00e9t\u00e9", "a b", "A"])
     encoder = LabelEncoder("abcdefghijklmnopqrstuvwxyz")
-    remark = check_evaluation_set(open_source(str(held)), encoder, "chinese")
+    remark = check_evaluation_set(open_source(str(held)), encoder, "exact")  # a space is also a character
+    assert remark is not None and "'\u00e9' (2), ' ' (1), 'A' (1). 4 of them cannot be predicted." in remark
+    remark = check_evaluation_set(open_source(str(held)), encoder, "no_spaces")
     assert remark == (
         "Evaluation dataset held: 3 of 5 labels have characters outside the charset: '\u00e9' (2), 'A' (1). 2 of them cannot be "
-        "predicted; in the others, the chinese protocol ignores these characters."
+        "predicted; in the others, the no_spaces protocol ignores these characters."
     )
-    assert "0 of them cannot be predicted" in check_evaluation_set(open_source(str(held)), encoder, "english")
-    assert check_evaluation_set(open_source(str(held)), LabelEncoder("abceft\u00e9A"), "english") is None
+    assert "0 of them cannot be predicted" in check_evaluation_set(open_source(str(held)), encoder, "alphanumeric")
+    assert check_evaluation_set(open_source(str(held)), LabelEncoder("abceft\u00e9A"), "alphanumeric") is None
 
 
 def test_unusable_evaluation_dataset_raises_before_training(tmp_path, folder):
@@ -649,7 +651,7 @@ def test_unusable_evaluation_dataset_raises_before_training(tmp_path, folder):
 
     source.texts = broken
     with pytest.raises(ValueError, match=r"Evaluation dataset data cannot be used: shard\.tar: 7\.txt is not UTF-8\."):
-        check_evaluation_set(source, LabelEncoder(CHARSET), "english")
+        check_evaluation_set(source, LabelEncoder(CHARSET), "alphanumeric")
 
 
 def test_dataset_without_samples_raises(tmp_path):
@@ -662,7 +664,7 @@ def test_dataset_without_samples_raises(tmp_path):
     with pytest.raises(ValueError, match="Training dataset empty has no samples"):
         check_not_empty([Empty()])
     with pytest.raises(ValueError, match="Evaluation dataset empty cannot be used: it has no samples"):
-        check_evaluation_set(Empty(), LabelEncoder("a"), "english")
+        check_evaluation_set(Empty(), LabelEncoder("a"), "alphanumeric")
 
 
 # Skipped samples

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from .options import BatchSize, Model, Normalization, Protocol, Workers, check_device, extra, number, option
+from ..evaluation.protocols import SUMMARY, EvaluationProtocol
+from .options import BatchSize, Model, Normalization, Workers, check_device, extra, number, option
 
 
 SETS = (
@@ -13,8 +14,8 @@ SETS = (
     "the Hub has several splits, its test split is used."
 )
 LABELS = "Name of another label file, such as labels_official.tsv, for the datasets that have it in their folder."
-PROTOCOL = "Compare only ASCII letters and digits (english), or everything except spaces (chinese); both ignore case."
-USUAL = "that of the benchmark; for other datasets, chinese if the charset has other letters or digits, else english"
+PROTOCOL = f"Characters to compare with the labels. {SUMMARY}."
+USUAL = "that of the benchmark; exact for other datasets"
 NORMALIZE = "Unicode normalization form in which predictions and labels are compared. Use the form of the training."
 OUTPUT = "Write the results to this file after each dataset, and tables next to it (.csv, .md)."
 ERRORS = "Write an error analysis (errors.html, errors.png) and all predictions (predictions.jsonl) to this folder."
@@ -27,7 +28,7 @@ def evaluate(
     model: Model = "default",
     data: Annotated[str | None, option("FOLDER", "Folder with one subfolder per dataset.")] = None,
     labels: Annotated[str | None, option("FILE", LABELS, "labels.tsv")] = None,
-    protocol: Annotated[Protocol | None, option(None, PROTOCOL, USUAL)] = None,
+    protocol: Annotated[EvaluationProtocol | None, option("PROTOCOL", PROTOCOL, USUAL)] = None,
     max_ratio: Annotated[
         int | None, number("Maximum aspect ratio (width / height).", "the model's; 20 for LTB")
     ] = None,
@@ -44,7 +45,7 @@ def evaluate(
     their folders, and have known protocols and sizes.
 
     The exit status is 1 if a dataset or an image cannot be read, a benchmark has an unexpected number of samples, or
-    the protocol ignores letters in most labels of a dataset.
+    the protocol ignores letters in most labels of a dataset, or most labels are empty.
     """
     with extra("eval", "Evaluation"):
         from ..evaluation.provenance import check_output

@@ -10,7 +10,6 @@ import typer
 
 # Copies of types and names in modules that import torch; a test compares them.
 Normalization = Literal["none", "nfc", "nfkc"]
-Protocol = Literal["english", "chinese"]
 Size = Literal["nano", "tiny", "small", "base"]
 UnknownCharacters = Literal["error", "drop_sample", "drop_character"]
 

@@ -16,7 +16,7 @@ from typing import Any, TypedDict
 
 from ..paths import user_path
 from ..sources import find_format
-from .metrics import EvaluationProtocol
+from .protocols import EvaluationProtocol
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Benchmark:
     samples_source: str
     paper: str
     data: str
-    protocol: EvaluationProtocol = "english"
+    protocol: EvaluationProtocol = "alphanumeric"
     max_ratio: int | None = None
     aliases: tuple[str, ...] = ()
     length_groups: tuple[LengthGroup, ...] = ()
@@ -79,8 +79,8 @@ def _benchmark(entry: Mapping[str, Any]) -> Benchmark:
 
 
 # In the order of the paper's tables. Folders are those of Topdu/OpenOCR at ae934e5, tools/eval_rec_all_{en,ch,long}.py, and of the
-# authors of Union14M. Papers of the common sets as in open-mmlab/mmocr, dataset_zoo. The length groups of LTB use the English
-# protocol, as tools/eval_rec_all_long.py with openrec/metrics/rec_metric_long.py, since configs/rec/svtrv2/
+# authors of Union14M. Papers of the common sets as in open-mmlab/mmocr, dataset_zoo. The length groups of LTB are alphanumeric,
+# as tools/eval_rec_all_long.py with openrec/metrics/rec_metric_long.py, since configs/rec/svtrv2/
 # svtrv2_smtr_gtc_rctc_infer.yml sets `is_filter`; the tables of OpenOCR call the first group "LTB".
 BENCHMARKS: dict[str, Benchmark] = {entry["name"]: _benchmark(entry) for entry in _read("benchmarks.json")}
 
@@ -99,6 +99,16 @@ def benchmark_at(place: str | Path) -> str | None:
     """Return the benchmark whose name or alias a folder has, ignoring case, or `None`; only the path is checked."""
     parts = tuple(part.casefold() for part in Path(place).parts)
     return _FOLDERS.get(parts[-2:]) or _FOLDERS.get(parts[-1:])
+
+
+def default_protocol(name: str) -> EvaluationProtocol:
+    """Return the protocol of a dataset: that of the benchmark which has this name or alias, or else "exact".
+
+    >>> default_protocol("svt"), default_protocol("receipts")
+    ('alphanumeric', 'exact')
+    """
+    benchmark = benchmark_at(name)
+    return "exact" if benchmark is None else BENCHMARKS[benchmark].protocol
 
 
 def find_sets(root: Path, names: Sequence[str] | None = None) -> dict[str, Path]:

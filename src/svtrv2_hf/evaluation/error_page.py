@@ -14,7 +14,7 @@ from ..image_processing_svtrv2 import load_rgb
 from ..reporting import data_url, percent, plural
 from .benchmarks import wilson_interval
 from .errors import BINS, DESCRIPTIONS, Bin, ErrorKind, Errors, visible
-from .metrics import PROTOCOLS
+from .protocols import PROTOCOLS
 
 
 LARGEST_IMAGE = (480, 96)  # width and height in pixels of the images on the page
@@ -40,6 +40,7 @@ def write_page(errors: Errors, path: str | Path, title: str) -> None:
         errors=errors,
         total=total,
         calibration_error=errors.expected_calibration_error,
+        ignores_case=any(dataset.protocol != "exact" for dataset in errors.sets.values()),
         kinds=[kind for kind in ErrorKind if total.kinds[kind]],
         kind_notes=DESCRIPTIONS,
         protocols=protocols,

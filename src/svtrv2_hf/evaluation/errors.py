@@ -13,8 +13,8 @@ from typing import Any
 from rapidfuzz.distance import Levenshtein
 
 from ..charsets import code_point
-from .metrics import EvaluationProtocol, normalize_text
-from .prediction import Prediction
+from .prediction import Prediction, score_prediction
+from .protocols import EvaluationProtocol, normalize_text
 
 
 # Similarity (1 - edit distance / length of the longer text) from which a wrong prediction still counts as the same text.
@@ -153,6 +153,8 @@ class SetErrors:
     protocol: EvaluationProtocol
     samples: int = 0  # with unreadable images
     correct: int = 0
+    edits: int = 0  # sum of the edit distances of predictions and labels
+    characters: int = 0  # of the labels
     wrong_case: int = 0  # correct predictions that differ from the label in case
     kinds: Counter[ErrorKind] = field(default_factory=Counter)
     worst: list[Mistake] = field(default_factory=list)
@@ -165,6 +167,11 @@ class SetErrors:
     def wrong(self) -> int:
         """Predictions that do not match their label."""
         return self.samples - self.correct
+
+    @property
+    def cer(self) -> float | None:
+        """Character error rate, edits / characters; `None` without characters."""
+        return self.edits / self.characters if self.characters else None
 
     @property
     def shown(self) -> list[Mistake]:
@@ -228,7 +235,10 @@ class Errors:
                 "the model for NaN."
             )
         kind = kind_of(prediction, protocol)
+        score = score_prediction(prediction, protocol)
         errors.samples += 1
+        errors.edits += int(score.edits)
+        errors.characters += int(score.characters)
         if kind is ErrorKind.UNREADABLE:
             errors.kinds[kind] += 1
             bisect.insort(errors.unreadable, (sample.name, str(prediction.error)))
@@ -240,11 +250,8 @@ class Errors:
         score_bin.correct += kind is None
         self._count_confusions(prediction, protocol, kind)
         if kind is None:
-            true, predicted = (
-                normalize_text(text, protocol, keep_case=True) for text in (sample.text, prediction.text)
-            )
             errors.correct += 1
-            errors.wrong_case += true != predicted
+            errors.wrong_case += not score.correct_in_case
             return
         errors.kinds[kind] += 1
         mistake = Mistake(set_name, protocol, kind, prediction, self._chance(prediction))
@@ -273,10 +280,12 @@ class Errors:
     @property
     def total(self) -> SetErrors:
         """The counts of all datasets together."""
-        total = SetErrors("english")  # the protocol is not used
+        total = SetErrors("exact")  # the protocol is not used
         for errors in self.sets.values():
             total.samples += errors.samples
             total.correct += errors.correct
+            total.edits += errors.edits
+            total.characters += errors.characters
             total.wrong_case += errors.wrong_case
             total.kinds.update(errors.kinds)
         return total

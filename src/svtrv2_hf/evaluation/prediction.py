@@ -13,7 +13,8 @@ from ..data.sample import Sample
 from ..modeling_svtrv2 import SVTRv2ForCTC, ctc_loss
 from ..pipeline_svtrv2 import evaluation_mode
 from ..processing_svtrv2 import SVTRv2Processor, pad_labels
-from .metrics import EvaluationProtocol, Score, compare, normalize_text
+from .metrics import Score, compare
+from .protocols import EvaluationProtocol, normalize_text
 
 
 @dataclass(frozen=True)
@@ -91,16 +92,20 @@ def _losses(output: Any, texts: list[str], processor: SVTRv2Processor, blank: in
 
 
 def score_prediction(prediction: Prediction, protocol: EvaluationProtocol) -> Score:
-    """Score one prediction; an unreadable image is an error, even if its label has no compared characters."""
+    """Score one prediction.
+
+    An unreadable image is an error, even if its label has no compared characters, and all characters of its label are missing.
+    """
     label = prediction.sample.text
     if prediction.size is None:
-        return Score(samples=1, unreadable=1, emptied=not normalize_text(label, protocol))
+        missing = len(normalize_text(label, protocol))
+        return Score(samples=1, unreadable=1, edits=missing, characters=missing, emptied=not missing)
     score = compare([prediction.text], [label], protocol)
     if prediction.loss is not None:
         score.loss, score.loss_samples = prediction.loss, 1
     return score
 
 
-def score_predictions(predictions: Iterable[Prediction], protocol: EvaluationProtocol = "english") -> Score:
+def score_predictions(predictions: Iterable[Prediction], protocol: EvaluationProtocol = "exact") -> Score:
     """Sum up the scores of predictions."""
     return sum((score_prediction(prediction, protocol) for prediction in predictions), Score())

@@ -5,18 +5,9 @@ from collections import Counter, defaultdict
 from collections.abc import Collection
 from typing import Any
 
-from .metrics import EvaluationProtocol, Score, length_as_published, normalize_text, rounded
+from .metrics import Score, rounded
 from .prediction import Prediction, score_prediction
-
-
-# Stricter comparisons, without a filter of characters: the columns `acc_real`, `acc_lower`, `acc_ignore_space` and
-# `acc_ignore_space_lower` of the reference. The names are keys of results files.
-STRICTNESS = {
-    "exact": lambda text: text,
-    "ignoring_case": str.lower,
-    "ignoring_spaces": lambda text: text.replace(" ", ""),
-    "ignoring_case_and_spaces": lambda text: text.replace(" ", "").lower(),
-}
+from .protocols import PROTOCOLS, EvaluationProtocol, length_as_published, normalize_text
 
 
 class SetResult:
@@ -29,14 +20,14 @@ class SetResult:
             [`length_as_published`]; `None` for no limit.
 
     Attributes:
-        score: score of all predictions. A label without compared characters (Chinese or punctuation under the English
-            protocol) is correct if the prediction has none either, as in other evaluators.
+        score: score of all predictions. A label without compared characters (Chinese or punctuation under "alphanumeric") is
+            correct if the prediction has none either, as in other evaluators.
         as_published: score of the labels that the authors of SVTRv2 do not exclude as empty or too long.
-        agreeing: number of predictions that match their label under each comparison of `STRICTNESS`.
+        correct_by_protocol: number of correct predictions under each protocol.
         by_length: scores by the number of characters of the label under the protocol.
         by_aspect_ratio: scores by width / height of the image, rounded half to even as in the image processor, at least 1.
         empty: number of labels without characters.
-        cut: number of labels from which the protocol removes letters, digits, or everything.
+        cut: number of labels from which the protocol removes letters, digits, or everything; empty labels are not among them.
         outside_charset: number of labels with compared characters that are not in the charset.
         uncompared_outside_charset: number of other labels with characters outside the charset, spaces excepted, which the
             protocol ignores.
@@ -48,7 +39,7 @@ class SetResult:
         self.max_label_length = max_label_length
         self.score = Score()
         self.as_published = Score()
-        self.agreeing: Counter[str] = Counter()
+        self.correct_by_protocol: Counter[EvaluationProtocol] = Counter()
         self.by_length: defaultdict[int, Score] = defaultdict(Score)
         self.by_aspect_ratio: defaultdict[int, Score] = defaultdict(Score)
         self.empty = 0
@@ -69,14 +60,17 @@ class SetResult:
         else:
             width, height = prediction.size
             self.by_aspect_ratio[max(1, round(width / height))] += score
-            self.agreeing.update(name for name, form in STRICTNESS.items() if form(prediction.text) == form(label))
+            texts = (prediction.text, label)
+            self.correct_by_protocol.update(
+                p for p in PROTOCOLS if len({normalize_text(text, p) for text in texts}) == 1
+            )
         self.score += score
         self.by_length[len(normalized)] += score
         if self.max_label_length is None or 0 < length_as_published(label, self.protocol) <= self.max_label_length:
             self.as_published += score
         ignored = {character for character in label if not normalize_text(character, self.protocol)}
         self.empty += not label.strip()
-        self.cut += not normalized or any(map(str.isalnum, ignored))
+        self.cut += bool(label.strip()) and (not normalized or any(map(str.isalnum, ignored)))
         if not self._known.issuperset(normalized):
             self.outside_charset += 1
         elif ignored - self._charset:
@@ -84,7 +78,7 @@ class SetResult:
         return bool(score.correct)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the figures for a JSON file. Accuracies are from 0 to 1, and `None` without samples."""
+        """Return the figures for a JSON file. Accuracies are from 0 to 1; undefined figures, as without samples, are `None`."""
         score = self.score
         emptied = {
             "samples": int(score.emptied),
@@ -103,7 +97,7 @@ class SetResult:
         return {
             **_counts(score),
             "case_sensitive_accuracy": _number(score.case_sensitive_accuracy),
-            "agreeing": {name: self.agreeing[name] for name in STRICTNESS},
+            "correct_by_protocol": {name: self.correct_by_protocol[name] for name in PROTOCOLS},
             "by_length": {str(length): _counts(self.by_length[length]) for length in sorted(self.by_length)},
             "by_aspect_ratio": {str(r): _counts(self.by_aspect_ratio[r]) for r in sorted(self.by_aspect_ratio)},
             **{name: value for name, value in optional.items() if value},
@@ -115,6 +109,9 @@ def _counts(score: Score) -> dict[str, Any]:
         "samples": int(score.samples),
         "correct": int(score.correct),
         "word_accuracy": _number(score.word_accuracy),
+        "edits": int(score.edits),
+        "characters": int(score.characters),
+        "cer": _number(score.cer),
         "one_minus_ned": _number(score.one_minus_ned),
     }
 

@@ -27,12 +27,12 @@ from ..paths import user_path
 from ..processing_svtrv2 import SVTRv2Processor
 from ..redaction import redact
 from ..sources import Place, default_name, open_source, split_spec
-from .benchmarks import BENCHMARKS, averages, benchmark_at, find_sets
+from .benchmarks import BENCHMARKS, averages, benchmark_at, default_protocol, find_sets
 from .error_figure import write_figure
 from .error_page import write_page
 from .errors import Errors
-from .metrics import EvaluationProtocol, usual_protocol
 from .prediction import Prediction, predict
+from .protocols import EvaluationProtocol
 from .provenance import provenance, weights_digest
 from .results import SetResult
 from .tables import csv_rows, markdown
@@ -227,7 +227,7 @@ def evaluate_set(
         processor: processor of the model.
         source: the dataset.
         name: name of the dataset, which may be a benchmark.
-        protocol: defaults to the protocol of the benchmark; for other datasets, to the one that suits the charset of the model.
+        protocol: defaults to the protocol of the benchmark; for other datasets, to "exact".
         max_ratio: maximum aspect ratio of resized images; defaults to that of the benchmark or of the model.
         batch_size: batch size, which does not influence the results.
         workers: number of data-loading workers.
@@ -241,7 +241,7 @@ def evaluate_set(
     """
     benchmark = BENCHMARKS.get(name)
     charset = charset_of(processor.tokenizer)
-    usual = benchmark.protocol if benchmark else usual_protocol(charset)
+    usual = default_protocol(name)
     protocol = protocol or usual
     usual_ratio = (benchmark.max_ratio if benchmark else None) or processor.image_processor.max_ratio
     image_processor = copy.copy(processor.image_processor)
@@ -299,13 +299,13 @@ def _warnings(name: str, source: Source, result: SetResult) -> Iterator[str]:
                 )
         if result.empty:
             yield f"{name}: {result.empty:,} of {samples:,} labels are empty, unlike in any benchmark: check the labels."
-    elif samples and result.empty == samples:
-        yield f"{name}: all {samples:,} labels are empty, so the accuracy is meaningless: check the labels."
-    if 2 * result.cut > samples or (benchmark and benchmark.protocol == "chinese" != result.protocol):
-        hint = "; --protocol chinese compares everything except spaces" if result.protocol == "english" else ""
+    elif 2 * result.empty > samples:
+        yield f"{name}: {result.empty:,} of {samples:,} labels are empty, so the accuracy is not meaningful: check the labels."
+    many = 2 * result.cut > samples
+    if many or (benchmark and benchmark.protocol == "no_spaces" and result.protocol == "alphanumeric"):
         yield (
             f"{name}: the {result.protocol} protocol ignores letters or digits, or everything, of {result.cut:,} of {samples:,} "
-            f"labels, so the accuracy is not meaningful{hint}."
+            "labels, so the accuracy is not meaningful: use --protocol exact or no_spaces."
         )
     if source.num_samples not in (None, samples):
         yield f"{name}: got {samples:,} samples, but expected {source.num_samples:,}."

@@ -7,7 +7,8 @@ from typing import Any
 
 from ..reporting import markdown_table, plural
 from .benchmarks import BENCHMARKS, PUBLISHED, PublishedResult, wilson_interval
-from .metrics import PROTOCOLS, rounded
+from .metrics import rounded
+from .protocols import PROTOCOLS, check_protocol
 
 
 _OTHER = "Other datasets"
@@ -15,6 +16,7 @@ _SHARES = {  # columns of the CSV file, and their titles in Markdown
     "word_accuracy": "word accuracy",
     "case_sensitive_accuracy": "case-sensitive",
     "accuracy_with_punctuation": "with punctuation and spaces",
+    "cer": "CER",
     "one_minus_ned": "1-NED",
 }
 _OTHER_SHARES = ("accuracy_without_emptied_labels", "accuracy_as_published")  # in the notes of the Markdown tables
@@ -23,19 +25,27 @@ _OTHER_SHARES = ("accuracy_without_emptied_labels", "accuracy_as_published")  # 
 def markdown(results: Mapping[str, Any]) -> str:
     """Convert the results of `svtrv2 evaluate` to Markdown tables, one for each group of benchmarks.
 
-    Accuracies are in percent, with Wilson's 95 % interval. Two columns are stricter than the protocol: in one, case must match
-    as well; in the other, every character, spaces and punctuation included, except for case.
+    Accuracies are in percent, with Wilson's 95 % interval. If the protocol ignores case, a column has the accuracy with case; if
+    it ignores other characters, a column has the accuracy with all of them, except for case. The character error rate (CER) is
+    shown if the results have it.
+
+    Raises:
+        ValueError: the results are of an unknown protocol.
     """
+    for result in results["sets"].values():
+        check_protocol(result["protocol"])
     model = [results["model"], f"{results['parameters'] / 1e6:.2f} M parameters", *_max_ratios(results["sets"])]
     parts = [f"{', '.join(model)}; {results['date']}, commit {results['commit'] or 'unknown'}, {results['machine']}."]
-    tables = {group: list(_rows(results, group, names)) for group, names in _groups(results["sets"]).items()}
-    training_data = list(dict.fromkeys(peer.training_data for peer in _peers([*chain.from_iterable(tables.values())])))
-    for group, rows in tables.items():
+    tables = [list(_rows(results, group, names)) for (group, _), names in _groups(results["sets"]).items()]
+    training_data = list(dict.fromkeys(peer.training_data for peer in _peers([*chain.from_iterable(tables)])))
+    for rows in tables:
         peers = _peers(rows)
-        header = ["dataset", "samples", "word accuracy", "95 %", *list(_SHARES.values())[1:]]
+        group, protocol = rows[0]["group"], rows[0]["protocol"]
+        shares = _shown(rows, protocol)
+        header = ["dataset", "samples", "word accuracy", "95 %", *(_SHARES[column] for column in shares)]
         header += [f"{peer.system} [{1 + training_data.index(peer.training_data)}]" for peer in peers]
-        cells = [_cells(row, peers) for row in rows]
-        parts.append(f"**{group}** ({PROTOCOLS[rows[0]['protocol']]})\n\n{markdown_table(header, cells)}")
+        cells = [_cells(row, shares, peers) for row in rows]
+        parts.append(f"**{group}** ({protocol}: {PROTOCOLS[protocol]})\n\n{markdown_table(header, cells)}")
     notes = [
         f"[{number}] Published by the authors, trained on {name}." for number, name in enumerate(training_data, 1)
     ]
@@ -56,7 +66,7 @@ def _max_ratios(sets: Mapping[str, Any]) -> list[str]:
 
 def csv_rows(results: Mapping[str, Any]) -> Iterator[list[Any]]:
     """Yield the same results as rows of a CSV file, with accuracies from 0 to 1; each row has the notes on its dataset."""
-    rows = [row for group, names in _groups(results["sets"]).items() for row in _rows(results, group, names)]
+    rows = [row for (group, _), names in _groups(results["sets"]).items() for row in _rows(results, group, names)]
     peers = _peers(rows)
     rows += [{"set": name, "published": {}, "notes": why} for name, why in _unfinished(results).items()]
     columns = ["set", "group", "protocol", "max_ratio", "labels", "samples", "correct"]
@@ -69,13 +79,25 @@ def csv_rows(results: Mapping[str, Any]) -> Iterator[list[Any]]:
         yield ["" if figure is None else figure for figure in [*shown, row.get("notes")]]
 
 
-def _groups(sets: Mapping[str, Any]) -> dict[str, list[str]]:
-    groups: dict[str, list[str]] = {}
+def _groups(sets: Mapping[str, Any]) -> dict[tuple[str, str], list[str]]:
+    """Return the names of the datasets of each table, by group and protocol."""
+    groups: dict[tuple[str, str], list[str]] = {}
     for name, result in sets.items():
-        # All datasets of a table have the same protocol.
-        other = _OTHER if result["protocol"] == "english" else f"{_OTHER}, {result['protocol']} protocol"
-        groups.setdefault(BENCHMARKS[name].group if name in BENCHMARKS else other, []).append(name)
+        group = BENCHMARKS[name].group if name in BENCHMARKS else _OTHER
+        groups.setdefault((group, result["protocol"]), []).append(name)
     return groups
+
+
+def _shown(rows: Sequence[Mapping[str, Any]], protocol: str) -> list[str]:
+    """Return the shares that a Markdown table shows in addition to the word accuracy."""
+    hidden = {"word_accuracy"}
+    if protocol == "exact":
+        hidden.add("case_sensitive_accuracy")
+    if protocol in ("exact", "case_insensitive"):
+        hidden.add("accuracy_with_punctuation")
+    if all(row.get("cer") is None for row in rows):  # results of earlier versions
+        hidden.add("cer")
+    return [column for column in _SHARES if column not in hidden]
 
 
 def _rows(results: Mapping[str, Any], group: str, names: Sequence[str]) -> Iterator[dict[str, Any]]:
@@ -89,7 +111,8 @@ def _rows(results: Mapping[str, Any], group: str, names: Sequence[str]) -> Itera
         result = sets[name]
         benchmark = BENCHMARKS.get(name)
         common = {"group": group, "protocol": result["protocol"], "max_ratio": result["max_ratio"]}
-        with_punctuation = result["agreeing"]["ignoring_case"] / result["samples"] if result["samples"] else None
+        samples = result["samples"]
+        with_punctuation = result["correct_by_protocol"]["case_insensitive"] / samples if samples else None
         yield {
             "set": name,
             **common,
@@ -107,8 +130,11 @@ def _rows(results: Mapping[str, Any], group: str, names: Sequence[str]) -> Itera
             if samples := sum(figures["samples"] for figures in lengths):
                 similarity = sum(figures["one_minus_ned"] * figures["samples"] for figures in lengths) / samples
                 correct = sum(figures["correct"] for figures in lengths)
-                figures = _figures({"samples": samples, "correct": correct, "one_minus_ned": similarity})
-                yield {"set": part.name, **common, **figures, "published": _published(part.name, result)}
+                merged = {"samples": samples, "correct": correct, "one_minus_ned": similarity}
+                if all("edits" in figures for figures in lengths):
+                    edits, characters = (sum(figures[name] for figures in lengths) for name in ("edits", "characters"))
+                    merged["cer"] = edits / characters  # labels of these lengths have characters
+                yield {"set": part.name, **common, **_figures(merged), "published": _published(part.name, result)}
     average = results["averages"].get(group)
     if average and len(average["sets"]) > 1:
         for kind in ("arithmetic", "weighted"):
@@ -135,6 +161,7 @@ def _figures(result: Mapping[str, Any]) -> dict[str, Any]:
         "word_accuracy": correct / samples if samples else None,
         "low_95": low,
         "high_95": high,
+        "cer": result.get("cer"),
         "one_minus_ned": result["one_minus_ned"],
     }
 
@@ -149,15 +176,14 @@ def _peers(rows: Sequence[Mapping[str, Any]]) -> list[PublishedResult]:
     return [peer for peer in PUBLISHED if any(peer in row["published"] for row in rows)]
 
 
-def _cells(row: Mapping[str, Any], peers: Sequence[PublishedResult]) -> list[str]:
+def _cells(row: Mapping[str, Any], shares: Sequence[str], peers: Sequence[PublishedResult]) -> list[str]:
     interval = f"{100 * row['low_95']:.1f} to {100 * row['high_95']:.1f}" if row.get("low_95") is not None else ""
-    accuracy, *stricter = (_percent(row.get(column)) for column in _SHARES)
     return [
         row["set"],
         f"{row['samples']:,}" if "samples" in row else "",
-        accuracy,
+        _percent(row.get("word_accuracy")),
         interval,
-        *stricter,
+        *(_percent(row.get(column)) for column in shares),
         *(str(row["published"].get(peer, "")) for peer in peers),
     ]
 

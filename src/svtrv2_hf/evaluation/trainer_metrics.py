@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from rapidfuzz.distance import Levenshtein
 from transformers import EvalPrediction
 
 from ..processing_svtrv2 import SVTRv2Processor
+from .metrics import compare
 
 
 PADDING = -100  # of labels, and of the frames that `Trainer` adds to shorter batches
@@ -26,10 +26,11 @@ def predict_ids(logits: Any, labels: torch.Tensor | None = None) -> torch.Tensor
 def make_compute_metrics(processor: SVTRv2Processor) -> Callable[[EvalPrediction], dict[str, float]]:
     """Return a function for the argument `compute_metrics` of `Trainer`.
 
-    It compares texts exactly, with case, punctuation and spaces, and takes logits or, with [`predict_ids`], frame ids. It returns
+    It compares texts under the protocol "exact", and takes logits or, with [`predict_ids`], frame ids. It returns
 
     - `word_accuracy`: share of images whose text is correct, 0 to 1;
-    - `cer`: character error rate, the sum of edit distances divided by the number of characters of the labels, 0 or more;
+    - `cer`: character error rate, the sum of edit distances divided by the number of characters of the labels, 0 or more; lower is
+      better, so set `greater_is_better=False` if you select the best model by it;
     - `one_minus_ned`: mean of 1 - edit distance / length of the longer text, 0 to 1.
     """
 
@@ -40,13 +41,7 @@ def make_compute_metrics(processor: SVTRv2Processor) -> Callable[[EvalPrediction
             frames = np.where((frames == PADDING).all(-1), PADDING, frames.argmax(-1))
         predicted = processor.batch_decode(frames)
         expected = processor.batch_decode(prediction.label_ids, group_tokens=False)
-        edits = [Levenshtein.distance(a, b) for a, b in zip(predicted, expected, strict=True)]
-        return {
-            "word_accuracy": float(np.mean([edit == 0 for edit in edits])),
-            "cer": sum(edits) / max(1, sum(map(len, expected))),
-            "one_minus_ned": float(
-                np.mean([Levenshtein.normalized_similarity(a, b) for a, b in zip(predicted, expected, strict=True)])
-            ),
-        }
+        score = compare(predicted, expected)
+        return {"word_accuracy": score.word_accuracy, "cer": score.cer, "one_minus_ned": score.one_minus_ned}
 
     return compute_metrics

@@ -12,7 +12,8 @@ from jinja2 import Environment, meta
 
 from ..charsets import charset_of
 from ..checkpoint import load_config, load_processor
-from ..evaluation.metrics import PROTOCOLS, rounded
+from ..evaluation.metrics import rounded
+from ..evaluation.protocols import PROTOCOLS
 from ..evaluation.tables import markdown
 from ..modeling_svtrv2 import SVTRv2ForCTC
 from ..redaction import redact_values
@@ -30,7 +31,7 @@ def metadata(
     source: tuple[str, str] | None = None,
     **others: Any,
 ) -> ModelCardData:
-    """Return the metadata of a card for the Hub, with the word accuracy of each dataset.
+    """Return the metadata of a card for the Hub, with word accuracy and character error rate (CER) of each dataset, in percent.
 
     Datasets with warnings, such as a part of a benchmark, are omitted, since metadata cannot hold the warning.
 
@@ -42,20 +43,23 @@ def metadata(
         source: name and URL of the publication, if the results are published by others.
         others: further fields of `huggingface_hub.ModelCardData`.
     """
+    names = {"accuracy": "Word accuracy", "cer": "CER"}
     evaluated = [
         EvalResult(
             task_type="image-to-text",
             task_name="Text recognition",
             dataset_type=dataset.lower(),
             dataset_name=dataset,
-            metric_type="accuracy",
-            metric_name=f"Word accuracy ({PROTOCOLS[result['protocol']]})",
-            metric_value=round(100 * rounded(result["word_accuracy"], 4), 2),
+            metric_type=metric,
+            metric_name=f"{names[metric]} ({PROTOCOLS[result['protocol']]})",
+            metric_value=round(100 * rounded(figure, 4), 2),
             source_name=source[0] if source else None,
             source_url=source[1] if source else None,
         )
         for dataset, result in (results["sets"] if results else {}).items()
         if result["samples"] and not result.get("warnings")
+        for metric, figure in (("accuracy", result["word_accuracy"]), ("cer", result.get("cer")))
+        if figure is not None  # results of earlier versions have no CER
     ]
     return ModelCardData(
         model_name=name,
@@ -64,7 +68,7 @@ def metadata(
         library_name="transformers",
         pipeline_tag="image-to-text",
         tags=TAGS,
-        metrics=["accuracy"],
+        metrics=list(dict.fromkeys(["accuracy", *(result.metric_type for result in evaluated)])),
         **others,
         eval_results=evaluated or None,
     )

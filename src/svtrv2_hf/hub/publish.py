@@ -12,6 +12,7 @@ from huggingface_hub.utils import validate_repo_id
 from transformers.utils import logging
 
 from ..console import note
+from ..evaluation.protocols import check_protocol
 from ..evaluation.provenance import weights_digest
 from .card import render_card
 from .check import check_folder, check_links, stage
@@ -111,6 +112,11 @@ def _read_results(results: str, folder: Path) -> dict[str, Any]:
         complete = False
     if not complete:
         raise ValueError(f"--results {results} was not written by svtrv2 evaluate --output.")
+    for name, result in content["sets"].items():
+        try:
+            check_protocol(result["protocol"])
+        except ValueError as error:
+            raise ValueError(f"--results {results}, {name}: {error} Evaluate the model again.") from error
     measured = content.get("weights_sha256")
     if measured is None:
         note(

@@ -15,6 +15,7 @@ from transformers import HfArgumentParser, TrainingArguments
 from transformers.hf_argparser import HfArg
 from transformers.integrations import get_available_reporting_integrations
 
+from ..evaluation.protocols import SUMMARY, EvaluationProtocol
 from ..paths import is_recipe
 from ..sources import summary
 
@@ -57,10 +58,10 @@ class DataAndModelArguments:
         help=f"Sources, optionally followed by options: PLACE?weight=2&name=NAME. {summary()}".replace("%", "%%")
     )
     eval_data: list[str] = HfArg(default_factory=list, help="Sources to evaluate on during training.")
-    protocol: Literal["english", "chinese"] | None = HfArg(
+    protocol: EvaluationProtocol | None = HfArg(
         default=None,
-        help="How to compare predictions with labels: by ASCII letters and digits (english), or by everything except "
-        "spaces (chinese); case is ignored. Default: chinese if the charset has other letters or digits.",
+        help=f"Characters to compare with the labels of the evaluation datasets. {SUMMARY}. Default: exact; for a dataset "
+        "with the name of a benchmark, that of the benchmark.",
     )
     model: str = HfArg(
         default="tiny",
@@ -114,7 +115,7 @@ class SVTRv2TrainingArguments(TrainingArguments):
     eval_steps: float | None = HfArg(default=500, help="Number of steps between two evaluations.")
     metric_for_best_model: str | None = HfArg(
         default="word_accuracy",
-        help="The metric that selects the best model: word_accuracy, one_minus_ned or loss, which are means over the "
+        help="The metric that selects the best model: word_accuracy, cer, one_minus_ned or loss, which are means over the "
         "evaluation sets; or SET_word_accuracy and so on for a single set.",
     )
     logging_nan_inf_filter: bool = HfArg(

@@ -147,8 +147,8 @@ class Checkpoints:
     def _comparison(self) -> dict[str, Any]:
         """Return the properties that comparable evaluations have in common."""
         sets = {name: batches.source.num_samples for name, batches in (self.trainer.eval_dataset or {}).items()}
-        metric = self.trainer.args.metric_for_best_model
-        return {"metric": metric, "protocol": self.trainer.protocol, "eval_data": sets}
+        protocols = {name: self.trainer.protocol_of(name) for name in sets}
+        return {"metric": self.trainer.args.metric_for_best_model, "protocols": protocols, "eval_data": sets}
 
     def _settings(self) -> dict[str, Any]:
         """Return everything that determines the next batches and the updates of the weights."""

@@ -16,31 +16,39 @@ from transformers.utils import logging
 from ..console import printable
 from ..data.batches import EvaluationBatches
 from ..data.loader import plain_worker_errors
-from ..evaluation.metrics import EvaluationProtocol, Score
+from ..evaluation.benchmarks import default_protocol
+from ..evaluation.metrics import Score
 from ..evaluation.prediction import predict, score_predictions
+from ..evaluation.protocols import EvaluationProtocol, check_protocol
 from ..modeling_svtrv2 import SVTRv2ForCTC
 from .loader import count_metrics, make_loader, summarize_counts
 from .recovery import RecoveringTrainer
 
 
 logger = logging.get_logger(__name__)
-METRICS = ("word_accuracy", "one_minus_ned", "loss")  # of each evaluation dataset, and as means over the datasets
+# Of each evaluation dataset, and as means over the datasets.
+METRICS = ("word_accuracy", "cer", "one_minus_ned", "loss")
+LOWER_IS_BETTER = ("_cer", "_loss")
 
 
 class EvaluatingTrainer(RecoveringTrainer):
     """The part of [`SVTRv2Trainer`] that logs and evaluates.
 
     Attributes:
-        protocol: how predictions are compared with labels.
+        protocol: how predictions are compared with labels; `None` for that of the benchmark whose name a dataset has, or "exact".
         evaluations_from: index in the log history of the first evaluation to select the best model from. Earlier ones used other
             datasets, or their best model is not in the output folder.
     """
 
-    def __init__(self, *args: Any, protocol: EvaluationProtocol = "english", **kwargs: Any):
+    def __init__(self, *args: Any, protocol: EvaluationProtocol | None = None, **kwargs: Any):
+        if protocol is not None:
+            check_protocol(protocol)
         super().__init__(*args, **kwargs)
         self.protocol = protocol
         self.evaluations_from = 0
         self._metric = f"eval_{(self.args.metric_for_best_model or METRICS[0]).removeprefix('eval_')}"
+        if self._metric.endswith(LOWER_IS_BETTER):  # transformers only knows this of the loss
+            self.args.greater_is_better = False
         self._last_log = time.perf_counter()
         self._epoch: float | None = None  # passes over the data, if the number of samples is known
         names = [*METRICS, *(f"{name}_{kind}" for name in self.eval_dataset or () for kind in METRICS)]
@@ -83,10 +91,10 @@ class EvaluatingTrainer(RecoveringTrainer):
         """Evaluate on every dataset, each process on a part of it.
 
         Returns:
-            `eval_NAME_word_accuracy`, `eval_NAME_one_minus_ned` (0 to 1), `eval_NAME_loss` (mean over samples) and
-            `eval_NAME_samples` of each dataset; `eval_NAME_unreadable` and `eval_NAME_emptied` (labels without a character that
-            the protocol compares) unless 0; and the means of the first three over the datasets as `eval_...`. Empty if training
-            should stop: the evaluation is aborted and runs when training resumes.
+            `eval_NAME_word_accuracy` (0 to 1), `eval_NAME_cer` (0 or more), `eval_NAME_one_minus_ned` (0 to 1), `eval_NAME_loss`
+            (mean over samples) and `eval_NAME_samples` of each dataset; `eval_NAME_unreadable` and `eval_NAME_emptied` (labels
+            without a character that the protocol compares) unless 0; and the means of the first four over the datasets as
+            `eval_...`. Empty if training should stop: the evaluation is aborted and runs when training resumes.
         """
         start = time.perf_counter()
         self._evaluating = True
@@ -102,7 +110,8 @@ class EvaluatingTrainer(RecoveringTrainer):
                 self.stop.save_and_stop(self.control, evaluation_pending=True)
                 return {}
             score = sum(self.processes.gather(score), Score())
-            values = dict(zip(METRICS, (score.word_accuracy, score.one_minus_ned, score.mean_loss), strict=True))
+            figures = (score.word_accuracy, score.cer, score.one_minus_ned, score.mean_loss)
+            values = dict(zip(METRICS, figures, strict=True))
             values |= {kind: count for kind in ("unreadable", "emptied") if (count := getattr(score, kind))}
             values["samples"] = score.samples
             metrics |= {f"{metric_key_prefix}_{name}_{kind}": value for kind, value in values.items()}
@@ -115,6 +124,10 @@ class EvaluatingTrainer(RecoveringTrainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         self._last_log += time.perf_counter() - start  # training did not wait for data meanwhile
         return metrics
+
+    def protocol_of(self, name: str) -> EvaluationProtocol:
+        """Return the protocol of an evaluation dataset."""
+        return self.protocol or default_protocol(name)
 
     def _score(self, name: str, batches: EvaluationBatches) -> Score:
         """Score the part of this process."""
@@ -130,7 +143,7 @@ class EvaluatingTrainer(RecoveringTrainer):
                     False,
                     with_loss=True,
                 )
-                score = score_predictions(predictions, self.protocol)
+                score = score_predictions(predictions, self.protocol_of(name))
         except Exception as error:
             failure = error
         self._raise_together(failure)

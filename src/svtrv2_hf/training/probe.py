@@ -10,7 +10,7 @@ from tqdm import tqdm
 from ..charsets import Normalization, normalize_unicode
 from ..data.labels import LabelEncoder, UnknownCharactersError
 from ..data.sample import Source
-from ..evaluation.metrics import EvaluationProtocol, normalize_text
+from ..evaluation.protocols import EvaluationProtocol, normalize_text
 from ..image_processing_svtrv2 import UnreadableImageError, load_rgb
 from ..reporting import plural
 
@@ -72,7 +72,8 @@ def check_evaluation_set(source: Source, encoder: LabelEncoder, protocol: Evalua
         known = set(normalize_text("".join(encoder.ids), protocol))
         for text in _texts(source):
             labels += 1
-            if characters := {character for character in encoder.unknown(text) if not character.isspace()}:
+            characters = encoder.unknown(text)
+            if characters := {c for c in characters if not c.isspace() or normalize_text(c, protocol)}:
                 invalid += 1
                 unknown.update(sorted(characters))
                 impossible += not known.issuperset(normalize_text(text, protocol))
@@ -80,9 +81,10 @@ def check_evaluation_set(source: Source, encoder: LabelEncoder, protocol: Evalua
         raise ValueError(f"Evaluation dataset {source.name} cannot be used: {error}") from error
     if not invalid:
         return None
+    ignored = f"; in the others, the {protocol} protocol ignores these characters" if impossible < invalid else ""
     return (
         f"Evaluation dataset {source.name}: {invalid:,} of {plural(labels, 'label')} have characters outside the charset: "
-        f"{_list(unknown)}. {impossible:,} of them cannot be predicted; in the others, the {protocol} protocol ignores these characters."
+        f"{_list(unknown)}. {impossible:,} of them cannot be predicted{ignored}."
     )
 
 

@@ -4,7 +4,7 @@
 import json
 import math
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +33,17 @@ class _RunFile(TrainerCallback):
 class RunRecord(_RunFile):
     """The file `run.json` in the output folder, updated after each evaluation and at the end.
 
-    It contains the command and the recipe without secrets; commit, date, versions and machine of the last part of the run; the
-    seed; steps, samples, and hours of training and evaluation over all parts; and the losses and evaluations.
+    It contains the command and the recipe without secrets; the protocol of each evaluation dataset; commit, date, versions and
+    machine of the last part of the run; the seed; steps, samples, and hours of training and evaluation over all parts; and the
+    losses and evaluations.
 
     Args:
         argv: the arguments of the command.
+        protocols: protocol of each evaluation dataset by name.
     """
 
-    def __init__(self, argv: Sequence[str]):
+    def __init__(self, argv: Sequence[str], protocols: Mapping[str, str]):
+        self.protocols = dict(protocols)
         self.command = redact(shlex.join(["svtrv2", "train", *argv]))
         self.recipe = redact_values(read_recipe(argv[0])) if argv and is_recipe(argv[0]) else None
         self.provenance = provenance()
@@ -50,6 +53,7 @@ class RunRecord(_RunFile):
         record = {
             "command": self.command,
             "recipe": self.recipe,
+            "protocols": self.protocols,
             **self.provenance,
             "processes": args.world_size,
             "seed": args.seed,

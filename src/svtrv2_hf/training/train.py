@@ -17,7 +17,7 @@ from ..data.batches import BucketBatches, EvaluationBatches
 from ..data.labels import LabelEncoder
 from ..data.normalized import NormalizedSource
 from ..data.sample import Source
-from ..evaluation.metrics import usual_protocol
+from ..evaluation.benchmarks import default_protocol
 from ..image_processing_svtrv2 import SVTRv2ServerImageProcessor
 from ..processing_svtrv2 import SVTRv2Processor
 from ..reporting import markdown_table, plural
@@ -59,13 +59,13 @@ def main(argv: Sequence[str]) -> None:
         eval_sources = open_sources(chosen.eval_data, chosen.normalize, "test")
     charset = charset_of(processor.tokenizer)
     encoder = LabelEncoder(charset, chosen.max_label_length, chosen.unknown_characters)
-    protocol = chosen.protocol or usual_protocol(charset)
+    protocols = {source.name: chosen.protocol or default_protocol(source.name) for source in eval_sources}
     if arguments.process_index == 0:
         check_not_empty(sources)
         if chosen.unknown_characters == "error":
             check_characters(sources, encoder)
         for source in eval_sources:
-            _print(arguments, check_evaluation_set(source, encoder, protocol))
+            _print(arguments, check_evaluation_set(source, encoder, protocols[source.name]))
     batches = _batches(chosen, arguments, sources, encoder, processor)
     if arguments.max_steps < 1:
         batches_per_step = arguments.world_size * arguments.gradient_accumulation_steps
@@ -82,9 +82,9 @@ def main(argv: Sequence[str]) -> None:
             for source in eval_sources
         },
         processing_class=processor,
-        protocol=protocol,
+        protocol=chosen.protocol,
         freeze_stages=chosen.freeze_stages,
-        callbacks=[RunRecord(argv)],
+        callbacks=[RunRecord(argv, protocols)],
     )
     _print(
         arguments,
@@ -122,18 +122,12 @@ def _finish(trainer: SVTRv2Trainer) -> None:
             rows, unreadable = [], []
             for name in trainer.eval_dataset:
                 metrics = {key.removeprefix(f"eval_{name}_"): value for key, value in best.items()}
-                accuracy, similarity = 100 * metrics["word_accuracy"], 100 * metrics["one_minus_ned"]
-                rows.append(
-                    [
-                        name,
-                        f"{metrics['samples']:.0f}",
-                        f"{accuracy:.2f}",
-                        f"{similarity:.2f}",
-                        f"{metrics['loss']:.3f}",
-                    ]
-                )
+                shares = [f"{100 * metrics[share]:.2f}" for share in ("word_accuracy", "cer", "one_minus_ned")]
+                protocol, samples = trainer.protocol_of(name), f"{metrics['samples']:.0f}"
+                rows.append([name, protocol, samples, *shares, f"{metrics['loss']:.3f}"])
                 unreadable += [unreadable_images(name, metrics)] if "unreadable" in metrics else []
-            table = markdown_table(["dataset", "samples", "word accuracy, %", "1-NED, %", "loss"], rows)
+            header = ["dataset", "protocol", "samples", "word accuracy, %", "CER, %", "1-NED, %", "loss"]
+            table = markdown_table(header, rows, align="llr")
             print(printable("\n".join([table, *unreadable]), keep="\n"))
     _print(trainer.args, f"Saved to {trainer.args.output_dir}.")
 

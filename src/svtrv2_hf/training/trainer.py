@@ -58,7 +58,8 @@ class SVTRv2Trainer(EvaluatingTrainer):
 
     Args:
         eval_dataset (`dict[str, EvaluationBatches]`, *optional*): evaluation datasets by name.
-        protocol ("english" or "chinese"): how predictions are compared with labels.
+        protocol (`str`, *optional*): "exact", "case_insensitive", "alphanumeric" or "no_spaces"; by default "exact", and for datasets
+            with the name of a benchmark, that of the benchmark.
         freeze_stages (`int`): number of stages of the backbone to freeze together with the stem.
         kwargs: as of `Trainer`; `args` are [`SVTRv2TrainingArguments`].
 
