@@ -9,6 +9,7 @@ import torch
 from rapidfuzz.distance import Levenshtein
 from transformers import EvalPrediction
 
+from ..data.collator import check_processor
 from ..processing_svtrv2 import SVTRv2Processor
 
 
@@ -32,14 +33,19 @@ def make_compute_metrics(processor: SVTRv2Processor) -> Callable[[EvalPrediction
     - `cer`: character error rate, the sum of edit distances divided by the number of characters of the labels, 0 or more;
     - `one_minus_ned`: mean of 1 - edit distance / length of the longer text, 0 to 1.
     """
+    check_processor(processor)
 
     def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
-        frames = prediction.predictions
-        frames = frames[0] if isinstance(frames, (tuple, list)) else frames
-        if frames.ndim == 3:
-            frames = np.where((frames == PADDING).all(-1), PADDING, frames.argmax(-1))
-        predicted = processor.batch_decode(frames)
-        expected = processor.batch_decode(prediction.label_ids, group_tokens=False)
+        outputs, labels = prediction.predictions, prediction.label_ids
+        if not isinstance(outputs, list):  # with eval_do_concat_batches=False, lists have an item for each batch
+            outputs, labels = [outputs], [labels]
+        predicted: list[str] = []
+        for frames in outputs:
+            frames = frames[0] if isinstance(frames, tuple) else frames
+            if frames.ndim == 3:
+                frames = np.where((frames == PADDING).all(-1), PADDING, frames.argmax(-1))
+            predicted += processor.batch_decode(frames)
+        expected = [text for batch in labels for text in processor.batch_decode(batch, group_tokens=False)]
         edits = [Levenshtein.distance(a, b) for a, b in zip(predicted, expected, strict=True)]
         return {
             "word_accuracy": float(np.mean([edit == 0 for edit in edits])),
