@@ -89,6 +89,8 @@ def main() -> None:
         model_arguments, data_arguments, training = parser.parse_json_file(sys.argv[1])
     else:
         model_arguments, data_arguments, training = parser.parse_args_into_dataclasses()
+    if not (training.do_train or training.do_eval):
+        parser.error("Nothing to do: specify --do_train, --do_eval or both.")
     logging.basicConfig(level=logging.INFO if training.should_log else logging.WARNING)
     training.remove_unused_columns = False  # the collator needs the images
     set_seed(training.seed)
@@ -128,12 +130,12 @@ def main() -> None:
         trainer.log_metrics("train", result.metrics)
         trainer.save_metrics("train", result.metrics)
         trainer.save_state()
-        if collator.skipped:
-            logger.warning("Skipped samples by reason: %s", dict(collator.skipped))
     if training.do_eval:
         metrics = trainer.evaluate()
         trainer.log_metrics("eval", metrics)
         trainer.save_metrics("eval", metrics)
+    if collator.skipped:
+        logger.warning("Skipped samples by reason: %s", dict(collator.skipped))
     if training.push_to_hub:
         trainer.push_to_hub()
     trainer.accelerator.wait_for_everyone()  # a process must not exit while others use its connections

@@ -73,6 +73,14 @@ def saved(model, processor, tmp_path):
     return folder
 
 
+@pytest.fixture(scope="session")
+def bundled():
+    """The pipeline of the bundled checkpoint; tests do not change it."""
+    from transformers import pipeline
+
+    return pipeline("text-recognition")
+
+
 def draw(text, width=None, height=None):
     """Render a word in black on light gray, in Pillow's font; the image has the size of the word by default."""
     font = ImageFont.load_default(24)

@@ -1,5 +1,6 @@
 """The program `svtrv2`, and its command `read`."""
 
+import io
 import json
 import os
 import shutil
@@ -52,9 +53,11 @@ def test_help_imports_no_heavy_module():
     assert imported.isdisjoint({"torch", "transformers", "numpy", "PIL", "datasets", "tokenizers"})
 
 
-def test_import_of_the_package_registers_it(tmp_path):
+def test_import_registers_the_package_without_optional_packages(tmp_path):
     code = """
-import svtrv2_hf
+import sys
+import svtrv2_hf, svtrv2_hf.sources
+assert sys.modules.keys().isdisjoint({"lmdb", "datasets", "pyarrow"})
 from transformers import AutoConfig
 from transformers.pipelines import PIPELINE_REGISTRY
 
@@ -222,20 +225,22 @@ def test_model_without_its_processor_is_an_error(saved, folder, tmp_path, capsys
 
 
 def test_program_prints_results_to_stdout(saved, folder):
-    done = subprocess.run([PROGRAM, "read", folder, "--model", saved], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) == 3
-
-
-def test_characters_that_the_terminal_cannot_show_are_escaped(saved, folder):
     (folder / "one.png").rename(folder / "\u8f66\t.png")
-    command = [PROGRAM, "read", folder, "--model", saved]
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    command = [PROGRAM, "read", folder, "--model", saved]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     assert [line.count("\t") for line in done.stdout.splitlines()] == [2, 2, 2]
-    done = subprocess.run([*command, "--json"], capture_output=True, text=True, env=environment)
-    assert "\u8f66\t.png" in {json.loads(line)["path"].rsplit("/", 1)[-1] for line in done.stdout.splitlines()}
+
+
+def test_json_has_characters_that_the_terminal_cannot_show(saved, folder, monkeypatch):
+    (folder / "one.png").rename(folder / "\u8f66\t.png")
+    with io.TextIOWrapper(output := io.BytesIO(), encoding="ascii") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        assert main(["read", str(folder), "--model", str(saved), "--json"]) == 0
+        stream.flush()
+        lines = output.getvalue().splitlines()
+    assert "\u8f66\t.png" in {json.loads(line)["path"].rsplit("/", 1)[-1] for line in lines}
 
 
 def test_closed_pipe_is_not_reported(saved, folder):

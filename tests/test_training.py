@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import random
+import runpy
 import shutil
 import signal
 import subprocess
@@ -791,10 +792,12 @@ def test_second_ctrl_c_aborts_immediately(capfd):
     assert "Press Ctrl-C again to stop immediately" in capfd.readouterr().err
 
 
-def test_user_error_is_printed_in_one_line(tmp_path):
-    process = script("--model", "nano", "--train_data", "nodir", "--output_dir", tmp_path / "out")
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 1
+def test_user_error_is_printed_in_one_line(tmp_path, monkeypatch, capsys):
+    words = ("--model", "nano", "--train_data", "nodir", "--output_dir", str(tmp_path / "out"))
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), *words])
+    with pytest.raises(SystemExit, match="1"):
+        runpy.run_path(str(SCRIPT), run_name="__main__")
+    errors = capsys.readouterr().err
     assert errors.startswith("svtrv2: ") and errors.count("\n") == 1
 
 

@@ -10,6 +10,8 @@ from typing import Literal, get_args
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from .processing_svtrv2 import check_tokenizer
+
 
 # The printable ASCII characters without the space, in the order of the published English models.
 ENGLISH_94 = string.digits + string.ascii_lowercase + string.ascii_uppercase + string.punctuation
@@ -135,8 +137,9 @@ def charset_of(tokenizer: PreTrainedTokenizerFast) -> list[str]:
     """Return the characters of a tokenizer of [`build_tokenizer`] in their order.
 
     Raises:
-        ValueError: two characters have the same id, or an id has no character.
+        ValueError: two characters have the same id, an id has no character, or tokens follow the unknown token.
     """
+    check_tokenizer(tokenizer)
     characters = list(tokenizer.convert_ids_to_tokens(list(range(1, tokenizer.unk_token_id))))
     if None in characters:
         raise ValueError(

@@ -10,7 +10,7 @@ import re
 import stat
 import struct
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
@@ -61,7 +61,7 @@ def load_rgb(
     Args:
         source: a PIL image; a path; an http, https or data URL; the bytes of a file; an open file; an array or tensor of shape
             (height, width), (height, width, channels) or (channels, height, width) with 1, 3 or 4 channels, of integers
-            in 0..255, uint16 in 0..65535, bool, or floats in 0..1.
+            in 0..255, uint16 in 0..65535, bool, or floats in 0..1; the bytes and path of an undecoded image of `datasets`.
         name (`str`, *optional*): name of the image in errors; defaults to its path or a description.
         timeout (`float`, *optional*, defaults to 30): limit of the total time of a download in seconds; `None` for no limit.
         max_pixels (`int`, *optional*, defaults to 64,000,000): number of pixels of the largest image to decode, at most
@@ -70,6 +70,9 @@ def load_rgb(
     Raises:
         UnreadableImageError: the source is not an image, or exceeds a limit.
     """
+    if isinstance(source, Mapping) and source.keys() == {"bytes", "path"}:  # Image(decode=False) of datasets
+        name = name or (describe(source["path"]) if source["path"] else None)
+        source = source["path"] if source["bytes"] is None else source["bytes"]
     with _named_errors(source, name):
         if isinstance(source, (np.ndarray, torch.Tensor)):
             return _array_to_rgb(source, max_pixels)
@@ -173,6 +176,8 @@ def _open(source: Any, timeout: float | None, max_pixels: int | None) -> Image.I
     elif isinstance(source, (str, Path)):
         source = Path(source)
         _check_file(source)
+    elif isinstance(source, Mapping):
+        raise TypeError(f"it has the keys {', '.join(map(str, source))}: pass the image in it")
     elif not hasattr(source, "read"):
         raise TypeError("an image is a PIL image, a path, a URL, bytes, an open file, an array or a tensor")
     elif not _seekable(source):  # Pillow would read all of an endless stream

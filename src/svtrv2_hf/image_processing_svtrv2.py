@@ -9,7 +9,7 @@ Equivalent to Topdu/OpenOCR at ae934e5: `tools/data/ratio_dataset_tvresize.py` (
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from typing import Any
 
@@ -202,7 +202,8 @@ class SVTRv2ImageProcessor(PilBackend):
     ) -> BatchFeature:
         """
         Args:
-            images: an image or a list of images, as for [`load_rgb`]; a four-dimensional array or tensor is a list of images.
+            images: an image or a list, column of a dataset, or iterator of images, as for [`load_rgb`]; a four-dimensional array
+                or tensor is a list of images.
             max_ratio (`int` or `"auto"`, *optional*): overrides the maximum aspect ratio of the processor; "auto" resizes
                 lines up to a ratio of 100 without distortion.
             return_tensors (`str`, *optional*): "pt" for tensors; numpy arrays by default.
@@ -223,10 +224,10 @@ class SVTRv2ImageProcessor(PilBackend):
         processor = self._with(kwargs)
         if input_data_format not in (None, "channels_first", "channels_last"):
             raise ValueError(f'input_data_format={input_data_format!r} must be "channels_first" or "channels_last".')
-        is_batch = isinstance(images, (list, tuple)) or getattr(images, "ndim", 3) == 4
-        if is_batch and not len(images):
-            raise ValueError("No images: the list is empty.")
+        is_batch = _is_batch(images)
         sources = list(images) if is_batch else [images]
+        if not sources:
+            raise ValueError("No images: the list is empty.")
         # Other processors take a list of images for each text.
         if all(isinstance(source, (list, tuple)) for source in sources):
             sources = [image for source in sources for image in source]
@@ -352,6 +353,13 @@ class SVTRv2ServerImageProcessor(SVTRv2ImageProcessor):
 
     def to_dict(self) -> dict[str, Any]:
         return {name: value for name, value in super().to_dict().items() if name != "bucket_sizes"}
+
+
+def _is_batch(images: Any) -> bool:
+    if isinstance(images, Iterator):
+        return not hasattr(images, "read")  # an open file is an iterator over lines
+    is_sequence = isinstance(images, Sequence) and not isinstance(images, (str, bytes, bytearray, memoryview))
+    return is_sequence or getattr(images, "ndim", 3) == 4
 
 
 __all__ = [

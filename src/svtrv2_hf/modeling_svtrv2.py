@@ -28,6 +28,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from types import NoneType
 from typing import Any, cast
 
 import torch
@@ -531,11 +532,21 @@ class SVTRv2ForCTC(SVTRv2PreTrainedModel):
                 the loss is divided instead of `batch_size`.
 
         Raises:
-            ValueError: hidden states or attentions are requested for images of several sizes.
+            ValueError: hidden states or attentions are requested for images of several sizes, or an argument has a wrong shape.
+            TypeError: `pixel_values` or `labels` are not tensors.
         """
-        if not isinstance(pixel_values, torch.Tensor):
-            raise TypeError('pixel_values must be a tensor: pass return_tensors="pt" to the processor.')
+        if not isinstance(pixel_values, torch.Tensor) or not isinstance(labels, (torch.Tensor, NoneType)):
+            raise TypeError(
+                'pixel_values and labels must be tensors: call processor(..., return_tensors="pt") and model(**inputs).'
+            )
         batch_size = pixel_values.shape[0]
+        if pixel_values.ndim != 4 or pixel_values.shape[1] != self.config.num_channels:
+            raise ValueError(
+                f"pixel_values has the shape {tuple(pixel_values.shape)} instead of (batch_size, {self.config.num_channels}, "
+                "height, width)."
+            )
+        if labels is not None and (labels.ndim != 2 or labels.shape[0] != batch_size):
+            raise ValueError(f"labels has the shape {tuple(labels.shape)} instead of ({batch_size}, length).")
         logits_of_size, guidance_logits, guidance_targets = [], [], []
         groups = list(self._groups_of_one_size(pixel_values, image_sizes))
         to_frames = cast(nn.Module, self.rearrangement or self.neck)

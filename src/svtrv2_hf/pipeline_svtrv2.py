@@ -76,7 +76,7 @@ class SVTRv2TextRecognitionPipeline(Pipeline):
 
         Args:
             inputs: an image (a PIL image, path, http or data URL, bytes, open file, array or tensor), or a list, dataset or
-                generator of images.
+                generator of images; a four-dimensional array or tensor is a list of images.
             batch_size (`int`, *optional*, defaults to 1): batch size, which does not influence the results.
             num_workers (`int`, *optional*, defaults to 0): number of processes that load and resize images.
             max_ratio (`int` or `"auto"`, *optional*): overrides the maximum aspect ratio of the processor; "auto" resizes
@@ -108,7 +108,10 @@ class SVTRv2TextRecognitionPipeline(Pipeline):
             UnreadableImageError: an image is unreadable.
             TypeError: an option is unknown.
         """
-        if isinstance(inputs, Sequence) and not isinstance(inputs, (str, bytes, bytearray, memoryview, list)):
+        is_sequence = isinstance(inputs, Sequence) and not isinstance(
+            inputs, (str, bytes, bytearray, memoryview, list)
+        )
+        if is_sequence or getattr(inputs, "ndim", 3) == 4:
             inputs = list(inputs)
         if isinstance(inputs, list) and not inputs:
             return []

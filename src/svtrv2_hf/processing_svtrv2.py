@@ -48,6 +48,15 @@ def unknown_option(owner: object, name: str, known: Iterable[str]) -> TypeError:
     return TypeError(f"{type(owner).__name__} has no option {name!r}.{hint}")
 
 
+def check_tokenizer(tokenizer: Any) -> None:
+    """Raise a ValueError if tokens follow the unknown token, which the model would never predict."""
+    if added := len(tokenizer) - tokenizer.unk_token_id - 1:
+        raise ValueError(
+            f"The tokenizer has {added} tokens after the unknown token, which must be the last one: create the tokenizer of "
+            "another charset with svtrv2_hf.build_tokenizer."
+        )
+
+
 class SVTRv2Processor(ProcessorMixin):
     r"""
     Processor that combines an image processor and a tokenizer.
@@ -82,11 +91,11 @@ class SVTRv2Processor(ProcessorMixin):
             UnreadableImageError: an image is unreadable.
             ValueError: neither images nor texts are given, their numbers differ, a text has characters outside the charset, or
                 the value of an option is not supported.
-            TypeError: an option is unknown.
+            TypeError: an option is unknown, or a text is not a string.
         """
+        self._check_options(kwargs)
         if images is None and text is None:
             raise ValueError("Nothing to process: pass images, text or both.")
-        self._check_options(kwargs)
         options = self._merge_kwargs(SVTRv2ProcessorKwargs, tokenizer_init_kwargs=self.tokenizer.init_kwargs, **kwargs)
         image_options, text_options = options["images_kwargs"], options["text_kwargs"]
         tensor_types = [part.pop("return_tensors", None) for part in (image_options, text_options)]
@@ -109,7 +118,7 @@ class SVTRv2Processor(ProcessorMixin):
         known = {*groups, *of_images, *of_texts}
         for name in options:
             if name not in known:
-                raise unknown_option(self, name, known)
+                raise unknown_option(self, name, known | {"images", "text"})
         for group, known in groups.items():
             if unknown := set(options.get(group) or {}) - known:
                 raise TypeError(f"{type(self).__name__} has no option {sorted(unknown)[0]!r} in {group}.")
@@ -156,9 +165,13 @@ class SVTRv2Processor(ProcessorMixin):
 
         Raises:
             ValueError: a text has characters outside the charset; the message lists them.
+            TypeError: a text is not a string.
         """
+        check_tokenizer(self.tokenizer)
         encoded = []
         for text in texts:
+            if not isinstance(text, str):
+                raise TypeError(f"{what} {text!r} is of type {type(text).__name__}: pass strings.")
             ids = self.tokenizer.convert_tokens_to_ids(list(text))
             if self.tokenizer.unk_token_id in ids:
                 unknown = sorted({c for c, id in zip(text, ids, strict=True) if id == self.tokenizer.unk_token_id})
@@ -210,7 +223,14 @@ class SVTRv2Processor(ProcessorMixin):
 
         Raises:
             ValueError: the outputs do not match the charset, or an option contains characters outside it.
+            TypeError: `outputs` is not an output of the model.
         """
+        if not isinstance(outputs, Mapping):
+            raise TypeError(
+                f"Expected the output of the model, not an object of type {type(outputs).__name__}: pass logits as "
+                '{"logits": logits}.'
+            )
+        check_tokenizer(self.tokenizer)
         logits = outputs["logits"]
         lengths = outputs.get("logits_lengths")
         if isinstance(logits, torch.Tensor):
@@ -348,4 +368,4 @@ def _words(characters: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-__all__ = ["Lexicon", "SVTRv2Processor", "pad_labels", "unknown_option"]
+__all__ = ["Lexicon", "SVTRv2Processor", "check_tokenizer", "pad_labels", "unknown_option"]

@@ -85,7 +85,7 @@ class LabelEncoder:
             which also removes spaces).
 
     Raises:
-        ValueError: `unknown_characters` has another value.
+        ValueError: `unknown_characters` has another value, or `max_length` is below 1.
     """
 
     def __init__(self, charset: Sequence[str], max_length: int = 25, unknown_characters: UnknownCharacters = "error"):
@@ -93,6 +93,8 @@ class LabelEncoder:
             raise ValueError(
                 f"unknown_characters={unknown_characters!r} must be one of {', '.join(get_args(UnknownCharacters))}."
             )
+        if max_length < 1:
+            raise ValueError(f"The maximum length of labels, {max_length}, must be 1 or more.")
         self.ids = {character: number for number, character in enumerate(charset, start=1)}
         self.max_length = max_length
         self.unknown_characters = unknown_characters

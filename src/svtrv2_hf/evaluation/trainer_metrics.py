@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from transformers import EvalPrediction
 
+from ..data.collator import check_processor
 from ..processing_svtrv2 import SVTRv2Processor
 from .metrics import compare
 
@@ -33,14 +34,19 @@ def make_compute_metrics(processor: SVTRv2Processor) -> Callable[[EvalPrediction
       better, so set `greater_is_better=False` if you select the best model by it;
     - `one_minus_ned`: mean of 1 - edit distance / length of the longer text, 0 to 1.
     """
+    check_processor(processor)
 
     def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
-        frames = prediction.predictions
-        frames = frames[0] if isinstance(frames, (tuple, list)) else frames
-        if frames.ndim == 3:
-            frames = np.where((frames == PADDING).all(-1), PADDING, frames.argmax(-1))
-        predicted = processor.batch_decode(frames)
-        expected = processor.batch_decode(prediction.label_ids, group_tokens=False)
+        outputs, labels = prediction.predictions, prediction.label_ids
+        if not isinstance(outputs, list):  # with eval_do_concat_batches=False, lists have an item for each batch
+            outputs, labels = [outputs], [labels]
+        predicted: list[str] = []
+        for frames in outputs:
+            frames = frames[0] if isinstance(frames, tuple) else frames
+            if frames.ndim == 3:
+                frames = np.where((frames == PADDING).all(-1), PADDING, frames.argmax(-1))
+            predicted += processor.batch_decode(frames)
+        expected = [text for batch in labels for text in processor.batch_decode(batch, group_tokens=False)]
         score = compare(predicted, expected)
         return {"word_accuracy": score.word_accuracy, "cer": score.cer, "one_minus_ned": score.one_minus_ned}
 

@@ -41,7 +41,7 @@ def formats() -> tuple[Format, ...]:
     return tuple(known.values())
 
 
-def open_source(spec: str, split: str = "train") -> Source:
+def open_source(spec: str | Path, split: str = "train") -> Source:
     """Open a source of labeled images.
 
     Args:
@@ -56,7 +56,14 @@ def open_source(spec: str, split: str = "train") -> Source:
         FileNotFoundError: the place contains no supported data, or a listed file is missing.
         ValueError: an option is unknown or invalid; the place contains several formats; a file is malformed, truncated or
             inconsistent; or the source or the split is empty.
+        TypeError: `spec` is neither a string nor a path.
     """
+    if not isinstance(spec, (str, Path)):
+        raise TypeError(
+            f"A source is the path or specification of data, not an object of type {type(spec).__name__}: datasets in memory can be "
+            "trained on with Trainer and SVTRv2DataCollator."
+        )
+    spec = str(spec)
     place, options = split_spec(spec)
     format, files = find_format(place)
     accepted = [option.key for option in (*COMMON, *format.options)]

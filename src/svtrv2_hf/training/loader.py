@@ -6,6 +6,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ import torch
 from ..charsets import charset_of
 from ..data.augmentation import Augmentation
 from ..data.batches import BucketBatches, EvaluationBatches, Position, Progress, TrainingBatches, pixel_values_of
+from ..data.collator import check_processor
 from ..data.labels import LabelEncoder, UnknownCharacters
 from ..data.loader import Loader
 from ..processing_svtrv2 import SVTRv2Processor
@@ -89,7 +91,7 @@ def to_model_inputs(batch: dict[str, Any], device: torch.device) -> dict[str, An
 
 
 def training_batches(
-    train_data: str | Sequence[str],
+    train_data: str | Path | Sequence[str | Path],
     processor: SVTRv2Processor,
     batch_size: int = 32,
     max_label_length: int | None = None,
@@ -97,7 +99,7 @@ def training_batches(
     augment_operations: int = 3,
     seed: int = 0,
 ) -> Iterator[dict[str, torch.Tensor]]:
-    """Yield batches for a training loop of your own, without end: `model(**batch)` computes the loss.
+    """Return an endless iterator over batches for a training loop of your own: `model(**batch)` computes the loss.
 
     The images of a batch have one size. Samples that cannot be trained on are skipped.
 
@@ -110,18 +112,23 @@ def training_batches(
         augment_operations: number of random operations per image; 0 turns augmentation off.
         seed: random seed of order and augmentation.
 
-    Yields:
-        `pixel_values`, float32 of shape `(n, 3, height, width)`, and `labels` of shape `(n, longest)`, padded with -100.
+    Returns:
+        Batches of `pixel_values`, float32 of shape `(n, 3, height, width)`, and `labels` of shape `(n, longest)`, padded with -100.
 
     Raises:
-        ValueError: a source cannot be read, a label has characters outside the charset, or no sample can be trained on.
+        ValueError: an argument is not valid, a source cannot be read, a label has characters outside the charset, or no sample
+            can be trained on.
     """
-    sources = [open_source(spec) for spec in ([train_data] if isinstance(train_data, str) else train_data)]
-    longest = max_label_length or sys.maxsize
+    check_processor(processor)
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size} must be 1 or more.")
+    sources = [open_source(spec) for spec in ([train_data] if isinstance(train_data, (str, Path)) else train_data)]
+    longest = sys.maxsize if max_label_length is None else max_label_length
     encoder = LabelEncoder(charset_of(processor.tokenizer), longest, unknown_characters)
     augmentation = Augmentation(augment_operations, seed=seed) if augment_operations else None
-    for batch in BucketBatches(sources, encoder, processor.image_processor, batch_size, seed, augmentation):
-        yield to_model_inputs({name: batch[name] for name in ("pixels", "labels")}, torch.device("cpu"))
+    batches = BucketBatches(sources, encoder, processor.image_processor, batch_size, seed, augmentation)
+    cpu = torch.device("cpu")
+    return (to_model_inputs({name: batch[name] for name in ("pixels", "labels")}, cpu) for batch in batches)
 
 
 def count_metrics(counts: Counts, names: Sequence[str]) -> dict[str, float]:
