@@ -2,7 +2,6 @@
 """The stream of training batches: its loader, its position, and the counts of its samples."""
 
 import signal
-import sys
 import time
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
@@ -117,8 +116,7 @@ def training_batches(
         ValueError: a source cannot be read, a label has characters outside the charset, or no sample can be trained on.
     """
     sources = [open_source(spec) for spec in ([train_data] if isinstance(train_data, str) else train_data)]
-    longest = max_label_length or sys.maxsize
-    encoder = LabelEncoder(charset_of(processor.tokenizer), longest, unknown_characters)
+    encoder = LabelEncoder(charset_of(processor.tokenizer), max_label_length, unknown_characters)
     augmentation = Augmentation(augment_operations, seed=seed) if augment_operations else None
     for batch in BucketBatches(sources, encoder, processor.image_processor, batch_size, seed, augmentation):
         yield to_model_inputs({name: batch[name] for name in ("pixels", "labels")}, torch.device("cpu"))
