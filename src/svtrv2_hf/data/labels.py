@@ -79,8 +79,8 @@ class LabelEncoder:
 
     Args:
         charset: characters, in the order of the head.
-        max_length (`int`, *optional*): maximum number of characters in a label; by default, there is no limit except the number of
-            frames of the image. 25 in the paper.
+        max_length (`int`, *optional*): maximum number of characters in a label; by default, only the number of frames of the
+            image limits it. 25 in the paper.
         unknown_characters (`str`, *optional*, defaults to `"error"`): treatment of labels with characters outside the charset:
             an error (`"error"`), rejection (`"drop_sample"`), or removal of the characters (`"drop_character"`, as upstream,
             which also removes spaces).

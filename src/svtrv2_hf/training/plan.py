@@ -47,7 +47,7 @@ def number_of_steps(
     steps = max(chosen.min_steps, math.ceil(epochs * in_epoch))
     if steps < MIN_STEPS and in_epoch < MIN_STEPS_PER_EPOCH:
         raise ValueError(
-            f"{plural(batches.num_samples or 0, 'sample')} for {epochs:g} epochs are only {plural(steps, 'step')} of "
+            f"{plural(batches.num_samples or 0, 'sample')} for {_epochs(epochs)} are only {plural(steps, 'step')} of "
             f"{plural(images_per_step(arguments), 'image')}: lower --per_device_train_batch_size, set --max_steps, or fine-tune a "
             "checkpoint (--model default)."
         )
@@ -73,7 +73,7 @@ def describe(
         same = next((check.source.name for check in checks if _are_same(source, check.source)), None)
         remark = f", the same as {same}: accuracy on training samples" if same else ""
         rows.append((f"eval: {source.name}", f"{_samples(source)}{remark}"))
-    epochs = "" if in_epoch is None else f", about {steps / in_epoch:.3g} epochs"
+    epochs = "" if in_epoch is None else f", about {_epochs(steps / in_epoch)}"
     rows.append(("steps", f"{steps:,} of {plural(images, 'image')}{epochs}"))
     if arguments.eval_strategy != "no":
         every = arguments.eval_steps if arguments.eval_steps >= 1 else math.ceil(steps * arguments.eval_steps)
@@ -87,6 +87,10 @@ def describe(
         ("output folder", arguments.output_dir),
     ]
     return markdown_table(["training", ""], rows, align="l")
+
+
+def _epochs(number: float) -> str:
+    return f"{number:.3g} epoch{'' if number == 1 else 's'}"
 
 
 def _samples(source: Source) -> str:
