@@ -7,7 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from conftest import CHARSET, ListSource, draw, encoded, make_folder
+from conftest import CHARSET, ListSource, draw, encoded, make_folder, pairs, write_tar
 
 from svtrv2_hf import SVTRv2ImageProcessor
 from svtrv2_hf.charsets import PRINTABLE_ASCII, charset_of
@@ -224,6 +224,24 @@ def test_plan_is_printed_before_training(saved, tmp_path, capsys):
         "eval_steps": FINE_TUNING["eval_steps"],
     }
     assert len(record["evaluations"]) == 2
+
+
+def test_plan_of_a_tar_without_a_number_of_samples(saved, tmp_path, capsys):
+    samples = [(encoded(draw(label)), label) for label in ("12", "34", "")]
+    tar = write_tar(tmp_path / "crops.tar", *pairs(samples))
+    words = ("--model", saved, "--train_data", tar, "--output_dir", tmp_path / "out")
+    with pytest.raises(ValueError, match=r"number of samples in crops is unknown.*--max_steps"):
+        run(*words)
+    run(*words, "--max_steps", "1", "--per_device_train_batch_size", "2")
+    printed = capsys.readouterr().err
+    assert "3 samples, 2 usable; skipped: 1 empty (first: sample 3, '')" in printed
+    assert "| 1 of 2 images " in printed and "none without --eval_data" in printed
+
+
+def test_stated_number_of_samples_is_checked(saved, tmp_path):
+    tar = write_tar(tmp_path / "crops.tar", *pairs([(encoded(draw("1")), "1")] * 3))
+    with pytest.raises(ValueError, match=r"has 3 samples, not 2: correct \?samples=NUMBER"):
+        run("--model", saved, "--train_data", f"{tar}?samples=2", "--output_dir", tmp_path / "out")
 
 
 def test_default_output_folder_is_documented():

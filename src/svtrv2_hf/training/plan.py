@@ -98,7 +98,7 @@ def _samples(source: Source) -> str:
 
 
 def _describe_source(check: SourceCheck) -> str:
-    parts = [_samples(check.source)]
+    parts = [plural(check.labels, "sample") if check.is_complete else _samples(check.source)]
     if check.is_complete:
         parts.append("all usable" if check.usable == check.labels else f"{check.usable:,} usable")
     else:

@@ -2,8 +2,8 @@
 """Checks of the data before training, so that errors do not occur hours later."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice, repeat
 
 from tqdm import tqdm
 
@@ -40,6 +40,7 @@ class SourceCheck:
     Attributes:
         source: the dataset.
         labels: number of labels checked.
+        is_complete: whether these are all labels.
         skipped: number of samples that training skips, by reason.
         examples: name and label of the first such sample.
         unknown: number of labels with each character outside the charset.
@@ -54,14 +55,13 @@ class SourceCheck:
         self.examples: dict[Rejection, tuple[str, str]] = {}
         self.unknown: Counter[str] = Counter()
         self.solved: Counter[Normalization] = Counter()
-        if source.local and source.num_samples is not None and source.num_samples <= SIZES:
-            for sample in source.read():
-                self._add(sample.text, sample.name, sample)
-        else:
-            for number, text in enumerate(_texts(source), start=1):
-                self._add(text, f"sample {number}")
+        with_sizes = source.local and source.num_samples is not None and source.num_samples <= SIZES
+        samples: Iterable[Sample | None] = source.read() if with_sizes else repeat(None)
+        for number, (text, sample) in enumerate(zip(_texts(source), samples, strict=False), start=1):
+            self._add(text, f"sample {number}" if sample is None else sample.name, sample)
+        self.is_complete = source.local or self.labels == source.num_samples
 
-    def _add(self, text: str, name: str, sample: Sample | None = None) -> None:
+    def _add(self, text: str, name: str, sample: Sample | None) -> None:
         self.labels += 1
         if characters := self.encoder.unknown(text):
             self.invalid += 1
@@ -81,11 +81,6 @@ class SourceCheck:
     def _frames(self, sample: Sample) -> int:
         size = upright_size(open_image(sample.image, sample.name), sample.name)
         return self.image_processor.target_size(*size)[1] // self.image_processor.pixels_per_frame
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether all labels were checked."""
-        return self.labels == self.source.num_samples
 
     @property
     def usable(self) -> int:

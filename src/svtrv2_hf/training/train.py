@@ -68,7 +68,7 @@ def main(argv: Sequence[str]) -> None:
             _print(arguments, check_evaluation_set(source, encoder, protocol))
     batches = _batches(chosen, arguments, sources, encoder, processor)
     in_epoch = None  # to sample remote data only for the plan would take too long
-    if arguments.max_steps < 1 or all(source.local for source in sources):
+    if arguments.max_steps < 1 or (batches.num_samples and all(source.local for source in sources)):
         in_epoch = steps_per_epoch(arguments, batches)
     if arguments.max_steps < 1:
         arguments.max_steps = number_of_steps(chosen, arguments, batches, in_epoch)
