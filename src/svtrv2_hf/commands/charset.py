@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 
 from ..console import note, printable
-from ..reporting import markdown_table, plural
 from .options import Normalization, extra, option
 
 
@@ -31,6 +30,7 @@ def charset(
     with extra("eval", "Reading labels"):
         from ..charsets import code_point, fits_charset_file, format_charset
         from ..data.audit import count_characters
+        from ..reporting import markdown_table, plural
         from ..sources import open_source
     counts, labels, empty, decomposed = count_characters([open_source(source) for source in sources], normalize)
     written = sorted(filter(fits_charset_file, counts))
