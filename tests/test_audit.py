@@ -15,7 +15,7 @@ from PIL import Image
 import svtrv2_hf.data.audit
 import svtrv2_hf.training.audit
 from svtrv2_hf import SVTRv2Config, SVTRv2ImageProcessor, SVTRv2Processor, SVTRv2ServerImageProcessor
-from svtrv2_hf.charsets import ENGLISH_94
+from svtrv2_hf.charsets import ENGLISH_94, PRINTABLE_ASCII
 from svtrv2_hf.cli import main
 from svtrv2_hf.data.audit import AuditReport, audit
 from svtrv2_hf.data.audit_report import advise, plot, render, render_table, total
@@ -288,12 +288,13 @@ def make_folder(root, texts, broken=()):
 
 @pytest.fixture
 def good(tmp_path):
-    return make_folder(tmp_path / "good", [ENGLISH_94[start : start + 20] for start in range(0, 94, 20)])
+    characters = f"{ENGLISH_94[:90]} {ENGLISH_94[90:]}"
+    return make_folder(tmp_path / "good", [characters[start : start + 20] for start in range(0, 95, 20)])
 
 
 @pytest.fixture
 def bad(tmp_path):
-    return make_folder(tmp_path / "bad", ["word", "two words", ""], broken=[0])
+    return make_folder(tmp_path / "bad", ["word", "caf\u00e9", ""], broken=[0])
 
 
 def run(capsys, *words):
@@ -306,17 +307,17 @@ def test_good_data(good, capsys):
     status, out, _ = run(capsys, good)
     assert status == 0
     assert "| good   |       5 |      5 |    100.0 |" in out
-    assert "charset of 94 characters" in out
+    assert "charset of 95 characters" in out
     assert out.strip().endswith("Compressed and vertical images are used for training."), "no advice"
 
 
 def test_problems_are_printed_and_written(good, bad, tmp_path, capsys):
     status, out, _ = run(capsys, good, bad, "--output", tmp_path / "deep" / "report", "--limit", "3")
     assert status == 1
-    assert all(words in out for words in ("' ' (space, U+0020)", "Empty labels: 1 sample", "At most 3 samples"))
+    assert all(words in out for words in ("'\u00e9' (U+00E9)", "Empty labels: 1 sample", "At most 3 samples"))
     content = json.loads((tmp_path / "deep" / "report" / "audit.json").read_text())
-    assert content["charset"] == ENGLISH_94
-    assert (content["max_label_length"], content["max_ratio"]) == (25, 12)
+    assert content["charset"] == PRINTABLE_ASCII
+    assert (content["max_label_length"], content["max_ratio"]) == (None, 12)
     assert [source["source"] for source in content["sources"]] == ["good", "bad"]
     assert [source["samples"] for source in content["sources"]] == [3, 3]
     assert content["sources"][1]["problems"] == {

@@ -31,7 +31,8 @@ from svtrv2_hf.training import evaluating, train
 from svtrv2_hf.training.arguments import SVTRv2TrainingArguments, parse_arguments
 from svtrv2_hf.training.callbacks import GracefulStop, Processes
 from svtrv2_hf.training.model import model_and_processor
-from svtrv2_hf.training.train import check_characters, main
+from svtrv2_hf.training.probe import check_labels
+from svtrv2_hf.training.train import main
 from svtrv2_hf.training.trainer import SVTRv2Trainer
 
 
@@ -535,7 +536,7 @@ def test_number_of_steps_is_computed_from_epochs(folder, digits, tmp_path, capsy
     run(
         tmp_path, folder, "--model", "nano", "--charset", str(digits), "--max_steps", "-1", "--num_train_epochs", "0.5"
     )
-    assert "on 64 samples for 8 steps" in capsys.readouterr().err  # 64 / 4 / 2
+    assert "| 8 of 4 images, about 0.5 epochs " in capsys.readouterr().err  # 64 / 4 / 2
 
 
 def test_output_folder_of_another_run_raises(folder, digits, tmp_path):
@@ -596,9 +597,10 @@ def test_all_labels_of_local_sources_are_checked(tmp_path):
     with pytest.raises(
         UnknownCharactersError, match="1 of 10501 labels have characters outside the charset: '\u00e9'"
     ):
-        check_characters([source], LabelEncoder(CHARSET))
+        check_labels([source], LabelEncoder(CHARSET), SVTRv2ImageProcessor())
     remote = open_source(f"hub:{tmp_path}")
-    check_characters([remote], LabelEncoder(CHARSET))
+    [check] = check_labels([remote], LabelEncoder(CHARSET), SVTRv2ImageProcessor())
+    assert (check.labels, check.is_complete) == (10_000, False)
 
 
 def test_normalize_applies_to_labels(tmp_path):
@@ -609,9 +611,9 @@ def test_normalize_applies_to_labels(tmp_path):
     for form, count in expected.items():
         message = f"{count} of 3 labels have characters outside .* With --normalize nfkc, {count} of the labels"
         with pytest.raises(UnknownCharactersError, match=message):
-            check_characters(train.open_sources([spec], form), encoder)
+            check_labels(train.open_sources([spec], form), encoder, SVTRv2ImageProcessor())
     [source] = train.open_sources([spec], "nfkc")
-    check_characters([source], encoder)
+    check_labels([source], encoder, SVTRv2ImageProcessor())
     assert list(source.texts()) == [sample.text for sample in source.read()] == ["caf\u00e9", "A", "x"]
     [plain] = train.open_sources([spec], "none")
     assert source.fingerprint != plain.fingerprint, "resuming with other labels raises"

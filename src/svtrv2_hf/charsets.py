@@ -128,6 +128,25 @@ def read_charset(path: str | Path, normalize: Normalization = "none") -> list[st
     return _unique(entries)
 
 
+def format_charset(characters: Iterable[str]) -> str:
+    """Return the content of a charset file, which [`read_charset`] reads.
+
+    Raises:
+        ValueError: a line of a file cannot contain a character.
+    """
+    characters = list(characters)
+    if excluded := [character for character in characters if not fits_charset_file(character)]:
+        raise ValueError(
+            f"A charset file cannot contain {', '.join(map(code_point, excluded))}: remove these characters."
+        )
+    return "".join(f"{character}\n" for character in characters)
+
+
+def fits_charset_file(character: str) -> bool:
+    """Return whether a charset file can contain a character: all except line ends, byte order marks and unpaired surrogates."""
+    return character not in "\r\n\ufeff" and unicodedata.category(character) != "Cs"
+
+
 def synthetic_charset(path: str | Path | None) -> str:
     """Return the characters of synthetic text: those of a file, or by default the printable ASCII characters."""
     return PRINTABLE_ASCII if path is None else "".join(read_charset(path))

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .commands import atlas, audit, benchmark, convert, demo, evaluate, publish, read, synthesize, train
+from .commands import atlas, audit, benchmark, charset, convert, demo, evaluate, publish, read, synthesize, train
 from .console import warn
 
 
@@ -95,7 +95,7 @@ def _message(error: Exception) -> str:
 
 for _command in (
     *(read.read, evaluate.evaluate, benchmark.benchmark, demo.demo, convert.convert, audit.audit),
-    *(synthesize.synthesize, atlas.atlas, publish.publish),
+    *(charset.charset, synthesize.synthesize, atlas.atlas, publish.publish),
 ):
     app.command()(_guarded(_command))
 app.command(  # all arguments go to the parser of transformers

@@ -34,10 +34,10 @@ def audit(
     model: Annotated[str | None, option("MODEL", MODEL, "the recipe's, or none")] = None,
     charset: Annotated[
         str | None,
-        option("FILE", "File with one character per line.", "the recipe's, the model's, or 94 ASCII characters"),
+        option("FILE", "File with one character per line.", "the recipe's, the model's, or 95 ASCII characters"),
     ] = None,
     max_label_length: Annotated[
-        int | None, number("Maximum number of characters of a label.", "the recipe's, or 25")
+        int | None, number("Maximum number of characters of a label.", "the recipe's, or no limit")
     ] = None,
     max_ratio: Annotated[
         int | None, number("Maximum aspect ratio (width / height).", "the recipe's, the model's, or 12")

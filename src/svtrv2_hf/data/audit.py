@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Data audits: count every problem that samples have under the rules of a training run."""
 
+import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -106,9 +107,10 @@ class AuditReport:
 
     def _label_problems(self, label: str, frames: int | None) -> set[Rejection]:
         too_few = frames is not None and frames_needed([ord(character) for character in label]) > frames
+        limit = self.encoder.max_length
         problems = {
             Rejection.EMPTY: not label,
-            Rejection.TOO_LONG: len(label) > self.encoder.max_length,
+            Rejection.TOO_LONG: limit is not None and len(label) > limit,
             Rejection.UNALIGNABLE: too_few,
         }
         return {problem for problem, present in problems.items() if present}
@@ -191,6 +193,34 @@ class AuditReport:
             ],
             "unreadable": [{"name": name, "error": error} for name, error in sorted(self.unreadable)],
         }
+
+
+def count_characters(
+    sources: Sequence[Source], normalize: Normalization = "none"
+) -> tuple[Counter[str], int, int, int]:
+    """Count the characters of all labels of sources.
+
+    Args:
+        sources: sources to read.
+        normalize: Unicode form that labels are converted to.
+
+    Returns:
+        the number of occurrences of each character; and the numbers of labels, of empty ones, and of those that have another
+        form in NFC.
+
+    Raises:
+        ValueError, OSError: a source cannot be read.
+    """
+    characters: Counter[str] = Counter()
+    labels = empty = decomposed = 0
+    for source in sources:
+        for text in tqdm(source.texts(), source.name, source.num_samples, unit=" labels", delay=5):
+            text = normalize_unicode(text, normalize)
+            characters.update(text)
+            labels += 1
+            empty += not text
+            decomposed += not unicodedata.is_normalized("NFC", text)
+    return characters, labels, empty, decomposed
 
 
 class _PartialReports(IterableDataset):

@@ -22,6 +22,7 @@ from .labels import Rejection, Remark
 
 
 NO_SAMPLES = "The source has no samples."
+LONGEST_BAR = 40  # characters, in the chart of label lengths without a limit
 BLUE, ORANGE, RED, GRAY = "#4c78a8", "#f58518", "#d64f4f", "#a5a9ad"
 
 # Unusual labels, and advice.
@@ -101,7 +102,7 @@ def find_problems(report: AuditReport) -> list[Problem]:
     encoder, processor, counts = report.encoder, report.image_processor, report.counts
     empty, unknown, too_long, unalignable, unreadable = Rejection
     policies = {
-        "error": "Training would stop. Add them to the charset (--charset FILE), or choose --unknown-characters drop_sample "
+        "error": "Training would stop. Add them to the charset (--charset FILE; `svtrv2 charset` writes it), or choose --unknown-characters drop_sample "
         "to skip these samples, or drop_character to remove the characters from the labels, which makes "
         f"{report.repairable:,} of the samples usable.",
         "drop_sample": "Training skips these samples. Add the characters to the charset (--charset FILE) to keep all of "
@@ -110,7 +111,8 @@ def find_problems(report: AuditReport) -> list[Problem]:
         "them to the charset (--charset FILE) to train the model on them.",
     }
     names = {problem: f" ({first([name for name, _ in report.examples[problem]])})" for problem in Rejection}
-    long, longer = encoder.max_length, _sufficient("--max-label-length", report.label_lengths, encoder.max_length)
+    long = encoder.max_length or max(report.label_lengths, default=0)  # without a limit, none is too long
+    longer = _sufficient("--max-label-length", report.label_lengths, long)
     wide, wider = processor.max_ratio, _sufficient("--max-ratio", report.aspect_ratios, processor.max_ratio)
     frames = (
         f"more CTC frames than their images have (one per {processor.pixels_per_frame} pixels of the resized width)"
@@ -177,8 +179,9 @@ def advise(report: AuditReport) -> list[str]:
 def render(reports: Sequence[AuditReport]) -> str:
     """Return rules, table, problems of each source and, once, the advice, in Markdown."""
     encoder, everything = reports[0].encoder, total(reports)
+    length = "any length" if encoder.max_length is None else f"up to {encoder.max_length} of them"
     parts = [
-        f"Rules: a charset of {plural(len(encoder.ids), 'character')}, labels of up to {encoder.max_length} of them, "
+        f"Rules: a charset of {plural(len(encoder.ids), 'character')}, labels of {length}, "
         f"images up to {reports[0].image_processor.max_ratio} times as wide as high.",
         render_table(reports),
         "Usable: without problems. Repairable: usable once the characters outside the charset are removed from the labels. "
@@ -217,7 +220,7 @@ def plot(reports: Sequence[AuditReport], path: str | Path) -> None:
         sizes = [f"{tick}:  {' x '.join(map(str, report.size_of(tick)))}" for tick in ticks]
         ratios.set_xticks(ticks, sizes, rotation=90)
         lengths.set_title("Labels by number of characters")
-        _plot_histogram(lengths, report.label_lengths, range(report.encoder.max_length + 1))
+        _plot_histogram(lengths, report.label_lengths, range((report.encoder.max_length or LONGEST_BAR) + 1))
         counts = {str(problem).replace("_", " "): report.counts[problem] for problem in Rejection}
         colors = [RED] * len(counts) + [GRAY] * 2
         counts |= {"compressed": report.compressed, "vertical": report.vertical}

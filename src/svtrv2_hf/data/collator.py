@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Collation of images and texts for a plain `Trainer` or a training loop of your own."""
 
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from types import NoneType
@@ -56,8 +55,7 @@ class SVTRv2DataCollator:
         self.image_column = image_column
         self.text_column = text_column
         charset = charset_of(processor.tokenizer)
-        limit = sys.maxsize if max_label_length is None else max_label_length
-        self.encoder = LabelEncoder(charset, limit, unknown_characters)
+        self.encoder = LabelEncoder(charset, max_label_length, unknown_characters)
         self.skipped: Counter[str] = Counter()
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> BatchFeature:

@@ -79,7 +79,8 @@ class LabelEncoder:
 
     Args:
         charset: characters, in the order of the head.
-        max_length (`int`, *optional*, defaults to 25): maximum number of characters in a label; 25 in the paper.
+        max_length (`int`, *optional*): maximum number of characters in a label; by default, only the number of frames of the
+            image limits it. 25 in the paper.
         unknown_characters (`str`, *optional*, defaults to `"error"`): treatment of labels with characters outside the charset:
             an error (`"error"`), rejection (`"drop_sample"`), or removal of the characters (`"drop_character"`, as upstream,
             which also removes spaces).
@@ -88,12 +89,17 @@ class LabelEncoder:
         ValueError: `unknown_characters` has another value, or `max_length` is below 1.
     """
 
-    def __init__(self, charset: Sequence[str], max_length: int = 25, unknown_characters: UnknownCharacters = "error"):
+    def __init__(
+        self,
+        charset: Sequence[str],
+        max_length: int | None = None,
+        unknown_characters: UnknownCharacters = "error",
+    ):
         if unknown_characters not in get_args(UnknownCharacters):
             raise ValueError(
                 f"unknown_characters={unknown_characters!r} must be one of {', '.join(get_args(UnknownCharacters))}."
             )
-        if max_length < 1:
+        if max_length is not None and max_length < 1:
             raise ValueError(f"The maximum length of labels, {max_length}, must be 1 or more.")
         self.ids = {character: number for number, character in enumerate(charset, start=1)}
         self.max_length = max_length
@@ -115,14 +121,15 @@ class LabelEncoder:
                 raise RejectedSampleError(Rejection.UNKNOWN_CHARACTERS, f"{''.join(unknown)!r} in {text!r}")
             characters = ", ".join(f"{character!r} ({code_point(character)})" for character in unknown)
             raise UnknownCharactersError(
-                f"The label {text!r} has characters outside the charset: {characters}. Add them to the charset, skip such "
+                f"The label {text!r} has characters outside the charset: {characters}. Add them to the charset (`svtrv2 charset` "
+                "writes one from labels), skip such "
                 "samples with --unknown_characters drop_sample, or remove the characters from the labels with "
                 "--unknown_characters drop_character."
             )
         ids = [self.ids[character] for character in text if character in self.ids]
         if not ids:
             raise RejectedSampleError(Rejection.EMPTY, repr(text))
-        if len(ids) > self.max_length:
+        if self.max_length is not None and len(ids) > self.max_length:
             raise RejectedSampleError(Rejection.TOO_LONG, f"{len(ids)} > {self.max_length} characters in {text!r}")
         return ids
 

@@ -3,10 +3,11 @@
 
 import json
 import os
-from argparse import ArgumentError
+from argparse import ArgumentError, Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, dataclass, fields
 from difflib import get_close_matches
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from transformers import HfArgumentParser, TrainingArguments
 from transformers.hf_argparser import HfArg
 from transformers.integrations import get_available_reporting_integrations
 
+from ..configuration_svtrv2 import PRESETS
 from ..evaluation.protocols import SUMMARY, EvaluationProtocol
 from ..paths import is_recipe
 from ..sources import summary
@@ -45,14 +47,27 @@ RANGES: dict[str, tuple[Callable[[float], bool], Sequence[str]]] = {
     "0 or more": (lambda value: value >= 0, [
         "learning_rate", "weight_decay", "warmup_steps", "max_grad_norm", "frame_label_steps", "dataloader_num_workers",
     ]),
+    "1 or more, or -1 for --num_train_epochs": (lambda value: value >= 1 or value == -1, ["max_steps"]),
     "more than 0": (lambda value: value > 0, ["num_train_epochs", "max_hours"]),
     "0 or more and less than 1": (lambda value: 0 <= value < 1, ["ema_decay"]),
 }  # fmt: skip
+# Defaults of arguments for a checkpoint; from scratch, they are those of the dataclasses.
+FINE_TUNING = {
+    "per_device_train_batch_size": 16,
+    "learning_rate": 1e-3,
+    "num_train_epochs": 10.0,
+    "min_steps": 600,
+    "eval_steps": 0.1,  # of all steps
+}
 
 
 @dataclass
 class DataAndModelArguments:
-    """The model to train, and its data."""
+    """The model to train, and its data.
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
 
     train_data: list[str] = HfArg(
         help=f"Sources, optionally followed by options: PLACE?weight=2&name=NAME. {summary()}".replace("%", "%%")
@@ -71,14 +86,19 @@ class DataAndModelArguments:
     charset: str | None = HfArg(
         default=None,
         help="File with one character per line. A checkpoint keeps its weights of characters that it shares with it. "
-        "Default: the charset of the checkpoint, or the 94 printable ASCII characters.",
+        "`svtrv2 charset` writes it from labels. Default: the charset of the checkpoint, or the 95 printable ASCII "
+        "characters.",
     )
     use_guidance: bool | None = HfArg(default=None, help="Train with the guidance branch. Default: as the checkpoint.")
     freeze_stages: int = HfArg(default=0, help="Freeze the stem and the first stages of the backbone (1 to 3).")
     max_ratio: int | None = HfArg(
         default=None, help="Maximum width / height of images. Default: the checkpoint's, or 12."
     )
-    max_label_length: int = HfArg(default=25, help="Skip, and count, samples with longer labels.")
+    max_label_length: int | None = HfArg(
+        default=None,
+        help="Skip, and count, samples with longer labels. Without it, labels may have as many characters as their image "
+        "has frames.",
+    )
     unknown_characters: Literal["error", "drop_sample", "drop_character"] = HfArg(
         default="error",
         help="Handling of labels with characters outside the charset: stop, skip the sample, or remove the character; "
@@ -89,6 +109,15 @@ class DataAndModelArguments:
     )
     augment_operations: int = HfArg(default=3, help="Random augmentation operations per image; 0 disables them.")
     augment_magnitude: float = HfArg(default=5.0, help="Strength of the augmentation operations, 0 to 10.")
+    min_steps: int = HfArg(
+        default=0, help="Minimum number of steps, unless --max_steps or --num_train_epochs is given."
+    )
+
+    def __post_init__(self) -> None:
+        if self.max_label_length is not None and self.max_label_length < 1:
+            raise ValueError(f"--max_label_length must be 1 or more, not {self.max_label_length}.")
+        if self.min_steps < 0:
+            raise ValueError(f"--min_steps must be 0 or more, not {self.min_steps}.")
 
 
 @dataclass
@@ -99,6 +128,9 @@ class SVTRv2TrainingArguments(TrainingArguments):
         ValueError: an argument is not supported by [`SVTRv2Trainer`] or out of its range.
     """
 
+    output_dir: str | None = HfArg(
+        default=None, help="Folder for the model, and for checkpoints to resume from. Default: trainer_output."
+    )
     num_train_epochs: float = HfArg(default=20.0, help="Passes over the training data, unless --max_steps is given.")
     learning_rate: float = HfArg(default=6.5e-4, help="Peak learning rate of the one-cycle schedule.")
     weight_decay: float = HfArg(default=0.05, help="Weight decay of AdamW for weights with two or more dimensions.")
@@ -112,7 +144,9 @@ class SVTRv2TrainingArguments(TrainingArguments):
     eval_strategy: str = HfArg(
         default="steps", help="steps: evaluate every --eval_steps and at the end; no: at the end."
     )
-    eval_steps: float | None = HfArg(default=500, help="Number of steps between two evaluations.")
+    eval_steps: float | None = HfArg(
+        default=500, help="Number of steps between two evaluations; a value below 1 is a share of all steps."
+    )
     metric_for_best_model: str | None = HfArg(
         default="word_accuracy",
         help="The metric that selects the best model: word_accuracy, cer, one_minus_ned or loss, which are means over the "
@@ -168,6 +202,12 @@ class SVTRv2TrainingArguments(TrainingArguments):
             raise ValueError(f"--report_to {' '.join(missing)}: not installed, or not one of {', '.join(available)}.")
 
 
+def _names() -> list[str]:
+    return [
+        field.name for kind in (DataAndModelArguments, SVTRv2TrainingArguments) for field in fields(kind) if field.init
+    ]
+
+
 def read_recipe(path: str | Path) -> dict[str, Any]:
     """Read a YAML file that maps names of arguments to values.
 
@@ -180,9 +220,8 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
         raise ValueError(f"The recipe {path} is not valid YAML: {error}") from error
     if not isinstance(recipe, dict):
         raise ValueError(f"The recipe {path} must map names of arguments to values.")
-    known = {field.name for kind in (DataAndModelArguments, SVTRv2TrainingArguments) for field in fields(kind)}
-    if unknown := [name for name in recipe if str(name).replace("-", "_") not in known]:
-        similar = get_close_matches(str(unknown[0]), known, 1)
+    if unknown := [name for name in recipe if str(name).replace("-", "_") not in _names()]:
+        similar = get_close_matches(str(unknown[0]), _names(), 1)
         hint = f" Did you mean {similar[0]}?" if similar else ""
         raise ValueError(f"The recipe {path} has unknown arguments: {', '.join(map(str, unknown))}.{hint}")
     return recipe
@@ -199,16 +238,36 @@ def recipe_words(path: str | Path) -> list[str]:
 
 
 def parse_arguments(argv: Sequence[str]) -> tuple[DataAndModelArguments, SVTRv2TrainingArguments]:
-    """Parse `[RECIPE.yaml] [--name value ...]`; the command line overrides the recipe.
+    """Parse `[RECIPE.yaml] [--name value ...]`; the command line overrides the recipe, and the recipe the defaults.
+
+    The defaults in `FINE_TUNING` apply to all models that are not a size to train from scratch.
 
     Raises:
-        ValueError: the recipe is not a mapping of names to values, or an argument is not supported or out of its range.
+        ValueError: the recipe is not a mapping of names to values, or an argument does not exist, is not supported or out of its
+            range.
     """
     arguments = list(argv)
+    for previous, word in pairwise(arguments):
+        if is_recipe(word) and ("=" in previous or not previous.startswith("-")):
+            raise ValueError(f"A recipe must be the first argument: svtrv2 train {word} --name value ...")
     if arguments and is_recipe(arguments[0]):
         arguments = [*recipe_words(arguments[0]), *arguments[1:]]
-    parser = HfArgumentParser((DataAndModelArguments, SVTRv2TrainingArguments), prog="svtrv2 train")
-    return parser.parse_args_into_dataclasses(arguments)
+    parser = HfArgumentParser(
+        (DataAndModelArguments, SVTRv2TrainingArguments), prog="svtrv2 train", allow_abbrev=False
+    )
+    defaults = {name: parser.get_default(name) for name in FINE_TUNING}
+    parser.set_defaults(
+        **{name: f"{FINE_TUNING[name]} for a checkpoint, {defaults[name]} from scratch" for name in FINE_TUNING}
+    )
+    parsed, unknown = parser.parse_known_args(arguments, Namespace(**dict.fromkeys(_names(), MISSING)))
+    if unknown:
+        similar = get_close_matches(unknown[0].partition("=")[0].lstrip("-").replace("-", "_"), _names(), 1)
+        hint = f"did you mean --{similar[0]}?" if similar else "svtrv2 train --help lists all."
+        raise ValueError(f"{unknown[0]} is not an argument of svtrv2 train: {hint}")
+    given = {name: value for name, value in vars(parsed).items() if value is not MISSING}
+    if given.get("model", DataAndModelArguments.model) not in PRESETS:
+        given = {**FINE_TUNING, **({"min_steps": 0} if "num_train_epochs" in given else {}), **given}
+    return parser.parse_dict(given)
 
 
 def parse_data_arguments(argv: Sequence[str]) -> DataAndModelArguments:
@@ -217,7 +276,7 @@ def parse_data_arguments(argv: Sequence[str]) -> DataAndModelArguments:
     Raises:
         ValueError: a value is invalid.
     """
-    parser = HfArgumentParser(DataAndModelArguments, exit_on_error=False)
+    parser = HfArgumentParser(DataAndModelArguments, exit_on_error=False, allow_abbrev=False)
     try:
         [chosen, _] = parser.parse_args_into_dataclasses(["--train_data", "", *argv], return_remaining_strings=True)
     except ArgumentError as error:

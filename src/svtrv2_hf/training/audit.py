@@ -7,7 +7,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from ..charsets import ENGLISH_94, charset_of, read_charset
+from ..charsets import PRINTABLE_ASCII, charset_of, read_charset
 from ..checkpoint import load_processor
 from ..configuration_svtrv2 import PRESETS
 from ..console import note, printable, warn
@@ -130,13 +130,11 @@ def _rules(chosen: DataAndModelArguments) -> tuple[LabelEncoder, SVTRv2ImageProc
     if chosen.charset is not None:
         characters = read_charset(chosen.charset, chosen.normalize)
     else:
-        characters = list(ENGLISH_94) if saved is None else charset_of(saved.tokenizer)
+        characters = list(PRINTABLE_ASCII) if saved is None else charset_of(saved.tokenizer)
     image_processor = SVTRv2ImageProcessor() if saved is None else saved.image_processor
     if chosen.max_ratio is not None:
         image_processor = type(image_processor)(**{**image_processor.to_dict(), "max_ratio": chosen.max_ratio})
     share_widths(image_processor)
-    if chosen.max_label_length < 1:
-        raise ValueError(f"--max_label_length must be 1 or more, not {chosen.max_label_length}.")
     return LabelEncoder(characters, chosen.max_label_length, chosen.unknown_characters), image_processor
 
 

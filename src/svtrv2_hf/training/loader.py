@@ -2,7 +2,6 @@
 """The stream of training batches: its loader, its position, and the counts of its samples."""
 
 import signal
-import sys
 import time
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
@@ -123,8 +122,7 @@ def training_batches(
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size} must be 1 or more.")
     sources = [open_source(spec) for spec in ([train_data] if isinstance(train_data, (str, Path)) else train_data)]
-    longest = sys.maxsize if max_label_length is None else max_label_length
-    encoder = LabelEncoder(charset_of(processor.tokenizer), longest, unknown_characters)
+    encoder = LabelEncoder(charset_of(processor.tokenizer), max_label_length, unknown_characters)
     augmentation = Augmentation(augment_operations, seed=seed) if augment_operations else None
     batches = BucketBatches(sources, encoder, processor.image_processor, batch_size, seed, augmentation)
     cpu = torch.device("cpu")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from ..charsets import ENGLISH_94, build_tokenizer, charset_of, read_charset
+from ..charsets import PRINTABLE_ASCII, build_tokenizer, charset_of, read_charset
 from ..checkpoint import checkpoint_folder, load_model_and_processor
 from ..configuration_svtrv2 import PRESETS, SVTRv2Config
 from ..image_processing_svtrv2 import SVTRv2ImageProcessor, SVTRv2ServerImageProcessor
@@ -26,7 +26,7 @@ def model_and_processor(chosen: DataAndModelArguments) -> tuple[SVTRv2ForCTC, SV
     """
     charset = None if chosen.charset is None else read_charset(chosen.charset, chosen.normalize)
     if chosen.model in PRESETS:
-        charset = list(ENGLISH_94) if charset is None else charset
+        charset = list(PRINTABLE_ASCII) if charset is None else charset
         config = SVTRv2Config.preset(chosen.model, vocab_size=len(charset) + 1, use_guidance=bool(chosen.use_guidance))
         processor = SVTRv2Processor(SVTRv2ImageProcessor(), build_tokenizer(charset))
         model = SVTRv2ForCTC(config)

@@ -17,6 +17,10 @@ from ..redaction import redact, redact_values
 from .arguments import read_recipe
 
 
+# Settings whose defaults depend on the model or the data, in `run.json`.
+SETTINGS = ("max_steps", "per_device_train_batch_size", "learning_rate", "eval_steps")
+
+
 class _RunFile(TrainerCallback):
     """A file that the main process updates after each evaluation and at the end."""
 
@@ -34,8 +38,8 @@ class RunRecord(_RunFile):
     """The file `run.json` in the output folder, updated after each evaluation and at the end.
 
     It contains the command and the recipe without secrets; the protocol of each evaluation dataset; commit, date, versions and
-    machine of the last part of the run; the seed; steps, samples, and hours of training and evaluation over all parts; and the
-    losses and evaluations.
+    machine of the last part of the run; the seed and main settings; steps, samples, and hours of training and evaluation over all
+    parts; and the losses and evaluations.
 
     Args:
         argv: the arguments of the command.
@@ -57,6 +61,7 @@ class RunRecord(_RunFile):
             **self.provenance,
             "processes": args.world_size,
             "seed": args.seed,
+            "settings": {name: getattr(args, name) for name in SETTINGS},
             "steps": state.global_step,
             "samples": steps[-1].get("data/samples") if steps else None,
             "hours": steps[-1].get("hours") if steps else None,

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command `svtrv2 train`."""
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,7 +27,8 @@ from .arguments import DataAndModelArguments, SVTRv2TrainingArguments, parse_arg
 from .checkpointing import find_checkpoint
 from .evaluating import unreadable_images
 from .model import model_and_processor
-from .probe import check_characters, check_evaluation_set, check_not_empty
+from .plan import describe, number_of_steps, steps_per_epoch
+from .probe import check_evaluation_set, check_labels, check_not_empty
 from .record import RunRecord
 from .trainer import SVTRv2Trainer
 
@@ -40,8 +40,8 @@ def main(argv: Sequence[str]) -> None:
 
     Raises:
         KeyboardInterrupt: on Ctrl-C; after the first one during training, the checkpoint has been saved.
-        ValueError: labels have characters outside the charset, an evaluation dataset cannot be read, the output folder contains
-            another run, or settings contradict each other.
+        ValueError: labels have characters outside the charset, training would skip all samples or have few steps, an evaluation
+            dataset cannot be read, the output folder contains another run, or settings contradict each other.
         DivergedError: the loss or the weights are NaN or infinite.
     """
     chosen, arguments = parse_arguments(argv)
@@ -60,16 +60,18 @@ def main(argv: Sequence[str]) -> None:
     charset = charset_of(processor.tokenizer)
     encoder = LabelEncoder(charset, chosen.max_label_length, chosen.unknown_characters)
     protocols = {source.name: chosen.protocol or default_protocol(source.name) for source in eval_sources}
+    checks = []
     if arguments.process_index == 0:
         check_not_empty(sources)
-        if chosen.unknown_characters == "error":
-            check_characters(sources, encoder)
+        checks = check_labels(sources, encoder, processor.image_processor)
         for source in eval_sources:
             _print(arguments, check_evaluation_set(source, encoder, protocols[source.name]))
     batches = _batches(chosen, arguments, sources, encoder, processor)
+    in_epoch = None  # to sample remote data only for the plan would take too long
+    if arguments.max_steps < 1 or (batches.num_samples and all(source.local for source in sources)):
+        in_epoch = steps_per_epoch(arguments, batches)
     if arguments.max_steps < 1:
-        batches_per_step = arguments.world_size * arguments.gradient_accumulation_steps
-        arguments.max_steps = math.ceil(arguments.num_train_epochs * batches.batches_per_epoch() / batches_per_step)
+        arguments.max_steps = number_of_steps(chosen, arguments, batches, in_epoch)
     if not eval_sources:
         arguments.eval_strategy = "no"
     eval_batch_size = arguments.per_device_eval_batch_size
@@ -86,19 +88,16 @@ def main(argv: Sequence[str]) -> None:
         freeze_stages=chosen.freeze_stages,
         callbacks=[RunRecord(argv, protocols)],
     )
-    _print(
-        arguments,
-        f"Training {model.num_parameters(only_trainable=True) / 1e6:.2f} M of {model.num_parameters() / 1e6:.2f} M "
-        f"parameters on {batches.num_samples or 'an unknown number of'} samples for {arguments.max_steps} steps.",
-    )
+    if arguments.process_index == 0:
+        note(describe(chosen, arguments, model, batches, checks, eval_sources, in_epoch), keep="\n")
     try:
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         _print(arguments, trainer.summarize_samples())
         if trainer.stop.reason is None:
             _finish(trainer)
     except BaseException as error:
-        for note in getattr(error, "__notes__", []):  # about the checkpoint
-            _print(arguments, note)
+        for line in getattr(error, "__notes__", []):  # about the checkpoint
+            _print(arguments, line)
         raise
     if trainer.stop.reason:
         _print(
