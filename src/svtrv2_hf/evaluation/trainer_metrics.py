@@ -26,7 +26,8 @@ def predict_ids(logits: Any, labels: torch.Tensor | None = None) -> torch.Tensor
 def make_compute_metrics(processor: SVTRv2Processor) -> Callable[[EvalPrediction], dict[str, float]]:
     """Return a function for the argument `compute_metrics` of `Trainer`.
 
-    It compares texts exactly, with case, punctuation and spaces, and takes logits or, with [`predict_ids`], frame ids. It returns
+    It compares texts exactly, with case, punctuation and spaces, and takes logits or, with [`predict_ids`], frame ids. Characters of
+    labels outside the charset count as errors. It returns
 
     - `word_accuracy`: share of images whose text is correct, 0 to 1;
     - `cer`: character error rate, the sum of edit distances divided by the number of characters of the labels, 0 or more;
@@ -39,7 +40,7 @@ def make_compute_metrics(processor: SVTRv2Processor) -> Callable[[EvalPrediction
         if frames.ndim == 3:
             frames = np.where((frames == PADDING).all(-1), PADDING, frames.argmax(-1))
         predicted = processor.batch_decode(frames)
-        expected = processor.batch_decode(prediction.label_ids, group_tokens=False)
+        expected = [_text(processor, label) for label in prediction.label_ids]
         edits = [Levenshtein.distance(a, b) for a, b in zip(predicted, expected, strict=True)]
         return {
             "word_accuracy": float(np.mean([edit == 0 for edit in edits])),
@@ -50,3 +51,10 @@ def make_compute_metrics(processor: SVTRv2Processor) -> Callable[[EvalPrediction
         }
 
     return compute_metrics
+
+
+def _text(processor: SVTRv2Processor, label: np.ndarray) -> str:
+    """Return a label as text, in which U+FFFD replaces characters outside the charset."""
+    tokenizer = processor.tokenizer
+    tokens = tokenizer.convert_ids_to_tokens(label[label >= 0].tolist())
+    return "".join("\ufffd" if token == tokenizer.unk_token else token for token in tokens)
