@@ -438,6 +438,16 @@ def test_schedules_in_recipes(tmp_path):
 # Other arguments of transformers
 
 
+@pytest.mark.parametrize(
+    ("name", "reason"), [(name, reason) for reason, names in NOT_SUPPORTED.items() for name in names]
+)
+def test_each_refused_argument_raises_with_its_reason(tmp_path, name, reason):
+    default = SVTRv2TrainingArguments.__dataclass_fields__[name].default
+    value = not default if isinstance(default, bool) else 0.5 if isinstance(default, float) else "any"
+    with pytest.raises(ValueError, match=re.escape(f"--{name} is not supported: {reason}. Omit it.")):
+        arguments(tmp_path, **{name: value})
+
+
 def test_best_model_is_loaded_at_the_end(config, folder, held, tmp_path):
     options = {"eval_strategy": "steps", "eval_steps": 2, "save_strategy": "steps", "save_steps": 2, "ema_decay": 0.5}
     values = iter([2.0, 1.0])

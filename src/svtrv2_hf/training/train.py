@@ -135,6 +135,8 @@ def _finish(trainer: SVTRv2Trainer) -> None:
                 unreadable += [unreadable_images(name, metrics)] if "unreadable" in metrics else []
             table = markdown_table(["dataset", "samples", "word accuracy, %", "1-NED, %", "loss"], rows)
             print(printable("\n".join([table, *unreadable]), keep="\n"))
+    if trainer.args.push_to_hub:
+        trainer.push_to_hub()
     _print(trainer.args, f"Saved to {trainer.args.output_dir}.")
 
 
