@@ -3,6 +3,7 @@
 import copy
 import importlib
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -33,7 +34,7 @@ from svtrv2_hf import (
     make_compute_metrics,
     predict_ids,
 )
-from svtrv2_hf.training.arguments import recipe_words
+from svtrv2_hf.training.arguments import NOT_SUPPORTED, parse_arguments, recipe_words
 
 
 TEXTS = ["10", "a line of words", "B-7", "22", "abc", "G", "77 f", "0"]
@@ -422,8 +423,6 @@ def test_impossible_schedules_raise(config, folder, tmp_path, options, message):
 
 
 def test_schedules_in_recipes(tmp_path):
-    from svtrv2_hf.training.arguments import parse_arguments
-
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(
         f"train_data: [data]\noutput_dir: {tmp_path}\nuse_cpu: true\noptim: sgd\nlr_scheduler_type: warmup_stable_decay\n"

@@ -32,7 +32,8 @@ logger = logging.get_logger(__name__)
 # The arguments that determine how training continues.
 SETTINGS = (
     "dataloader_num_workers", "gradient_accumulation_steps", "max_steps", "learning_rate", "lr_scheduler_type",
-    "lr_scheduler_kwargs", "warmup_steps", "weight_decay", "optim", "optim_args", "optim_target_modules", "adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm", "bf16", "fp16", "ema_decay", "frame_label_steps",
+    "lr_scheduler_kwargs", "warmup_steps", "weight_decay", "optim", "optim_args", "optim_target_modules", "adam_beta1",
+    "adam_beta2", "adam_epsilon", "max_grad_norm", "bf16", "fp16", "ema_decay", "frame_label_steps",
 )  # fmt: skip
 
 

@@ -209,7 +209,7 @@ class EvaluatingTrainer(RecoveringTrainer):
             outputs = Outputs(self.processing_class.tokenizer, self.preprocess_logits_for_metrics)
             batches = copy.copy(batches)
             batches.source = NumberedSource(batches.source)
-        self.average_weights_of_optimizer()
+        self._use_averages_of_optimizer()
         try:
             with plain_worker_errors(), closing(iter(make_loader(batches, self.args))) as loaded:
                 watched = self._watch(loaded, name, batches.source.num_samples)
@@ -230,7 +230,7 @@ class EvaluatingTrainer(RecoveringTrainer):
         self._raise_together(failure)
         return score, outputs
 
-    def average_weights_of_optimizer(self) -> None:
+    def _use_averages_of_optimizer(self) -> None:
         """Let an optimizer that averages weights (schedule-free) set those to evaluate and save, until the next step."""
         if callable(average := getattr(self.optimizer, "eval", None)):
             average()
@@ -314,7 +314,7 @@ class EvaluatingTrainer(RecoveringTrainer):
         Raises:
             DivergedError: the weights are NaN or infinite.
         """
-        self.average_weights_of_optimizer()
+        self._use_averages_of_optimizer()
         self._raise_if_diverged()
         if self.args.should_save:
             target = Path(folder or self.args.output_dir)
