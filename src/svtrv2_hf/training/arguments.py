@@ -117,7 +117,7 @@ class SVTRv2TrainingArguments(TrainingArguments):
     num_train_epochs: float = HfArg(default=20.0, help="Passes over the training data, unless --max_steps is given.")
     learning_rate: float = HfArg(default=6.5e-4, help="Peak learning rate of the schedule.")
     lr_scheduler_type: str = HfArg(
-        default=Schedule.ONE_CYCLE.value,
+        default="one_cycle",
         help="one_cycle, the schedule of the paper; or one of transformers: linear, cosine, constant_with_warmup, "
         "warmup_stable_decay, and so on.",
     )
@@ -183,8 +183,8 @@ class SVTRv2TrainingArguments(TrainingArguments):
                     raise ValueError(f"--{name} must be {requirement}, not {value}.")
         schedules = [*Schedule, *SchedulerType]
         if self.lr_scheduler_type not in schedules or self.lr_scheduler_type in METRIC_SCHEDULES:
-            names = ", ".join(value for value in schedules if value not in METRIC_SCHEDULES)
-            reason = f"it is not one of {names}"
+            others = ", ".join(value for value in schedules if value not in METRIC_SCHEDULES)
+            reason = f"it is not one of {others}"
             if self.lr_scheduler_type in METRIC_SCHEDULES:
                 reason = "an evaluation may be postponed until training resumes, and the schedule would depend on it"
             raise ValueError(f"--lr_scheduler_type {self.lr_scheduler_type} is not supported: {reason}.")

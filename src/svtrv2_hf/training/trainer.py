@@ -76,7 +76,8 @@ class SVTRv2Trainer(EvaluatingTrainer):
             `Trainer`.
 
     Raises:
-        ValueError: an argument cannot be honored, one process has several devices, the model has fewer stages, or the metric for the best model does not exist.
+        ValueError: an argument cannot be honored, one process has several devices, the model has fewer stages, or the metric for
+            the best model does not exist.
     """
 
     def __init__(
