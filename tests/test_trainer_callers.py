@@ -34,7 +34,7 @@ from svtrv2_hf import (
     make_compute_metrics,
     predict_ids,
 )
-from svtrv2_hf.training.arguments import NOT_SUPPORTED, parse_arguments, recipe_words
+from svtrv2_hf.training.arguments import NOT_SUPPORTED
 
 
 TEXTS = ["10", "a line of words", "B-7", "22", "abc", "G", "77 f", "0"]
@@ -420,18 +420,6 @@ def test_optimizer_class_of_the_caller(config, folder, tmp_path):
 def test_impossible_schedules_raise(config, folder, tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
         trainer_on(folder, SVTRv2ForCTC(config), arguments(tmp_path, warmup_steps=0, **options)).train()
-
-
-def test_schedules_in_recipes(tmp_path):
-    recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(
-        f"train_data: [data]\noutput_dir: {tmp_path}\nuse_cpu: true\noptim: sgd\nlr_scheduler_type: warmup_stable_decay\n"
-        "lr_scheduler_kwargs: {num_decay_steps: 2}\n"
-    )
-    assert "--lr_scheduler_kwargs" in recipe_words(recipe)
-    _, args = parse_arguments([str(recipe)])
-    assert args.lr_scheduler_type == "warmup_stable_decay" and args.lr_scheduler_kwargs == {"num_decay_steps": 2}
-    assert args.optim == "sgd"
 
 
 # Other arguments of transformers

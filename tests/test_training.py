@@ -579,9 +579,10 @@ def test_command_line_overrides_the_recipe(tmp_path):
     recipe.write_text("train_data: a\neval_data: []\nmax_hours: null\ncharset: null\noutput_dir: out\n")
     chosen, arguments = parse_arguments([str(recipe)])
     assert (chosen.train_data, chosen.eval_data, chosen.charset, arguments.max_hours) == (["a"], [], None, None)
-    recipe.write_text("train_data: a\noutput_dir: out\nlr_scheduler_kwargs: {a: 1}\n")
-    with pytest.raises(ValueError, match="--lr_scheduler_kwargs is not supported"):
-        parse_arguments([str(recipe)])
+    recipe.write_text("train_data: a\noutput_dir: out\nlr_scheduler_kwargs: {num_decay_steps: 2}\noptim: sgd\n")
+    _, arguments = parse_arguments([str(recipe), "--lr_scheduler_type", "warmup_stable_decay"])
+    assert (arguments.lr_scheduler_type, arguments.optim) == ("warmup_stable_decay", "sgd")
+    assert arguments.lr_scheduler_kwargs == {"num_decay_steps": 2}
     recipe.write_text("- a\n- b\n")
     with pytest.raises(ValueError, match="must map names of arguments"):
         parse_arguments([str(recipe)])

@@ -181,14 +181,14 @@ class SVTRv2TrainingArguments(TrainingArguments):
                 value = getattr(self, name)
                 if value is not None and not is_valid(value):
                     raise ValueError(f"--{name} must be {requirement}, not {value}.")
-        schedules = [*Schedule, *SchedulerType]
-        if self.lr_scheduler_type not in schedules or self.lr_scheduler_type in METRIC_SCHEDULES:
-            others = ", ".join(value for value in schedules if value not in METRIC_SCHEDULES)
-            reason = f"it is not one of {others}"
-            if self.lr_scheduler_type in METRIC_SCHEDULES:
+        schedule = str(getattr(self.lr_scheduler_type, "value", self.lr_scheduler_type))
+        supported = [kind.value for kind in (*Schedule, *SchedulerType) if kind.value not in METRIC_SCHEDULES]
+        if schedule not in supported:
+            reason = f"it is not one of {', '.join(supported)}"
+            if schedule in METRIC_SCHEDULES:
                 reason = "an evaluation may be postponed until training resumes, and the schedule would depend on it"
-            raise ValueError(f"--lr_scheduler_type {self.lr_scheduler_type} is not supported: {reason}.")
-        one_cycle = self.lr_scheduler_type == Schedule.ONE_CYCLE
+            raise ValueError(f"--lr_scheduler_type {schedule} is not supported: {reason}.")
+        one_cycle = schedule == Schedule.ONE_CYCLE.value
         if one_cycle:  # transformers would reject it
             self.lr_scheduler_type = SchedulerType.LINEAR
         super().__post_init__()
