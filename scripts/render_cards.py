@@ -33,6 +33,7 @@ from svtrv2_hf.evaluation.tables import markdown
 from svtrv2_hf.hub.card import fill_template, metadata
 from svtrv2_hf.reporting import markdown_table
 from svtrv2_hf.sources import FORMATS, describe
+from svtrv2_hf.training.arguments import METRIC_SCHEDULES, NOT_SUPPORTED
 
 
 README = Path(__file__).parents[1] / "README.md"
@@ -257,9 +258,19 @@ def registry() -> str:
     return markdown_table(["dataset", "images", "protocol", "other folder names", "source"], rows, align="lrl")
 
 
+def arguments() -> str:
+    """Return a table of the arguments of transformers that training refuses."""
+    rows = [[", ".join(f"`{name}`" for name in names), reason] for reason, names in NOT_SUPPORTED.items()]
+    schedules = ", ".join(f"`{name}`" for name in METRIC_SCHEDULES)
+    rows.append([f"`lr_scheduler_type` {schedules}", "an evaluation may be postponed until training resumes"])
+    rows.append(["`fp16` on a CPU", "use `bf16`"])
+    return markdown_table(["refused", "because"], rows, align="ll")
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "sizes": sizes,
     "sources": lambda: describe(FORMATS),
+    "arguments": arguments,
     "benchmarks": registry,
     "protocols": lambda: markdown_table(
         ["protocol", "compares"], [[f"`{p}`", text] for p, text in PROTOCOLS.items()], "l"

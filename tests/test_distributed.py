@@ -86,6 +86,22 @@ def test_evaluation_equals_that_of_one_process(results, root):
         assert ranks["evaluation"] == pytest.approx(single, rel=1e-5)
 
 
+def test_predictions_of_all_ranks_are_in_the_order_of_the_dataset(results, root):
+    torch.manual_seed(1)
+    trainer = trainer_on(
+        root / "data", SVTRv2ForCTC(SVTRv2Config(**CONFIG)), arguments(root / "single"), root / "held"
+    )
+    single = trainer.predict(trainer.eval_dataset["held"])
+    assert trainer.processing_class.batch_decode(single.label_ids[:11], group_tokens=False) == [
+        f"{number:03}" for number in range(11)
+    ]
+    for ranks in results:
+        prediction = ranks["prediction"]
+        assert prediction["labels"] == single.label_ids.tolist()
+        assert prediction["frames"] == single.predictions.argmax(-1).tolist()
+        assert prediction["metrics"] == pytest.approx(single.metrics, rel=1e-5)
+
+
 def test_evaluation_uses_the_statistics_that_are_saved(results, root):
     model = SVTRv2ForCTC(SVTRv2Config(**CONFIG))
     model.load_state_dict(load_file(root / "evaluated_0.safetensors"))

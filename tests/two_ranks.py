@@ -113,6 +113,16 @@ def evaluating_after_training(root, rank):
     return metrics
 
 
+def predicting(root, rank):
+    trainer = new_trainer(root, "predict")
+    prediction = trainer.predict(trainer.eval_dataset["held"])
+    return {
+        "labels": prediction.label_ids.tolist(),
+        "frames": prediction.predictions.argmax(-1).tolist(),
+        "metrics": prediction.metrics,
+    }
+
+
 def failing(root, rank, out, fail, **options):
     """Let training fail only on rank 1."""
     trainer = new_trainer(root, out, max_steps=6, **options)
@@ -155,6 +165,7 @@ def main():
     results["stopping"] = stopping(root, rank)
     results["evaluation"] = new_trainer(root, "evaluate").evaluate()
     results["evaluation_after_training"] = evaluating_after_training(root, rank)
+    results["prediction"] = predicting(root, rank)
     results["data"] = failing(root, rank, "data_fails", lambda t: fail_to_read(t.train_dataset.sources[0], 50))
     results["held"] = failing(
         root,

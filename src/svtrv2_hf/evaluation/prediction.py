@@ -10,7 +10,7 @@ import torch
 
 from ..data.batches import pixel_values_of
 from ..data.sample import Sample
-from ..modeling_svtrv2 import SVTRv2ForCTC, ctc_loss
+from ..modeling_svtrv2 import SVTRv2CTCOutput, SVTRv2ForCTC, ctc_loss
 from ..pipeline_svtrv2 import evaluation_mode
 from ..processing_svtrv2 import SVTRv2Processor, pad_labels
 from .metrics import Score, compare
@@ -48,6 +48,7 @@ def predict(
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
     with_characters: bool = True,
     with_loss: bool = False,
+    on_output: Callable[[dict[str, Any], SVTRv2CTCOutput], None] | None = None,
 ) -> Iterator[Prediction]:
     """Predict the texts of the batches of [`EvaluationBatches`] with best-path decoding.
 
@@ -60,6 +61,7 @@ def predict(
         autocast: returns the context of each forward pass.
         with_characters: locate the characters of each text.
         with_loss: compute the CTC loss of each sample.
+        on_output: called with each batch that has images, and the output of the model.
     """
     for batch in batches:
         for sample, error in batch["unreadable"]:
@@ -69,6 +71,8 @@ def predict(
             continue
         with autocast(), evaluation_mode(model):
             output = model(pixel_values_of(batch["pixels"].to(model.device)))
+        if on_output is not None:
+            on_output(batch, output)
         target_sizes = [(height, width) for width, height in sizes]
         results = processor.post_process_text_recognition(output, target_sizes, return_characters=with_characters)
         losses: list[float | None] = [None] * len(samples)

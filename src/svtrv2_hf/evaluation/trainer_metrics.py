@@ -27,7 +27,8 @@ def predict_ids(logits: Any, labels: torch.Tensor | None = None) -> torch.Tensor
 def make_compute_metrics(processor: SVTRv2Processor) -> Callable[[EvalPrediction], dict[str, float]]:
     """Return a function for the argument `compute_metrics` of `Trainer`.
 
-    It compares texts under the protocol "exact", and takes logits or, with [`predict_ids`], frame ids. It returns
+    It compares texts under the protocol "exact", and takes logits or, with [`predict_ids`], frame ids. Characters of labels outside
+    the charset count as errors. It returns
 
     - `word_accuracy`: share of images whose text is correct, 0 to 1;
     - `cer`: character error rate, the sum of edit distances divided by the number of characters of the labels, 0 or more; lower is
@@ -46,8 +47,15 @@ def make_compute_metrics(processor: SVTRv2Processor) -> Callable[[EvalPrediction
             if frames.ndim == 3:
                 frames = np.where((frames == PADDING).all(-1), PADDING, frames.argmax(-1))
             predicted += processor.batch_decode(frames)
-        expected = [text for batch in labels for text in processor.batch_decode(batch, group_tokens=False)]
+        expected = [_text(processor, label) for batch in labels for label in batch]
         score = compare(predicted, expected)
         return {"word_accuracy": score.word_accuracy, "cer": score.cer, "one_minus_ned": score.one_minus_ned}
 
     return compute_metrics
+
+
+def _text(processor: SVTRv2Processor, label: np.ndarray) -> str:
+    """Return a label as text, in which U+FFFD replaces characters outside the charset."""
+    tokenizer = processor.tokenizer
+    tokens = tokenizer.convert_ids_to_tokens(label[label >= 0].tolist())
+    return "".join("\ufffd" if token == tokenizer.unk_token else token for token in tokens)

@@ -15,6 +15,8 @@ import yaml
 from transformers import HfArgumentParser, TrainingArguments
 from transformers.hf_argparser import HfArg
 from transformers.integrations import get_available_reporting_integrations
+from transformers.trainer_utils import SchedulerType
+from transformers.utils.generic import ExplicitEnum
 
 from ..configuration_svtrv2 import PRESETS
 from ..evaluation.protocols import SUMMARY, EvaluationProtocol
@@ -22,24 +24,32 @@ from ..paths import is_recipe
 from ..sources import summary
 
 
-# Arguments of transformers that this trainer would ignore or fail with, by the reason.
+# Arguments of transformers that this trainer cannot honor, by the reason; rendered as a table in docs/training.md.
 NOT_SUPPORTED = {
-    "the schedule is always one cycle": ("lr_scheduler_type", "lr_scheduler_kwargs"),
-    "the optimizer is always AdamW": ("optim", "optim_args", "optim_target_modules"),
-    "the loss is always CTC, plus guidance if the model has that branch": ("label_smoothing_factor",),
+    "CTC does not assign a class to each frame that could be smoothed": ("label_smoothing_factor",),
     "the loss is always the mean over the samples of all processes": ("average_tokens_across_devices",),
-    "training stops if the loss is not finite": ("logging_nan_inf_filter",),
+    "training stops if the loss is not finite, which the filter would hide": ("logging_nan_inf_filter",),
     "the model has no token embeddings": ("neftune_noise_alpha",),
-    "the dataset yields batches of a fixed size": ("auto_find_batch_size",),
-    "the data are a stream whose order depends on --seed": ("data_seed", "train_sampling_strategy"),
+    "Liger has no kernels for this model": ("use_liger_kernel",),
+    "a second attempt with smaller batches would train on other data": ("auto_find_batch_size",),
+    "each batch consists of random samples of one image size": ("train_sampling_strategy",),
     "the data are an endless stream without a last batch": ("dataloader_drop_last",),
-    "workers exist as long as the stream that they read": ("dataloader_persistent_workers",),
-    "checkpoints are for resuming, and the best model is in the output folder": ("save_only_model",),
-    "the best model is in the output folder anyway": ("load_best_model_at_end",),
-    "evaluation keeps sums instead of logits": (
-        *("prediction_loss_only", "eval_accumulation_steps", "batch_eval_metrics", "include_for_metrics"),
+    "the position in the data is restored, which requires batches in their order": (
+        *("ignore_data_skip", "dataloader_in_order"),
+    ),
+    "SIGTERM saves a checkpoint anyway": ("enable_jit_checkpoint",),
+    "checks, averages and checkpoints need all weights in each process, and the model is small": (
+        *("fsdp", "fsdp_config", "deepspeed", "parallelism_config"),
+    ),
+    "the model is evaluated with the weights that are saved; bf16 evaluates in bfloat16": (
+        *("bf16_full_eval", "fp16_full_eval"),
+    ),
+    "evaluation always reads and compares texts": ("prediction_loss_only",),
+    "processes evaluate different numbers of batches, and only logits and labels are collected": (
+        *("batch_eval_metrics", "eval_do_concat_batches", "include_for_metrics"),
     ),
 }
+METRIC_SCHEDULES = ("reduce_lr_on_plateau", "greedy")
 RANGES: dict[str, tuple[Callable[[float], bool], Sequence[str]]] = {
     "1 or more": (lambda value: value >= 1, [
         "per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps",
@@ -120,6 +130,12 @@ class DataAndModelArguments:
             raise ValueError(f"--min_steps must be 0 or more, not {self.min_steps}.")
 
 
+class Schedule(ExplicitEnum):
+    """The schedule of the paper, in addition to those of transformers in [`SchedulerType`]."""
+
+    ONE_CYCLE = "one_cycle"
+
+
 @dataclass
 class SVTRv2TrainingArguments(TrainingArguments):
     """The arguments of transformers with the paper's values as defaults (section 4.1, for 4 x 256 images per step).
@@ -132,8 +148,18 @@ class SVTRv2TrainingArguments(TrainingArguments):
         default=None, help="Folder for the model, and for checkpoints to resume from. Default: trainer_output."
     )
     num_train_epochs: float = HfArg(default=20.0, help="Passes over the training data, unless --max_steps is given.")
-    learning_rate: float = HfArg(default=6.5e-4, help="Peak learning rate of the one-cycle schedule.")
-    weight_decay: float = HfArg(default=0.05, help="Weight decay of AdamW for weights with two or more dimensions.")
+    learning_rate: float = HfArg(default=6.5e-4, help="Peak learning rate of the schedule.")
+    lr_scheduler_type: str = HfArg(
+        default="one_cycle",
+        help="one_cycle, the schedule of the paper; or one of transformers: linear, cosine, constant_with_warmup, "
+        "warmup_stable_decay, and so on.",
+    )
+    optim: str = HfArg(
+        default="adamw_torch", help="An optimizer of transformers: adamw_torch, adamw_torch_fused, sgd, ..."
+    )
+    weight_decay: float = HfArg(
+        default=0.05, help="Weight decay of weights with two or more dimensions, except in stem and downsampling."
+    )
     warmup_steps: float = HfArg(default=0.075, help="Steps up to the peak; a value below 1 is a share of all steps.")
     max_grad_norm: float = HfArg(default=0.0, help="Maximum gradient norm; 0 disables clipping.")
     per_device_train_batch_size: int = HfArg(
@@ -142,7 +168,7 @@ class SVTRv2TrainingArguments(TrainingArguments):
     per_device_eval_batch_size: int = HfArg(default=64, help="Batch size for evaluation.")
     logging_steps: float = HfArg(default=50, help="Number of steps between two logs.")
     eval_strategy: str = HfArg(
-        default="steps", help="steps: evaluate every --eval_steps and at the end; no: at the end."
+        default="steps", help="steps: evaluate every --eval_steps and at the end; epoch: every epoch; no: at the end."
     )
     eval_steps: float | None = HfArg(
         default=500, help="Number of steps between two evaluations; a value below 1 is a share of all steps."
@@ -185,21 +211,47 @@ class SVTRv2TrainingArguments(TrainingArguments):
                 default = defaults[name].default if factory is MISSING else factory()
                 if getattr(self, name) not in (default, None):
                     raise ValueError(f"--{name} is not supported: {reason}. Omit it.")
-        for name in ("eval_strategy", "save_strategy", "logging_strategy"):
-            if getattr(self, name) == "epoch":
-                raise ValueError(
-                    f"--{name} epoch is not supported: the data are an endless stream without epochs. Use steps and "
-                    f"--{name.removesuffix('strategy')}steps."
-                )
         for requirement, (is_valid, limited) in RANGES.items():
             for name in limited:
                 value = getattr(self, name)
                 if value is not None and not is_valid(value):
                     raise ValueError(f"--{name} must be {requirement}, not {value}.")
+        schedule = str(getattr(self.lr_scheduler_type, "value", self.lr_scheduler_type))
+        supported = [kind.value for kind in (*Schedule, *SchedulerType) if kind.value not in METRIC_SCHEDULES]
+        if schedule not in supported:
+            reason = f"it is not one of {', '.join(supported)}"
+            if schedule in METRIC_SCHEDULES:
+                reason = "an evaluation may be postponed until training resumes, and the schedule would depend on it"
+            raise ValueError(f"--lr_scheduler_type {schedule} is not supported: {reason}.")
+        one_cycle = schedule == Schedule.ONE_CYCLE.value
+        if one_cycle:  # transformers would reject it
+            self.lr_scheduler_type = SchedulerType.LINEAR
         super().__post_init__()
+        if one_cycle:
+            self.lr_scheduler_type = Schedule.ONE_CYCLE
+        if self.fp16 and self.device.type == "cpu":
+            raise ValueError("--fp16 requires a GPU. On a CPU, use --bf16 True.")
         available = get_available_reporting_integrations()
         if missing := [name for name in self.report_to if name not in available]:
             raise ValueError(f"--report_to {' '.join(missing)}: not installed, or not one of {', '.join(available)}.")
+
+    @classmethod
+    def complete(cls, args: TrainingArguments | None) -> "SVTRv2TrainingArguments":
+        """Return the arguments for [`SVTRv2Trainer`]: plain `TrainingArguments` keep their values, others have the defaults.
+
+        Raises:
+            ValueError: the arguments are of another class, or one of them is not supported.
+        """
+        if args is None or isinstance(args, cls):
+            return cls() if args is None else args
+        if type(args) is not TrainingArguments:
+            raise ValueError(
+                f"args must be SVTRv2TrainingArguments or TrainingArguments, not {type(args).__name__}, whose other arguments "
+                "SVTRv2Trainer would ignore."
+            )
+        values = {field.name: getattr(args, field.name) for field in fields(args) if field.init}
+        # defaults of transformers that this trainer does not need
+        return cls(**{**values, "logging_nan_inf_filter": False, "ignore_data_skip": True})
 
 
 def _names() -> list[str]:

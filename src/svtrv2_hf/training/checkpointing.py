@@ -31,8 +31,9 @@ logger = logging.get_logger(__name__)
 
 # The arguments that determine how training continues.
 SETTINGS = (
-    "dataloader_num_workers", "gradient_accumulation_steps", "max_steps", "learning_rate", "warmup_steps", "weight_decay",
-    "adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm", "bf16", "fp16", "ema_decay", "frame_label_steps",
+    "dataloader_num_workers", "gradient_accumulation_steps", "max_steps", "learning_rate", "lr_scheduler_type",
+    "lr_scheduler_kwargs", "warmup_steps", "weight_decay", "optim", "optim_args", "optim_target_modules", "adam_beta1",
+    "adam_beta2", "adam_epsilon", "max_grad_norm", "bf16", "fp16", "ema_decay", "frame_label_steps",
 )  # fmt: skip
 
 
@@ -78,6 +79,7 @@ class Checkpoints:
     Attributes:
         is_staging: whether a checkpoint is being written to the staging folder.
         resumed_from: the checkpoint that this run was resumed from, or `None`.
+        is_exact: whether its settings are those of this run.
     """
 
     def __init__(self, trainer: EvaluatingTrainer, freeze_stages: int):
@@ -85,6 +87,7 @@ class Checkpoints:
         self.freeze_stages = freeze_stages
         self.is_staging = False
         self.resumed_from: Path | None = None
+        self.is_exact = True
         self.seed_shift = 0  # changes the order of the data after an inexact resume
 
     def reset(self) -> None:
@@ -156,9 +159,14 @@ class Checkpoints:
         return {
             "processes": args.world_size,
             **{name: getattr(args, name) for name in SETTINGS},
+            "optimizer": type(self._optimizer()).__name__,
             "freeze_stages": self.freeze_stages,
             **self.trainer.train_dataset.settings(),
         }
+
+    def _optimizer(self) -> torch.optim.Optimizer:
+        optimizer = self.trainer.create_optimizer()
+        return getattr(optimizer, "optimizer", optimizer)  # without the wrapper of accelerate
 
     def restore(self, checkpoint: Path) -> TrainerState:
         """Check a checkpoint, and restore data, counts and averaged weights; transformers restores the rest.
@@ -173,6 +181,7 @@ class Checkpoints:
         now, before = json.loads(json.dumps(self._settings())), states["settings"]
         self._check_model(checkpoint, now, before)
         differing = [name for name in now if now[name] != before.get(name)]
+        self.is_exact = not differing
         if differing and not args.resume_inexactly:
             raise ValueError(
                 f"{checkpoint} was made with other settings: "
@@ -209,9 +218,7 @@ class Checkpoints:
             files.append("scaler.pt")
         # The float16 scaler skips steps; so it may have before an inexact resume.
         exact = not before.get("fp16", True) and not states["seed_shift"]
-        optimizer = trainer.create_optimizer()
-        optimizer = getattr(optimizer, "optimizer", optimizer)  # without the wrapper of accelerate
-        shapes = None
+        optimizer, shapes = self._optimizer(), None
         if isinstance(optimizer, torch.optim.AdamW):
             shapes = [[parameter.shape for parameter in group["params"]] for group in optimizer.param_groups]
         check_optimizer_files(checkpoint, files, shapes, state.global_step, exact)
@@ -224,7 +231,7 @@ class Checkpoints:
     def _check_model(self, checkpoint: Path, now: dict[str, Any], before: dict[str, Any]) -> None:
         """Reject a checkpoint whose weights and optimizer do not fit, even to resume inexactly."""
         weights, own = read_finite_weights(checkpoint / "model.safetensors"), self.trainer.model.state_dict()
-        differing = [name for name in ("charset", "freeze_stages") if before.get(name) != now[name]]
+        differing = [name for name in ("charset", "freeze_stages", "optimizer") if before.get(name) != now[name]]
         if {name: weights[name].shape for name in weights} != {name: own[name].shape for name in own}:
             differing = ["model or number of characters"]
         if differing:

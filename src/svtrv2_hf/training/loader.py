@@ -33,6 +33,7 @@ def make_loader(batches: TrainingBatches | EvaluationBatches, args: Any) -> Load
         batches,
         num_workers=args.dataloader_num_workers,
         prefetch_factor=args.dataloader_prefetch_factor if args.dataloader_num_workers else None,
+        multiprocessing_context=args.dataloader_multiprocessing_context if args.dataloader_num_workers else None,
         # the default generator would advance the random state that was restored from a checkpoint
         generator=torch.Generator(),
         pin_memory=args.dataloader_pin_memory and args.device.type == "cuda" and batches.device.type == "cpu",

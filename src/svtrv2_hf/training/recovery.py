@@ -54,8 +54,6 @@ class RecoveringTrainer(Trainer):
         self.stream: TrainingStream | None = None
         # number of losses in float16 that were not finite since the last log
         self._overflows = torch.zeros((), device=self.args.device)
-        # The filter would log 0 for a loss that is not finite, and waits for the GPU at each step.
-        self.args.logging_nan_inf_filter = False
         self._reset_recovery()
 
     def _reset_recovery(self) -> None:
@@ -145,7 +143,8 @@ class RecoveringTrainer(Trainer):
                 problem = another
         if problem is None:
             path = f"{self.args.output_dir}/checkpoint-{step}"
-            error.add_note(f"Saved {path}. To resume, add --resume_from_checkpoint True to the same command.")
+            resume = " To resume, add --resume_from_checkpoint True to the same command."
+            error.add_note(f"Saved {path}.{'' if self.args.save_only_model else resume}")
         else:
             last = f"The last checkpoint is of step {saved}." if saved else "No checkpoint was saved."
             error.add_note(f"Step {step} cannot be saved: {problem}. {last}")

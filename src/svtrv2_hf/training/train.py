@@ -128,6 +128,8 @@ def _finish(trainer: SVTRv2Trainer) -> None:
             header = ["dataset", "protocol", "samples", "word accuracy, %", "CER, %", "1-NED, %", "loss"]
             table = markdown_table(header, rows, align="llr")
             print(printable("\n".join([table, *unreadable]), keep="\n"))
+    if trainer.args.push_to_hub:
+        trainer.push_to_hub()
     _print(trainer.args, f"Saved to {trainer.args.output_dir}.")
 
 

@@ -12,17 +12,22 @@ import torch._dynamo
 import torch.nn.functional as F
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from transformers import TrainerState
-from transformers.trainer_utils import TrainOutput
+from transformers import TrainerState, TrainingArguments
+from transformers.trainer_utils import HubStrategy, TrainOutput
 
+from ..data.collator import SVTRv2DataCollator
 from ..data.loader import plain_worker_errors
+from .arguments import Schedule, SVTRv2TrainingArguments
 from .callbacks import CallAt
 from .checkpoint_files import reading
 from .checkpointing import Checkpoints, find_checkpoint, random_state_file
 from .evaluating import EvaluatingTrainer
 from .loader import TrainingStream, make_loader, to_model_inputs
-from .optimization import create_adamw, create_one_cycle, own_hyperparameters
+from .optimization import check_schedule, create_one_cycle, decayed_parameters, load_states
 from .record import LearningCurve
+from .requirements import check_trainer
+from .rows import evaluation_sets_of, in_steps, training_batches_of
+from .upload import upload
 
 
 COMPILED_SIZES = 64  # image sizes in training and evaluation, of single images and of batches
@@ -34,12 +39,13 @@ PRIVATE_METHODS = {
     "_get_output_dir": ("trial",),  # redirects checkpoints to the staging folder
     "_load_callback_state": (),  # runs after the trainer state was read, which must not override the arguments
     "_load_from_checkpoint": ("resume_from_checkpoint", "model"),  # called for a run that is already complete
-    "_load_optimizer_and_scheduler": ("checkpoint",),  # keeps the hyperparameters of this run
+    "_load_optimizer_and_scheduler": ("checkpoint",),  # keeps the hyperparameters of this run if they have changed
     "_load_rng_state": ("checkpoint",),  # reports a damaged file
     "_maybe_log_save_evaluate": (  # the place to detect divergence
         *("tr_loss", "grad_norm", "model", "trial", "epoch", "ignore_keys_for_eval", "start_time", "learning_rate"),
     ),
     "_prepare_inputs": ("inputs",),  # converts bytes to pixel values on the device
+    "_push_from_checkpoint": ("checkpoint_folder",),  # would upload a checkpoint that is not complete
     "_save_checkpoint": ("model", "trial"),  # makes checkpoints atomic and adds the state of the data
 }
 PRIVATE_ATTRIBUTES = (
@@ -52,28 +58,56 @@ class SVTRv2Trainer(EvaluatingTrainer):
     """Trainer of [`SVTRv2ForCTC`] on [`TrainingBatches`] with any number of processes.
 
     Differs from `Trainer` as follows: the dataset yields complete batches with one image size each, and every process reads its
-    own shard; the loss is the mean over all samples of a step, across processes and accumulated batches; weight decay and
-    schedule are those of the paper; evaluation keeps sums instead of logits; samples read and skipped are logged as `data/...`;
+    own shard; the loss is the mean over all samples of a step, across processes and accumulated batches; the paper's weight decay,
+    and its schedule by default; evaluation compares texts; samples read and skipped are logged as `data/...`;
     checkpoints are complete or absent, and resuming is exact; after errors a checkpoint is saved, see [`RecoveringTrainer`].
 
     Args:
-        eval_dataset (`dict[str, EvaluationBatches]`, *optional*): evaluation datasets by name.
+        model ([`SVTRv2ForCTC`]): model to train.
+        args ([`SVTRv2TrainingArguments`] or `TrainingArguments`, *optional*): arguments; plain ones keep their values.
+        data_collator ([`SVTRv2DataCollator`], *optional*): columns and label rules for datasets of rows. The trainer itself forms
+            their batches.
+        train_dataset: [`TrainingBatches`]; or a dataset of rows with an image and a text, map-style or iterable.
+        eval_dataset: [`EvaluationBatches`], a dataset of rows, or several of them by name.
+        processing_class ([`SVTRv2Processor`]): processor of the model.
         protocol (`str`, *optional*): "exact", "case_insensitive", "alphanumeric" or "no_spaces"; by default "exact", and for datasets
             with the name of a benchmark, that of the benchmark.
         freeze_stages (`int`): number of stages of the backbone to freeze together with the stem.
-        kwargs: as of `Trainer`; `args` are [`SVTRv2TrainingArguments`].
+        kwargs: `compute_metrics`, `preprocess_logits_for_metrics`, `callbacks`, `optimizers` and `optimizer_cls_and_kwargs`, as of
+            `Trainer`.
 
     Raises:
-        ValueError: one process has several devices, the model has fewer stages, or the metric for the best model does not exist.
+        ValueError: an argument cannot be honored, one process has several devices, the model has fewer stages, or the metric for
+            the best model does not exist.
     """
 
-    def __init__(self, *args: Any, freeze_stages: int = 0, **kwargs: Any):
-        super().__init__(*args, **kwargs)
-        if self.args.n_gpu > 1:
+    def __init__(
+        self,
+        model: Any = None,
+        args: TrainingArguments | None = None,
+        data_collator: Any = None,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        processing_class: Any = None,
+        freeze_stages: int = 0,
+        **kwargs: Any,
+    ):
+        arguments = SVTRv2TrainingArguments.complete(args)
+        if arguments.n_gpu > 1:
             raise ValueError(
-                f"One process cannot train on {self.args.n_gpu} devices: start one process per device (accelerate launch), or "
+                f"One process cannot train on {arguments.n_gpu} devices: start one process per device (accelerate launch), or "
                 "select one device with CUDA_VISIBLE_DEVICES."
             )
+        check_trainer(model, processing_class, data_collator, train_dataset, kwargs)
+        self.collator = data_collator or SVTRv2DataCollator(processing_class)
+        if train_dataset is not None:
+            train_dataset = training_batches_of(train_dataset, self.collator, arguments)
+            if arguments.data_seed is not None:
+                train_dataset.seed = arguments.data_seed
+            arguments = in_steps(arguments, train_dataset)
+        if eval_dataset is not None:
+            eval_dataset = evaluation_sets_of(eval_dataset, self.collator, arguments)
+        super().__init__(model, arguments, None, train_dataset, eval_dataset, processing_class, **kwargs)
         self.frozen = self._freeze(freeze_stages)
         self.checkpoints = Checkpoints(self, freeze_stages)
         # `add_callback` warns about a second callback of one class
@@ -106,6 +140,8 @@ class SVTRv2Trainer(EvaluatingTrainer):
                 the checkpoint, and `resume_inexactly` is not set.
             DivergedError: the loss or the weights are NaN or infinite. Such weights are not saved.
         """
+        if self.train_dataset is None:
+            raise ValueError("Training requires a train_dataset.")
         checkpoint = find_checkpoint(resume_from_checkpoint, self.args.output_dir)
         self._reset_recovery()
         self.checkpoints.reset()
@@ -126,7 +162,7 @@ class SVTRv2Trainer(EvaluatingTrainer):
             torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, COMPILED_SIZES)
         try:
             with plain_worker_errors():
-                return super().train(checkpoint and str(checkpoint), *args, **kwargs)
+                result = super().train(checkpoint and str(checkpoint), *args, **kwargs)
         except BaseException as error:
             self._save_after(error)
             raise
@@ -134,6 +170,9 @@ class SVTRv2Trainer(EvaluatingTrainer):
             if self.stream is not None:
                 self.stream.close()
             self.stop.restore_signal_handlers()
+        if self.args.load_best_model_at_end and self.stop.reason is None:
+            self.load_best_model()
+        return result
 
     def _restore_complete_run(self, checkpoint: Path, state: TrainerState) -> TrainOutput:
         self._load_from_checkpoint(str(checkpoint))
@@ -192,16 +231,24 @@ class SVTRv2Trainer(EvaluatingTrainer):
             loss = (1 - share) * loss + share * by_frames * self.args.world_size / samples
         return (loss, outputs) if return_outputs else loss
 
-    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
-        if self.optimizer is None:
-            self.optimizer = create_adamw(self.model if model is None else model, self.args)
-        return self.optimizer
+    def get_decay_parameter_names(self, model: torch.nn.Module) -> list[str]:
+        return decayed_parameters(model)
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LRScheduler:
-        if self.lr_scheduler is None:
-            optimizer = optimizer or self.create_optimizer()
+        if self.lr_scheduler is not None:
+            return self.lr_scheduler
+        check_schedule(self.args, num_training_steps)
+        optimizer = optimizer or self.create_optimizer()
+        try:
+            if self.args.lr_scheduler_type != Schedule.ONE_CYCLE:
+                return super().create_scheduler(num_training_steps, optimizer)
             self.lr_scheduler = create_one_cycle(optimizer, self.args, num_training_steps)
-            self._created_lr_scheduler = True
+        except TypeError as error:
+            raise ValueError(
+                f"--lr_scheduler_kwargs {self.args.lr_scheduler_kwargs} do not fit --lr_scheduler_type "
+                f"{self.args.lr_scheduler_type.value}: {error}."
+            ) from error
+        self._created_lr_scheduler = True
         return self.lr_scheduler
 
     # Saving and resuming
@@ -214,6 +261,33 @@ class SVTRv2Trainer(EvaluatingTrainer):
         with self.checkpoints.staged():
             super()._save_checkpoint(model, trial)
         self._saved_step = self.state.global_step
+        if self.args.push_to_hub and self.args.hub_strategy != HubStrategy.END:
+            if not self.eval_dataset:
+                self.save_model_for_inference()
+            upload(self, Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}")
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """Do nothing: the checkpoint is in the staging folder, and uploaded when it is complete."""
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save the model to a folder, by default the output folder, and upload it if `push_to_hub` is set.
+
+        With `ema_decay`, the averaged weights are saved.
+        """
+        if self.checkpoints.is_staging:
+            super().save_model(output_dir, _internal_call)
+        elif not _internal_call:
+            self.save_model_for_inference(output_dir)
+            if self.args.push_to_hub:
+                self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
+        elif self.best_evaluation is None or not (Path(self.args.output_dir) / "model.safetensors").is_file():
+            self.save_model_for_inference()  # otherwise, `push_to_hub` uploads the best model
+
+    def push_to_hub(self, *args: Any, **kwargs: Any) -> Any:
+        """Upload the output folder without checkpoints: the best model of the evaluations, or the last one without evaluation."""
+        if self.args.should_save:
+            shutil.rmtree(self.staging_folder, ignore_errors=True)  # left by an error
+        return super().push_to_hub(*args, **kwargs)
 
     def _load_callback_state(self) -> None:
         assert self.checkpoints.resumed_from is not None
@@ -226,8 +300,7 @@ class SVTRv2Trainer(EvaluatingTrainer):
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         assert self.lr_scheduler is not None and self.optimizer is not None
         if checkpoint is not None:
-            with own_hyperparameters(self.optimizer, self.lr_scheduler), reading(Path(checkpoint) / "optimizer.pt"):
-                super()._load_optimizer_and_scheduler(checkpoint)
+            load_states(Path(checkpoint), self.optimizer, self.lr_scheduler, self.checkpoints.is_exact)
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
