@@ -47,8 +47,9 @@ def main(argv: Sequence[str]) -> None:
     chosen, arguments = parse_arguments(argv)
     set_seed(arguments.seed)
     logging.disable_progress_bar()  # of loading and saving models
-    checkpoint = find_checkpoint(arguments.resume_from_checkpoint, arguments.output_dir)
-    last = get_last_checkpoint(arguments.output_dir) if Path(arguments.output_dir).is_dir() else None
+    output = str(arguments.output_dir)  # transformers replaces None
+    checkpoint = find_checkpoint(arguments.resume_from_checkpoint, output)
+    last = get_last_checkpoint(output) if Path(output).is_dir() else None
     if checkpoint is None and last is not None:  # two runs would be mixed
         raise ValueError(
             f"{last} is of an earlier run: pass --resume_from_checkpoint True to resume it, or another --output_dir, or remove it."
@@ -70,7 +71,7 @@ def main(argv: Sequence[str]) -> None:
     in_epoch = None  # to sample remote data only for the plan would take too long
     if arguments.max_steps < 1 or (batches.num_samples and all(source.local for source in sources)):
         in_epoch = steps_per_epoch(arguments, batches)
-    if arguments.max_steps < 1:
+    if arguments.max_steps < 1 and in_epoch is not None:
         arguments.max_steps = number_of_steps(chosen, arguments, batches, in_epoch)
     if not eval_sources:
         arguments.eval_strategy = "no"
