@@ -10,7 +10,8 @@ from .options import number, option
 
 def convert(
     checkpoint: Annotated[
-        str, typer.Argument(metavar="CHECKPOINT", help="A .pth or .safetensors file, or hub:OWNER/REPOSITORY/FILE.")
+        str,
+        typer.Argument(metavar="CHECKPOINT", help="A .pth, .safetensors or .onnx file, or hub:OWNER/REPOSITORY/FILE."),
     ],
     output: Annotated[str, option("FOLDER", "Folder to write the model to.")],
     charset: Annotated[
