@@ -30,7 +30,8 @@ def convert(
 ) -> int:
     """Convert an OpenOCR checkpoint of SVTRv2 to transformers.
 
-    The size, the guidance branch and the number of classes are inferred from the tensors.
+    The size, the guidance branch and the number of classes are inferred from the tensors. ONNX exports do not contain
+    the guidance branch.
     """
     from ..charsets import read_charset
     from ..conversion import convert as convert_checkpoint
