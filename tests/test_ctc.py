@@ -117,18 +117,18 @@ def test_texts_longer_than_frames():
     assert len(log_likelihoods(log_probs, [])) == 0
 
 
-@pytest.mark.parametrize("blank", [0, 3])
-def test_greedy_path_equals_the_best_path_of_the_probabilities(blank):
+@pytest.mark.parametrize(("blank", "allowed"), [(0, None), (3, None), (0, [0, 5, 2, 5]), (3, [3, 6, 1])])
+def test_greedy_path_equals_the_best_path_of_the_probabilities(blank, allowed):
     for seed in range(20):
         logits = np.random.default_rng(seed).normal(size=(30, 7)).astype(np.float32) * 3
-        greedy, best = greedy_path(logits, blank), best_path(log_softmax(logits), blank)
+        greedy, best = greedy_path(logits, blank, allowed), best_path(log_softmax(logits, allowed), blank)
         assert [token._replace(probability=0.0) for token in greedy] == [
             token._replace(probability=0.0) for token in best
         ]
         assert [token.probability for token in greedy] == pytest.approx(
             [token.probability for token in best], abs=1e-6
         )
-    assert greedy_path(np.eye(7, dtype=np.float32)[[blank, blank]], blank) == []
+    assert greedy_path(np.eye(7, dtype=np.float32)[[blank, blank]], blank, allowed) == []
 
 
 def test_likelihoods_do_not_underflow():

@@ -1,6 +1,7 @@
 """Both pipeline tasks, kinds of inputs, options, and independence of batches."""
 
 import io
+import itertools
 import os
 import socket
 import subprocess
@@ -110,6 +111,54 @@ def test_results_do_not_depend_on_the_batch(read, sizes, batch_size, seed):
     rng = np.random.default_rng(seed)
     images = [Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8)) for width, height in sizes]
     assert_same(read(images, batch_size=batch_size), [read(image) for image in images])
+
+
+@pytest.fixture
+def batches(read, monkeypatch):
+    """The sizes of the images in each call of the model."""
+    calls, forward = [], read.model.forward
+
+    def record(pixel_values, image_sizes):
+        calls.append([tuple(size) for size in image_sizes.tolist()])
+        return forward(pixel_values=pixel_values, image_sizes=image_sizes)
+
+    monkeypatch.setattr(read.model, "forward", record)
+    return calls
+
+
+def test_batches_contain_images_of_one_size(read, batches):
+    """Widths alternate, so that batches of consecutive images would contain several sizes."""
+    images = [draw("word", width, 30) for width in (30, 60, 90)] * 5
+    expected = [read(image) for image in images]
+    batches.clear()
+    assert_same(read(images, batch_size=4), expected)
+    assert all(len(set(sizes)) == 1 for sizes in batches)
+    assert sorted(map(len, batches)) == [1, 1, 1, 4, 4, 4]
+
+
+def test_streams_are_read_lazily(read, batches):
+    """The first image, the only one of its size, does not wait for the end of an endless stream."""
+    taken = 0
+
+    def endless():
+        nonlocal taken
+        for number in itertools.count():
+            taken += 1
+            yield draw("line" if number == 0 else "word", 120 if number == 0 else 30 + 30 * (number % 2), 30)
+
+    results = iter(read(endless(), batch_size=2))
+    assert taken == 1, "the base class tests the type of the first input"
+    first = next(results)
+    assert 16 <= taken <= 20, "eight batches of two images"
+    assert_same([first, *itertools.islice(results, 9)], [read(image) for image in itertools.islice(endless(), 10)])
+    assert max(map(len, batches)) == 2
+
+
+def test_number_of_results_is_known(read, paths):
+    dataset = datasets.Dataset.from_dict({"image": paths})
+    for batch_size in (1, 4):
+        results = read(KeyDataset(dataset, "image"), batch_size=batch_size)
+        assert len(results) == len(list(results)) == len(list(results)) == len(paths)
 
 
 def test_characters_and_words(read, images):

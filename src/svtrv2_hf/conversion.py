@@ -93,7 +93,7 @@ def local_file(place: str | Path) -> Path:
 
 
 def load_checkpoint(path: str | Path) -> dict[str, torch.Tensor]:
-    """Load the state dict of an OpenOCR checkpoint, `.pth` or `.safetensors`, without running code that it contains.
+    """Load the state dict of an OpenOCR checkpoint, `.pth`, `.safetensors` or `.onnx`, without running code that it contains.
 
     The prefixes that DistributedDataParallel and torch.compile add to names are removed with a warning.
 
@@ -242,7 +242,7 @@ def convert(
     """Convert an OpenOCR checkpoint and save weights, configuration, tokenizer, processor and code.
 
     Args:
-        checkpoint: the `.pth` or `.safetensors` file, or `hub:OWNER/REPOSITORY/FILE`.
+        checkpoint: the `.pth`, `.safetensors` or `.onnx` file, or `hub:OWNER/REPOSITORY/FILE`.
         output: the folder to write.
         charset (`list[str]`, *optional*): characters in the order of the head; default: the 94 of the English models. For the
             'server' model, a missing space is appended, as upstream does.

@@ -65,17 +65,21 @@ def best_path(log_probs: np.ndarray, blank: int = 0) -> list[Token]:
     return tokens_of_path(log_probs.argmax(axis=-1), log_probs.max(axis=-1), blank)
 
 
-def greedy_path(logits: np.ndarray, blank: int = 0) -> list[Token]:
-    """Decode logits like `best_path(log_softmax(logits))`, but compute only the probabilities that are needed.
+def greedy_path(logits: np.ndarray, blank: int = 0, allowed: Sequence[int] | None = None) -> list[Token]:
+    """Decode logits like `best_path(log_softmax(logits, allowed))`, but compute only the probabilities that are needed.
 
-    With 6,625 classes, most of the time of decoding is the softmax over all of them in float64.
+    With 6,625 classes, most of the time of decoding would be the softmax over all of them.
     """
+    kept = None if allowed is None else np.unique(allowed)
+    if kept is not None:
+        logits = logits[..., kept]
     path = logits.argmax(axis=-1)
+    ids = path if kept is None else kept[path]
     log_probs = np.zeros(len(path))
-    if len(frames := np.flatnonzero(path != blank)):
+    if len(frames := np.flatnonzero(ids != blank)):
         relative = logits[frames] - logits[frames].max(axis=-1, keepdims=True)
         log_probs[frames] = -np.log(np.exp(relative).sum(axis=-1, dtype=np.float64))
-    return tokens_of_path(path, log_probs, blank)
+    return tokens_of_path(ids, log_probs, blank)
 
 
 def score(probabilities: Sequence[float]) -> float:

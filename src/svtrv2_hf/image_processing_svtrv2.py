@@ -178,9 +178,8 @@ class SVTRv2ImageProcessor(PilBackend):
         """Resize an RGB image to a size of [`target_size`]; uint8 of shape `(height, width, 3)`."""
         return resize(image, size, self.resample)
 
-    def prepare(self, image: Image.Image, max_ratio: int | str | None = None) -> np.ndarray:
-        """Resize and normalize one RGB image; float32 of shape `(3, height, width)`."""
-        pixels = self.resize(image, self.target_size(*image.size, max_ratio))
+    def scale(self, pixels: np.ndarray) -> np.ndarray:
+        """Normalize images of [`resize`], of shape `(..., height, width, 3)`; float32 of shape `(..., 3, height, width)`."""
         if self.has_default_pixels:
             return normalize(pixels)
         scaled = pixels.astype(np.float32)
@@ -190,6 +189,10 @@ class SVTRv2ImageProcessor(PilBackend):
             mean, std = np.asarray(self.image_mean, np.float32), np.asarray(self.image_std, np.float32)
             scaled = (scaled - mean) / std
         return np.moveaxis(scaled, -1, -3)
+
+    def prepare(self, image: Image.Image, max_ratio: int | str | None = None) -> np.ndarray:
+        """Resize and normalize one RGB image; float32 of shape `(3, height, width)`."""
+        return self.scale(self.resize(image, self.target_size(*image.size, max_ratio)))
 
     def preprocess(
         self,

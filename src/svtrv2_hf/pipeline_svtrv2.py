@@ -3,11 +3,12 @@
 
 import threading
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import nn
@@ -17,6 +18,7 @@ from .image_loading_svtrv2 import UnreadableImageError, load_rgb
 from .resizing_svtrv2 import pad_to_batch
 
 
+WINDOW = 8  # a sample waits for others with images of its size until so many batches have been read
 VERTICAL_RATIO = 1.5  # height / width above which a crop may be a rotated line
 PREPROCESSING = ("max_ratio", "rotate_vertical", "timeout", "max_pixels", "on_error")  # options of the pipeline
 POSTPROCESSING = ("return_characters", "return_words", "allowed_characters", "n_best", "lexicon")
@@ -48,6 +50,50 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
                     module.training = True
 
 
+class OrderedResults:
+    """
+    Results of a pipeline in the order of its inputs. Samples wait for others with images of the same size, with which they are
+    recognized in one batch.
+
+    Args:
+        loader (`DataLoader`): yields batches of samples.
+        recognize (`Callable`): computes the results of a batch.
+        batch_size (`int`): number of samples in a batch.
+    """
+
+    def __init__(self, loader: Any, recognize: Callable[[list[Any]], list[Any]], batch_size: int):
+        self.loader = loader
+        self.recognize = recognize
+        self.batch_size = batch_size
+
+    def __len__(self) -> int:
+        return len(self.loader.dataset)
+
+    def __iter__(self) -> Iterator[Any]:
+        waiting: dict[Any, dict[int, Any]] = {}  # samples by size and number; the oldest one is in the first group
+        results: dict[int, Any] = {}
+        oldest = 0
+
+        def recognize(size: Any) -> Iterator[Any]:
+            nonlocal oldest
+            samples = waiting.pop(size)
+            results.update(zip(samples, self.recognize(list(samples.values())), strict=True))
+            while oldest in results:
+                yield results.pop(oldest)
+                oldest += 1
+
+        for number, sample in enumerate(sample for batch in self.loader for sample in batch["sample"]):
+            size = tuple(image.shape for image in sample["images"])
+            group = waiting.setdefault(size, {})
+            group[number] = sample
+            if len(group) == self.batch_size:
+                yield from recognize(size)
+            elif number - oldest >= WINDOW * self.batch_size:
+                yield from recognize(next(iter(waiting)))
+        for size in list(waiting):
+            yield from recognize(size)
+
+
 class SVTRv2TextRecognitionPipeline(Pipeline):
     """
     Pipeline that recognizes the text of images of single words or lines.
@@ -77,7 +123,8 @@ class SVTRv2TextRecognitionPipeline(Pipeline):
         Args:
             inputs: an image (a PIL image, path, http or data URL, bytes, open file, array or tensor), or a list, dataset or
                 generator of images; a four-dimensional array or tensor is a list of images.
-            batch_size (`int`, *optional*, defaults to 1): batch size, which does not influence the results.
+            batch_size (`int`, *optional*, defaults to 1): number of images of one size to recognize at once, which does not
+                influence the results. With 2 or more, up to 8 batches of resized images are in memory.
             num_workers (`int`, *optional*, defaults to 0): number of processes that load and resize images.
             max_ratio (`int` or `"auto"`, *optional*): overrides the maximum aspect ratio of the processor; "auto" resizes
                 lines up to a ratio of 100 without distortion.
@@ -133,6 +180,27 @@ class SVTRv2TextRecognitionPipeline(Pipeline):
         )
         return preprocessing, {}, postprocessing
 
+    def get_iterator(
+        self,
+        inputs: Any,
+        num_workers: int,
+        batch_size: int,
+        preprocess_params: dict[str, Any],
+        forward_params: dict[str, Any],
+        postprocess_params: dict[str, Any],
+    ) -> Any:
+        iterator = super().get_iterator(
+            inputs, num_workers, batch_size, preprocess_params, forward_params, postprocess_params
+        )
+        if batch_size == 1:
+            return iterator
+
+        def recognize(samples: list[Any]) -> list[Any]:
+            outputs = self.forward({"sample": samples}, **forward_params)["sample"]
+            return [self.postprocess({"sample": output}, **postprocess_params) for output in outputs]
+
+        return OrderedResults(iterator.loader.loader, recognize, batch_size)
+
     # A sample is one dict under one key, so that the base class neither pads nor splits it. It contains the candidates for
     # recognition: one, several for a vertical crop, or none for an unreadable image.
 
@@ -158,7 +226,10 @@ class SVTRv2TextRecognitionPipeline(Pipeline):
         processor = self.processor.image_processor
         return {
             "sample": {
-                "images": [processor.prepare(candidate, max_ratio) for candidate in candidates.values()],
+                "images": [
+                    processor.resize(candidate, processor.target_size(*candidate.size, max_ratio))
+                    for candidate in candidates.values()
+                ],
                 "exceeds_max_ratio": [
                     processor.exceeds_max_ratio(*one.size, max_ratio) for one in candidates.values()
                 ],
@@ -175,7 +246,9 @@ class SVTRv2TextRecognitionPipeline(Pipeline):
         images = [image for sample in samples for image in sample["images"]]
         logits: Iterator[Any] = iter(())
         if images:
-            pixel_values, image_sizes = (torch.from_numpy(array) for array in pad_to_batch(images))
+            pixels, sizes = pad_to_batch([np.moveaxis(image, -1, 0) for image in images])
+            pixels = self.processor.image_processor.scale(np.moveaxis(pixels, 1, -1))
+            pixel_values, image_sizes = torch.from_numpy(pixels), torch.from_numpy(sizes)
             pixel_values = pixel_values.to(self.device, self.model.dtype)
             with evaluation_mode(self.model):
                 outputs = self.model(pixel_values=pixel_values, image_sizes=image_sizes)

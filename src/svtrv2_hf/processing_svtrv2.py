@@ -14,7 +14,6 @@ from .ctc_svtrv2 import (
     Token,
     align,
     beam_search,
-    best_path,
     collapse,
     greedy_path,
     log_likelihoods,
@@ -261,9 +260,7 @@ class SVTRv2Processor(ProcessorMixin):
             frames = logits[row] if lengths is None else logits[row, : int(lengths[row])]
             alternatives: list[dict[str, Any]] = []
             if entries is None and n_best is None:
-                tokens = (
-                    greedy_path(frames, blank) if allowed is None else best_path(log_softmax(frames, allowed), blank)
-                )
+                tokens = greedy_path(frames, blank, allowed)
             else:
                 log_probs = log_softmax(frames, allowed)
                 ranked = self._rank(log_probs, blank, n_best or 1, entries)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 
+from .onnx_weights import read_onnx_weights
 from .reporting import first
 
 
@@ -26,18 +27,14 @@ _MAGIC = {
     b"{": "a JSON file: download the checkpoint itself",
 }
 _PADDLE = "a PaddlePaddle checkpoint: use the PyTorch checkpoint of OpenOCR"
-_SUFFIXES = {
-    ".pdparams": _PADDLE,
-    ".pdiparams": _PADDLE,
-    ".onnx": "an ONNX graph: use the .pth file that it was exported from",
-}
+_SUFFIXES = {".pdparams": _PADDLE, ".pdiparams": _PADDLE}
 
 
 def read_weights(path: str | Path, device: str = "cpu") -> Any:
-    """Load a `.safetensors` file or a PyTorch checkpoint without running code that it contains.
+    """Load a `.safetensors` file, a PyTorch checkpoint or an ONNX export without running code that it contains.
 
     Args:
-        path: the file; its content decides, not its name.
+        path: the file.
         device: device of the tensors. "meta" checks a file without reading its values.
 
     Raises:
@@ -46,6 +43,8 @@ def read_weights(path: str | Path, device: str = "cpu") -> Any:
     path = Path(path)
     if kind := _other_kind(path):
         raise ValueError(f"{path} is {kind}.")
+    if path.suffix == ".onnx":
+        return read_onnx_weights(path)
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
@@ -114,6 +113,8 @@ def _other_kind(path: Path) -> str | None:
         return "a safetensors file: rename it to .safetensors"
     if path.suffix in _SUFFIXES or b"StructuredToParameterName@@" in start:
         return _SUFFIXES.get(path.suffix, _PADDLE)
+    if path.suffix == ".onnx":  # without characteristic first bytes
+        return None
     return None if start.startswith((b"PK", b"\x80")) else "not a PyTorch checkpoint: download it again"
 
 

@@ -10,7 +10,8 @@ from .options import number, option
 
 def convert(
     checkpoint: Annotated[
-        str, typer.Argument(metavar="CHECKPOINT", help="A .pth or .safetensors file, or hub:OWNER/REPOSITORY/FILE.")
+        str,
+        typer.Argument(metavar="CHECKPOINT", help="A .pth, .safetensors or .onnx file, or hub:OWNER/REPOSITORY/FILE."),
     ],
     output: Annotated[str, option("FOLDER", "Folder to write the model to.")],
     charset: Annotated[
@@ -29,7 +30,8 @@ def convert(
 ) -> int:
     """Convert an OpenOCR checkpoint of SVTRv2 to transformers.
 
-    The size, the guidance branch and the number of classes are inferred from the tensors.
+    The size, the guidance branch and the number of classes are inferred from the tensors. ONNX exports do not contain
+    the guidance branch.
     """
     from ..charsets import read_charset
     from ..conversion import convert as convert_checkpoint

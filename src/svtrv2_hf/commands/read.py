@@ -40,7 +40,7 @@ def read(
     max_ratio: Annotated[
         Any, option("N", MAX_RATIO, "the model's; 20 for the bundled checkpoint", parser=_ratio)
     ] = None,
-    batch_size: BatchSize = 16,
+    batch_size: BatchSize = 32,
 ) -> int:
     """Recognize text in images of words and lines.
 

@@ -26,7 +26,7 @@ from ..configuration_svtrv2 import SVTRv2Config
 from ..image_processing_svtrv2 import SVTRv2ImageProcessor, load_rgb
 from ..modeling_svtrv2 import SVTRv2ForCTC
 from ..paths import user_path
-from ..pipeline_svtrv2 import SVTRv2TextRecognitionPipeline
+from ..pipeline_svtrv2 import WINDOW, SVTRv2TextRecognitionPipeline
 from ..processing_svtrv2 import SVTRv2Processor
 from ..sources import open_source
 from ..sources.file_source import FileSource
@@ -296,7 +296,7 @@ def _pipeline(
     for batch_size, read_files in pipelines.items():
         read_files(paths, batch_size=batch_size)
         read_files.seconds.clear()
-    part = max(128, *pipelines)
+    part = WINDOW * max(pipelines)  # shorter ones would leave too few images of one size
     seconds: dict[int, float] = defaultdict(float)
     for start in tqdm(range(0, len(paths), part), desc="pipeline", unit="part", disable=None):
         for batch_size, read_files in pipelines.items():

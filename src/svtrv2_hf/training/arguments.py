@@ -217,9 +217,8 @@ class SVTRv2TrainingArguments(TrainingArguments):
                 if value is not None and not is_valid(value):
                     raise ValueError(f"--{name} must be {requirement}, not {value}.")
         schedule = str(getattr(self.lr_scheduler_type, "value", self.lr_scheduler_type))
-        supported = [
-            str(kind.value) for kind in [*Schedule, *SchedulerType] if str(kind.value) not in METRIC_SCHEDULES
-        ]
+        kinds: list[ExplicitEnum] = [*Schedule, *SchedulerType]
+        supported = [kind.value for kind in kinds if kind.value not in METRIC_SCHEDULES]
         if schedule not in supported:
             reason = f"it is not one of {', '.join(supported)}"
             if schedule in METRIC_SCHEDULES:
