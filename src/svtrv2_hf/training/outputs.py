@@ -89,6 +89,7 @@ class Outputs:
             sizes = zip(*(array.shape for _, array in given or [(0, first)]), strict=True)
             padded = np.full((len(outputs), *map(max, sizes)), -100, first.dtype)
             for row, array in given:
-                padded[(row, *(slice(size) for size in array.shape))] = array
+                index: Any = (row, *map(slice, array.shape))
+                padded[index] = array
             combined.append(padded)
         return combined[0] if len(combined) == 1 else tuple(combined), pad_labels(labels)
