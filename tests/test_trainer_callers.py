@@ -299,7 +299,6 @@ def test_evaluation_before_training_is_not_the_best(config, folder, held, tmp_pa
         ("sgd", "warmup_stable_decay", {"num_decay_steps": 2}),
         ("adafactor", "constant_with_warmup", None),
         ("adamw_torch", "one_cycle", {"div_factor": 5}),
-        ("adagrad", "linear", None),
     ],
 )
 def test_resuming_is_exact_with_other_optimizers_and_schedules(

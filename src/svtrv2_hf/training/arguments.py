@@ -217,14 +217,14 @@ class SVTRv2TrainingArguments(TrainingArguments):
                 if value is not None and not is_valid(value):
                     raise ValueError(f"--{name} must be {requirement}, not {value}.")
         schedule = str(getattr(self.lr_scheduler_type, "value", self.lr_scheduler_type))
-        kinds: list[ExplicitEnum] = [*Schedule, *SchedulerType]
-        supported = [kind.value for kind in kinds if kind.value not in METRIC_SCHEDULES]
+        kinds = ["one_cycle", *(kind.value for kind in SchedulerType)]
+        supported = [kind for kind in kinds if kind not in METRIC_SCHEDULES]
         if schedule not in supported:
             reason = f"it is not one of {', '.join(supported)}"
             if schedule in METRIC_SCHEDULES:
                 reason = "an evaluation may be postponed until training resumes, and the schedule would depend on it"
             raise ValueError(f"--lr_scheduler_type {schedule} is not supported: {reason}.")
-        one_cycle = schedule == Schedule.ONE_CYCLE.value
+        one_cycle = schedule == "one_cycle"
         if one_cycle:  # transformers would reject it
             self.lr_scheduler_type = SchedulerType.LINEAR
         super().__post_init__()

@@ -89,7 +89,7 @@ class Outputs:
             sizes = zip(*(array.shape for _, array in given or [(0, first)]), strict=True)
             padded = np.full((len(outputs), *map(max, sizes)), -100, first.dtype)
             for row, array in given:
-                place: tuple[Any, ...] = (row, *(slice(size) for size in array.shape))
-                padded[place] = array
+                index: Any = (row, *map(slice, array.shape))
+                padded[index] = array
             combined.append(padded)
         return combined[0] if len(combined) == 1 else tuple(combined), pad_labels(labels)
