@@ -51,8 +51,8 @@ SQUARE, WIDE = noise(40, 40), noise(480, 40)  # of 64 x 64 and 32 x 384 pixels, 
 TRUNCATED = SQUARE[: len(SQUARE) // 2]
 
 
-def report_of(charset="abc", name="words", max_ratio=12, **kwargs):
-    return AuditReport(name, LabelEncoder(charset, **kwargs), SVTRv2ImageProcessor(max_ratio=max_ratio))
+def report_of(charset="abc", name="words", max_ratio=12, max_length=25, **kwargs):
+    return AuditReport(name, LabelEncoder(charset, max_length, **kwargs), SVTRv2ImageProcessor(max_ratio=max_ratio))
 
 
 def report_on(samples, charset="abc", max_length=25, max_ratio=12, **kwargs):
