@@ -50,7 +50,7 @@ def word(text, **kwargs):
 
 def stream_of(samples, batch_size=4, policy="drop_sample", **kwargs):
     sources = samples if isinstance(samples[0], ListSource) else [ListSource(samples)]
-    encoder = LabelEncoder(CHARSET, unknown_characters=policy)
+    encoder = LabelEncoder(CHARSET, 25, policy)
     return BucketBatches(sources, encoder, SVTRv2ImageProcessor(), batch_size, **kwargs)
 
 

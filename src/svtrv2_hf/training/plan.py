@@ -76,7 +76,8 @@ def describe(
     epochs = "" if in_epoch is None else f", about {_epochs(steps / in_epoch)}"
     rows.append(("steps", f"{steps:,} of {plural(images, 'image')}{epochs}"))
     if arguments.eval_strategy != "no":
-        every = arguments.eval_steps if arguments.eval_steps >= 1 else math.ceil(steps * arguments.eval_steps)
+        every = arguments.eval_steps or arguments.logging_steps
+        every = every if every >= 1 else math.ceil(steps * every)
         rows.append(("evaluations", f"{math.ceil(steps / every):,}, every {plural(int(every), 'step')}"))
     else:
         once = "1, at the end" if eval_sources else "none without --eval_data; the model of the last step is saved"
@@ -84,7 +85,7 @@ def describe(
     rows += [
         ("learning rate", f"{arguments.learning_rate:g} at its peak"),
         ("device", f"{arguments.device}" + (f" x {arguments.world_size}" if arguments.world_size > 1 else "")),
-        ("output folder", arguments.output_dir),
+        ("output folder", str(arguments.output_dir)),
     ]
     return markdown_table(["training", ""], rows, align="l")
 

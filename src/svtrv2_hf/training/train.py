@@ -68,11 +68,12 @@ def main(argv: Sequence[str]) -> None:
         for source in eval_sources:
             _print(arguments, check_evaluation_set(source, encoder, protocols[source.name]))
     batches = _batches(chosen, arguments, sources, encoder, processor)
-    in_epoch = None  # to sample remote data only for the plan would take too long
-    if arguments.max_steps < 1 or (batches.num_samples and all(source.local for source in sources)):
+    in_epoch: float | None = None
+    if arguments.max_steps < 1:
         in_epoch = steps_per_epoch(arguments, batches)
-    if arguments.max_steps < 1 and in_epoch is not None:
         arguments.max_steps = number_of_steps(chosen, arguments, batches, in_epoch)
+    elif batches.num_samples and all(source.local for source in sources):  # remote data would take too long
+        in_epoch = steps_per_epoch(arguments, batches)
     if not eval_sources:
         arguments.eval_strategy = "no"
     eval_batch_size = arguments.per_device_eval_batch_size
