@@ -26,7 +26,12 @@ def markdown(results: Mapping[str, Any]) -> str:
     Accuracies are in percent, with Wilson's 95 % interval. Two columns are stricter than the protocol: in one, case must match
     as well; in the other, every character, spaces and punctuation included, except for case.
     """
-    model = [results["model"], f"{results['parameters'] / 1e6:.2f} M parameters", *_max_ratios(results["sets"])]
+    model = [
+        results["model"],
+        *([results["file"]] if "file" in results else []),
+        f"{results['parameters'] / 1e6:.2f} M parameters",
+        *_max_ratios(results["sets"]),
+    ]
     parts = [f"{', '.join(model)}; {results['date']}, commit {results['commit'] or 'unknown'}, {results['machine']}."]
     tables = {group: list(_rows(results, group, names)) for group, names in _groups(results["sets"]).items()}
     training_data = list(dict.fromkeys(peer.training_data for peer in _peers([*chain.from_iterable(tables.values())])))
