@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`svtrv2 export`."""
 
+from functools import partial
 from typing import Annotated, Literal
 
 import typer
@@ -38,7 +39,7 @@ def export(
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    images = None
+    calibration = None
     if calibrate is not None:
         from ..evaluation.benchmarks import test_split_at
 
@@ -47,12 +48,8 @@ def export(
                 f"{calibrate} is the test split of the benchmark {benchmark}: calibrate on other images, such as those of "
                 "the training."
             )
-        source = open_source(calibrate)
-
-        def images(processor):
-            return prepare(source, processor, calibration_images)
-
-    result = export_model(folder, format, output, images)
+        calibration = partial(prepare, open_source(calibrate), limit=calibration_images)
+    result = export_model(folder, format, output, calibration)
     for file in result.files:
         print(f"{file}\t{file.stat().st_size / 1e6:.2f} MB")
     if int8:

@@ -103,8 +103,8 @@ class SVTRv2ForCTCRuntime(nn.Module):
     def forward(self, pixel_values: torch.Tensor, image_sizes: torch.Tensor | None = None) -> SVTRv2CTCOutput:
         """Compute logits as [`SVTRv2ForCTC.forward`] does, with `logits` and `logits_lengths` as output."""
         groups = groups_of_one_size(pixel_values.detach().to("cpu", torch.float32), image_sizes)
-        logits = [torch.from_numpy(self._session(images.contiguous().numpy())) for _, images in groups]
-        logits, lengths = merge_logits(groups, logits, self.config.blank_token_id)
+        logits_of_group = [torch.from_numpy(self._session(images.contiguous().numpy())) for _, images in groups]
+        logits, lengths = merge_logits(groups, logits_of_group, self.config.blank_token_id)
         return SVTRv2CTCOutput(logits=logits, logits_lengths=lengths)
 
     def num_parameters(self) -> int:

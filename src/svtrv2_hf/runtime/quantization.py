@@ -26,7 +26,7 @@ def quantize_onnx(graph: Path, file: Path, images: Sequence[np.ndarray]) -> None
         def __init__(self) -> None:
             self.remaining = iter(images)
 
-        def get_next(self) -> dict[str, np.ndarray] | None:  # type: ignore[override]
+        def get_next(self) -> dict[str, np.ndarray] | None:
             image = next(self.remaining, None)
             return None if image is None else {"pixel_values": image[None]}
 
