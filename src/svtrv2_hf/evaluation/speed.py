@@ -115,11 +115,11 @@ def benchmark(
     sizes, batch_sizes = _sizes(processor), sorted(set(batch_sizes))
     on_gpu = model.device.type == "cuda"
     # The operations and parameters of an exported model are those of the original.
-    counted = model if isinstance(model, SVTRv2ForCTC) else SVTRv2ForCTC(model.config).eval()
+    counted = SVTRv2ForCTC(model.config).eval() if isinstance(model, SVTRv2ForCTCRuntime) else model
     searches: dict[str, Search] = {}
     results: dict[str, Any] = {
         **provenance(),
-        **({} if isinstance(model, SVTRv2ForCTC) else {"file": f"{model.backend}/{model.file.name}"}),
+        **({"file": f"{model.backend}/{model.file.name}"} if isinstance(model, SVTRv2ForCTCRuntime) else {}),
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(model.device) if on_gpu else model.device.type,
         "dtype": str(model.dtype).removeprefix("torch."),
