@@ -26,7 +26,7 @@ help:  ## list the targets
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/$(INSTALL) -c constraints.txt -e '.[dev]'
+	$(BIN)/$(INSTALL) -c constraints.txt -e '.[dev,onnx]'
 	touch $@
 
 test: $(VENV)/.installed  ## run the tests

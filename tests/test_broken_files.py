@@ -262,7 +262,7 @@ def test_unexpected_error_is_one_line(saved, commands, capsys, monkeypatch):
     def fail(*words, **options):
         raise KeyError("added_tokens")
 
-    monkeypatch.setattr("svtrv2_hf.checkpoint.load_model_and_processor", fail)
+    monkeypatch.setattr("svtrv2_hf.runtime.model.load_for_backend", fail)
     assert "KeyError: 'added_tokens' (SVTRV2_TRACEBACK=1" in error_of(capsys, commands["read"])
     monkeypatch.setenv("SVTRV2_TRACEBACK", "1")
     with pytest.raises(KeyError):

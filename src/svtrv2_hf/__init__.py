@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .modeling_svtrv2 import SVTRv2PreTrainedModel as SVTRv2PreTrainedModel
     from .pipeline_svtrv2 import SVTRv2TextRecognitionPipeline as SVTRv2TextRecognitionPipeline
     from .processing_svtrv2 import SVTRv2Processor as SVTRv2Processor
+    from .runtime.model import SVTRv2ForCTCRuntime as SVTRv2ForCTCRuntime
     from .sources import open_source as open_source
     from .training.arguments import SVTRv2TrainingArguments as SVTRv2TrainingArguments
     from .training.loader import training_batches as training_batches
@@ -51,6 +52,7 @@ _MODULES = {
     "processing_svtrv2": ("SVTRv2Processor",),
     "data.collator": ("SVTRv2DataCollator",),
     "evaluation.trainer_metrics": ("make_compute_metrics", "predict_ids"),
+    "runtime.model": ("SVTRv2ForCTCRuntime",),
     "sources": ("open_source",),
     "training.arguments": ("SVTRv2TrainingArguments",),
     "training.loader": ("training_batches",),

@@ -83,16 +83,25 @@ def load_model_and_processor(name: str | Path, **options: Any) -> tuple[SVTRv2Fo
             message contains the file and the solution.
     """
     config, processor = load_config(name), load_processor(name)
+    check_classes(name, config, processor)
+    with _explain(f"The weights in {name}"):
+        model = SVTRv2ForCTC.from_pretrained(checkpoint_folder(name), **options)
+    check_values(model.state_dict(), f"The weights in {name}")
+    return model, processor
+
+
+def check_classes(name: str | Path, config: SVTRv2Config, processor: SVTRv2Processor) -> None:
+    """Check that model and processor of a checkpoint have the same number of classes.
+
+    Raises:
+        ValueError: the numbers differ.
+    """
     characters = len(charset_of(processor.tokenizer))
     if config.vocab_size not in (characters + 1, len(processor.tokenizer)):
         raise ValueError(
             f"config.json in {name} has vocab_size={config.vocab_size}, but tokenizer.json has {characters} characters, which need "
             f"{characters + 1} with the blank: save model and processor of the same checkpoint."
         )
-    with _explain(f"The weights in {name}"):
-        model = SVTRv2ForCTC.from_pretrained(checkpoint_folder(name), **options)
-    check_values(model.state_dict(), f"The weights in {name}")
-    return model, processor
 
 
 def load_config(name: str | Path) -> SVTRv2Config:

@@ -11,7 +11,20 @@ from typing import Annotated, Any
 
 import typer
 
-from .commands import atlas, audit, benchmark, charset, convert, demo, evaluate, publish, read, synthesize, train
+from .commands import (
+    atlas,
+    audit,
+    benchmark,
+    charset,
+    convert,
+    demo,
+    evaluate,
+    export,
+    publish,
+    read,
+    synthesize,
+    train,
+)
 from .console import warn
 
 
@@ -94,7 +107,7 @@ def _message(error: Exception) -> str:
 
 
 for _command in (
-    *(read.read, evaluate.evaluate, benchmark.benchmark, demo.demo, convert.convert, audit.audit),
+    *(read.read, evaluate.evaluate, benchmark.benchmark, demo.demo, convert.convert, export.export, audit.audit),
     *(charset.charset, synthesize.synthesize, atlas.atlas, publish.publish),
 ):
     app.command()(_guarded(_command))

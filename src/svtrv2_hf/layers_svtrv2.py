@@ -9,7 +9,7 @@ from torch import nn
 from transformers.activations import ACT2FN
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.processing_utils import Unpack
-from transformers.utils import TransformersKwargs
+from transformers.utils import TransformersKwargs, is_torchdynamo_exporting
 
 from .configuration_svtrv2 import SVTRv2Config
 
@@ -33,11 +33,14 @@ class SVTRv2Linear(nn.Linear):
     """A linear layer over feature maps of shape (B, H, W, C).
 
     On CPUs it runs as the equivalent 1x1 convolution: torch dispatches convolutions to oneDNN, which takes half the time
-    of MKL's matrix product, as measured on an AMD processor.
+    of MKL's matrix product, as measured on an AMD processor. Exported graphs contain matrix products, which other runtimes
+    and their quantization support better.
     """
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        if hidden_states.ndim != 4 or hidden_states.device.type != "cpu":
+        # In torch.compile, `is_exporting` is true.
+        exporting = not torch.compiler.is_dynamo_compiling() and is_torchdynamo_exporting()
+        if hidden_states.ndim != 4 or hidden_states.device.type != "cpu" or exporting:
             return super().forward(hidden_states)
         outputs = F.conv2d(hidden_states.permute(0, 3, 1, 2), self.weight[:, :, None, None], self.bias)
         return outputs.permute(0, 2, 3, 1)

@@ -25,7 +25,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from types import NoneType
@@ -48,13 +48,13 @@ from .guidance_svtrv2 import SVTRv2Guidance
 from .layers_svtrv2 import SVTRv2Attention, SVTRv2ConvolutionNorm, SVTRv2Linear, SVTRv2MLP
 from .neck_svtrv2 import SVTRv2Neck
 from .pipeline_svtrv2 import SVTRv2TextRecognitionPipeline  # noqa: F401  copied to saved folders
+from .size_groups_svtrv2 import groups_of_one_size, merge_logits
 
 
 logger = logging.get_logger(__name__)
 
 WRAPPERS = r"^(?:(?:module|_orig_mod)\.)+"  # prefixes of names by DistributedDataParallel and torch.compile
 BLANK_PRIOR = 0.9  # initial probability of the blank
-CERTAIN = 1e4  # logit margin of the blank in frames after the end of an image: its softmax is exactly one
 
 
 @dataclass
@@ -548,7 +548,7 @@ class SVTRv2ForCTC(SVTRv2PreTrainedModel):
         if labels is not None and (labels.ndim != 2 or labels.shape[0] != batch_size):
             raise ValueError(f"labels has the shape {tuple(labels.shape)} instead of ({batch_size}, length).")
         logits_of_size, guidance_logits, guidance_targets = [], [], []
-        groups = list(self._groups_of_one_size(pixel_values, image_sizes))
+        groups = groups_of_one_size(pixel_values, image_sizes)
         to_frames = cast(nn.Module, self.rearrangement or self.neck)
         for index, images in groups:
             backbone = self.svtrv2(images, **{**kwargs, "return_dict": True})
@@ -564,18 +564,7 @@ class SVTRv2ForCTC(SVTRv2PreTrainedModel):
                 guidance_logits.append(branch_logits.flatten(0, 1))
                 guidance_targets.append(targets.flatten())
 
-        if groups[0][0] is None:
-            logits = logits_of_size[0]
-            lengths = torch.full((batch_size,), logits.shape[1], dtype=torch.long, device=logits.device)
-        else:
-            longest = max(part.shape[1] for part in logits_of_size)
-            logits = logits_of_size[0].new_full((batch_size, longest, self.config.vocab_size), -CERTAIN)
-            logits[..., self.config.blank_token_id] = 0.0
-            lengths = torch.empty(batch_size, dtype=torch.long, device=logits.device)
-            for (index, _), part in zip(groups, logits_of_size, strict=True):
-                logits[index, : part.shape[1]] = part
-                lengths[index] = part.shape[1]
-
+        logits, lengths = merge_logits(groups, logits_of_size, self.config.blank_token_id)
         loss = ctc = guidance = num_unalignable = None
         if labels is not None:
             share = 1.0 if num_items_in_batch is None else batch_size / num_items_in_batch
@@ -597,26 +586,6 @@ class SVTRv2ForCTC(SVTRv2PreTrainedModel):
             hidden_states=backbone.hidden_states,
             attentions=backbone.attentions,
         )
-
-    @staticmethod
-    def _groups_of_one_size(
-        pixel_values: torch.Tensor, image_sizes: torch.Tensor | None
-    ) -> Iterator[tuple[torch.Tensor | None, torch.Tensor]]:
-        """Yield the images of each size with their rows in the batch; `None` for the whole batch."""
-        full = tuple(pixel_values.shape[-2:])
-        sizes = [] if image_sizes is None else [tuple(size) for size in image_sizes.tolist()]
-        if sizes and (
-            len(sizes) != len(pixel_values) or any(h > full[0] or w > full[1] or min(h, w) < 1 for h, w in sizes)
-        ):
-            raise ValueError(f"image_sizes {sizes} do not fit pixel_values of shape {tuple(pixel_values.shape)}.")
-        if len(set(sizes)) <= 1:
-            height, width = sizes[0] if sizes else full
-            yield None, pixel_values[..., :height, :width]
-            return
-        for height, width in dict.fromkeys(sizes):
-            rows = [row for row, size in enumerate(sizes) if size == (height, width)]
-            index = torch.tensor(rows, device=pixel_values.device)
-            yield index, pixel_values[index, :, :height, :width]
 
 
 if hasattr(os, "register_at_fork"):

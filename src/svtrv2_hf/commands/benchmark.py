@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from .options import Model, Size, check_device, extra, number, option
+from .options import Backend, FileName, Model, Size, check_device, extra, number, option
 
 
 def benchmark(
@@ -26,6 +26,8 @@ def benchmark(
         number("Batch size to measure in addition to the best one; can be repeated.", True, "--batch-size"),
     ] = [1, 32],  # noqa: B006
     largest_batch: Annotated[int, number("Upper limit of the search for the best batch size.")] = 1024,
+    backend: Backend = "torch",
+    file_name: FileName = None,
     rounds: Annotated[int, number("Number of times each case is timed.")] = 10,
     output: Annotated[str | None, option("FILE.json", "Also write the results to this file.")] = None,
 ) -> int:
@@ -37,21 +39,24 @@ def benchmark(
     """
     if size is not None and model != "default":
         raise typer.BadParameter("--size and --model exclude each other.")
+    if backend != "torch" and (size is not None or dtype != "float32"):
+        raise typer.BadParameter(f"--size and --dtype need --backend torch: {backend} runs an exported file.")
     import torch
     from transformers.utils import logging
 
-    from ..checkpoint import load_model_and_processor
     from ..evaluation import speed, speed_report
     from ..evaluation.provenance import check_output
+    from ..runtime.model import load_for_backend
     from ..weight_files import check_values
 
-    check_device(device)
+    check_device(device, backend)
     if output:
         check_output(output)
     if threads:
         torch.set_num_threads(threads)
     logging.disable_progress_bar()
-    network, processor = speed.fresh(size) if size else load_model_and_processor(model)
+    threads = torch.get_num_threads() if backend != "torch" else None
+    network, processor = speed.fresh(size) if size else load_for_backend(model, backend, file_name, threads)
     network = network.eval().to(device, getattr(torch, dtype))
     check_values(network.state_dict(), f"The weights in {dtype}")
     with tempfile.TemporaryDirectory() as folder:

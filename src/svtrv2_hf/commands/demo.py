@@ -3,7 +3,7 @@
 
 from typing import Annotated
 
-from .options import extra, number, option
+from .options import Backend, FileName, extra, number, option
 
 
 def demo(
@@ -18,6 +18,8 @@ def demo(
     export: Annotated[
         str | None, option("FOLDER", "Instead of serving it, write the page as a Space with models and code.")
     ] = None,
+    backend: Backend = "torch",
+    file_name: FileName = None,
 ) -> int:
     """Recognize text in the browser, or export the page as a Space.
 
@@ -29,12 +31,14 @@ def demo(
         from ..demo.space import export_space
     from transformers.utils import logging
 
+    if export is not None and backend != "torch":
+        raise ValueError(f"A Space runs torch: omit --backend {backend} or --export.")
     if len(model) > 2:
         raise ValueError(f"The page compares two models at most, not {len(model)}: {', '.join(model)}.")
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     if export is None:
-        serve(model, host, port)
+        serve(model, host, port, backend=backend, file_name=file_name)
     else:
         export_space(model, export)
         print(

@@ -6,7 +6,18 @@ from typing import Annotated
 import typer
 
 from ..evaluation.protocols import SUMMARY, EvaluationProtocol
-from .options import BatchSize, Model, Normalization, Workers, check_device, extra, number, option
+from .options import (
+    Backend,
+    BatchSize,
+    FileName,
+    Model,
+    Normalization,
+    Workers,
+    check_device,
+    extra,
+    number,
+    option,
+)
 
 
 SETS = (
@@ -38,6 +49,8 @@ def evaluate(
     batch_size: BatchSize = 32,
     workers: Workers = 0,
     device: Annotated[str | None, option("DEVICE", "cpu, cuda, cuda:1, ...", "a GPU if available")] = None,
+    backend: Backend = "torch",
+    file_name: FileName = None,
 ) -> int:
     """Measure the accuracy of a model on labeled images.
 
@@ -51,7 +64,7 @@ def evaluate(
         from ..evaluation.provenance import check_output
         from ..evaluation.runner import evaluate_sets
     if device is not None:
-        check_device(device)
+        check_device(device, backend)
     if output is not None:
         check_output(output)
     return evaluate_sets(
@@ -67,4 +80,6 @@ def evaluate(
         output=output,
         errors=errors,
         normalize=normalize,
+        backend=backend,
+        file_name=file_name,
     )

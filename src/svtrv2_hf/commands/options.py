@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Options and checks that several commands share."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Annotated, Any, Literal
 
 import typer
+
+from ..extras import extra as extra
 
 
 # Copies of types and names in modules that import torch; a test compares them.
@@ -25,6 +25,14 @@ def number(help: str, default: str | bool = True, *names: str, minimum: int = 1)
 
 
 Model = Annotated[str, option("MODEL", "Folder or Hub id of a model.", "the bundled checkpoint")]
+Backend = Annotated[
+    Literal["torch", "onnx", "openvino"],
+    option(None, "Library that runs the model; onnx and openvino run files of svtrv2 export."),
+]
+FileName = Annotated[
+    str | None,
+    option("NAME", "Exported file, such as model_quantized.onnx.", "model.onnx or openvino_model.xml"),
+]
 Workers = Annotated[int, number("Number of data-loading worker processes.", minimum=0)]
 BatchSize = Annotated[int, number("Batch size.")]
 SyntheticCharset = Annotated[
@@ -32,17 +40,10 @@ SyntheticCharset = Annotated[
 ]
 
 
-@contextmanager
-def extra(name: str, task: str) -> Iterator[None]:
-    """Name the extra to install if an import within this context fails."""
-    try:
-        yield
-    except ImportError as error:
-        raise ValueError(f"{task} needs more packages ({error}): pip install 'svtrv2-hf[{name}]'.") from error
-
-
-def check_device(name: str) -> None:
-    """Raise ValueError if torch cannot compute on a device."""
+def check_device(name: str, backend: str = "torch") -> None:
+    """Raise ValueError if torch cannot compute on a device, or another backend should."""
+    if backend != "torch" and name != "cpu":
+        raise ValueError(f"--device {name} needs --backend torch: {backend} runs on the CPU.")
     import torch
 
     try:

@@ -13,7 +13,7 @@ import typer
 
 from ..console import printable, warn
 from ..redaction import redact
-from .options import BatchSize, Model, option
+from .options import Backend, BatchSize, FileName, Model, option
 
 
 CHARACTERS = "Also print the score and position of each character."
@@ -41,6 +41,8 @@ def read(
         Any, option("N", MAX_RATIO, "the model's; 20 for the bundled checkpoint", parser=_ratio)
     ] = None,
     batch_size: BatchSize = 32,
+    backend: Backend = "torch",
+    file_name: FileName = None,
 ) -> int:
     """Recognize text in images of words and lines.
 
@@ -57,12 +59,12 @@ def read(
     from transformers import pipeline
     from transformers.utils import logging
 
-    from ..checkpoint import load_model_and_processor
     from ..image_processing_svtrv2 import AUTO_MAX_RATIO
+    from ..runtime.model import load_for_backend
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    network, processor = load_model_and_processor(model)
+    network, processor = load_for_backend(model, backend, file_name)
     reader = pipeline("text-recognition", model=network, processor=processor, batch_size=batch_size)
     failed = compressed = 0
     ascii_only = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"

@@ -10,8 +10,8 @@ from typing import Any
 from PIL import Image
 from transformers import pipeline
 
-from ..checkpoint import load_model_and_processor
 from ..image_loading_svtrv2 import UnreadableImageError, load_rgb
+from ..runtime.model import load_for_backend
 from .uploads import MEGABYTES
 
 
@@ -50,14 +50,15 @@ class DemoModel:
     Args:
         model: a folder, a Hub id, or "default".
         name: name on the page.
+        backend, file_name: see [`load_for_backend`].
 
     Raises:
         OSError, ValueError: the model is not found, or its files are damaged.
     """
 
-    def __init__(self, model: str, name: str):
+    def __init__(self, model: str, name: str, backend: str = "torch", file_name: str | None = None):
         self.name = name
-        loaded, processor = load_model_and_processor(model)
+        loaded, processor = load_for_backend(model, backend, file_name)
         self._pipeline = pipeline("text-recognition", model=loaded, processor=processor)
 
     def predict(self, image: Image.Image) -> Prediction:
@@ -81,12 +82,12 @@ class DemoModel:
         )
 
 
-def load_models(models: Sequence[str]) -> list[DemoModel]:
+def load_models(models: Sequence[str], backend: str = "torch", file_name: str | None = None) -> list[DemoModel]:
     """Load models, named by the last part of their path, or by the entire path if the last parts are equal."""
     names = [DEFAULT_NAME if model == "default" else Path(model).resolve().name for model in models]
     if len(set(names)) < len(names):
         names = list(models)
-    return [DemoModel(model, name) for model, name in zip(models, names, strict=True)]
+    return [DemoModel(model, name, backend, file_name) for model, name in zip(models, names, strict=True)]
 
 
 def open_upload(path: str | Path) -> Image.Image:

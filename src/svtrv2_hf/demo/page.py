@@ -89,7 +89,14 @@ def build_page(models: Sequence[DemoModel]) -> gr.Blocks:
     return page
 
 
-def serve(models: Sequence[str], host: str | None = None, port: int | None = None, wait: bool = True) -> gr.Blocks:
+def serve(
+    models: Sequence[str],
+    host: str | None = None,
+    port: int | None = None,
+    wait: bool = True,
+    backend: str = "torch",
+    file_name: str | None = None,
+) -> gr.Blocks:
     """Serve the page.
 
     Args:
@@ -97,8 +104,9 @@ def serve(models: Sequence[str], host: str | None = None, port: int | None = Non
         host: address to listen on; default: `GRADIO_SERVER_NAME`, or this machine only.
         port: port to listen on; default: `GRADIO_SERVER_PORT`, or the first free one from 7860.
         wait: wait until Ctrl-C; otherwise serve in the background.
+        backend, file_name: see [`load_for_backend`].
     """
-    page = build_page(load_models(models))
+    page = build_page(load_models(models, backend, file_name))
     page.queue(max_size=WAITING, api_open=False)
     inputs = {
         number: "image" if not function.preprocess else len(example_files()) for number, function in page.fns.items()

@@ -8,6 +8,7 @@ Benchmark names are unambiguous: names such as `curve`, `general`, `weak` or `we
 import json
 import math
 import os
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from ..paths import user_path
-from ..sources import find_format
+from ..sources import find_format, split_spec
 from .protocols import EvaluationProtocol
 
 
@@ -109,6 +110,21 @@ def default_protocol(name: str) -> EvaluationProtocol:
     """
     benchmark = benchmark_at(name)
     return "exact" if benchmark is None else BENCHMARKS[benchmark].protocol
+
+
+def test_split_at(source: str) -> str | None:
+    """Return the benchmark whose test split a source is, by the names of its folders and its options, or `None`.
+
+    >>> test_split_at("data/IIIT5k/labels.tsv"), test_split_at("data/IIIT5k?split=train")
+    ('IIIT5k', None)
+    """
+    place, options = split_spec(source)
+    path = Path(place.removeprefix("hub:"))
+    for folder in (Path(options.get("name", "")), path, *path.parents[:2]):
+        if name := benchmark_at(folder):
+            parts = [*path.parts[len(folder.parts) :], options.get("split", "test")]
+            return None if any(re.match("train|val|dev", part, re.IGNORECASE) for part in parts) else name
+    return None
 
 
 def find_sets(root: Path, names: Sequence[str] | None = None) -> dict[str, Path]:

@@ -13,6 +13,7 @@ from ..data.sample import Sample
 from ..modeling_svtrv2 import SVTRv2CTCOutput, SVTRv2ForCTC, ctc_loss
 from ..pipeline_svtrv2 import evaluation_mode
 from ..processing_svtrv2 import SVTRv2Processor, pad_labels
+from ..runtime.model import SVTRv2ForCTCRuntime
 from .metrics import Score, compare
 from .protocols import EvaluationProtocol, normalize_text
 
@@ -42,7 +43,7 @@ class Prediction:
 
 @torch.no_grad()
 def predict(
-    model: SVTRv2ForCTC,
+    model: SVTRv2ForCTC | SVTRv2ForCTCRuntime,
     processor: SVTRv2Processor,
     batches: Iterable[dict[str, Any]],
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,

@@ -46,17 +46,20 @@ def check_output(name: str | Path) -> None:
         raise ValueError(f"--output {name} cannot be written: {error.strerror}.") from error
 
 
-def weights_digest(model: str) -> str | None:
+def weights_digest(model: str, exported: Path | None = None) -> str | None:
     """Compute the SHA-256 of the weights of a saved model, of all files in order, in hexadecimal.
 
     Args:
         model: a folder, or a Hub id that is in the cache.
+        exported: exported file to use instead; with the extension `.xml`, the weights are in a `.bin` file next to it.
 
     Returns:
         The digest, or `None` if no weights were found.
     """
     folder = Path(model)
-    if folder.is_dir():
+    if exported is not None:
+        files = [exported, *([exported.with_suffix(".bin")] if exported.suffix == ".xml" else [])]
+    elif folder.is_dir():
         whole = folder / "model.safetensors"
         files = [whole] if whole.is_file() else sorted(folder.glob("model-*.safetensors"))
     else:

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from transformers.utils import logging
 
 from ..charsets import Normalization, charset_of, normalize_unicode
-from ..checkpoint import checkpoint_folder, load_model_and_processor
+from ..checkpoint import checkpoint_folder
 from ..console import printable, warn
 from ..data.batches import EvaluationBatches
 from ..data.loader import Loader, plain_worker_errors
@@ -26,6 +26,7 @@ from ..modeling_svtrv2 import SVTRv2ForCTC
 from ..paths import user_path
 from ..processing_svtrv2 import SVTRv2Processor
 from ..redaction import redact
+from ..runtime.model import SVTRv2ForCTCRuntime, load_for_backend
 from ..sources import Place, default_name, open_source, split_spec
 from .benchmarks import BENCHMARKS, averages, benchmark_at, default_protocol, find_sets
 from .error_figure import write_figure
@@ -51,6 +52,8 @@ def evaluate_sets(
     output: str | None = None,
     errors: str | None = None,
     normalize: Normalization = "none",
+    backend: str = "torch",
+    file_name: str | None = None,
 ) -> int:
     """Evaluate a model on datasets, print tables, and write results files.
 
@@ -61,6 +64,7 @@ def evaluate_sets(
         device: defaults to a GPU if available.
         output: a `.json` file, written after each dataset; tables are written with the extensions `.csv` and `.md`.
         errors: a folder for the error analysis (`errors.html`, `errors.png`) and all predictions (`predictions.jsonl`).
+        backend, file_name: see [`load_for_backend`].
 
     Returns:
         0 without warnings; 1 if a dataset or an image was unreadable, a benchmark does not have the expected number of samples, or
@@ -77,7 +81,8 @@ def evaluate_sets(
             warn(f"{name} cannot be evaluated: {source}")
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    network, processor = load_model_and_processor(model, use_guidance=False)
+    network, processor = load_for_backend(model, backend, file_name, use_guidance=False)
+    exported = network.file if isinstance(network, SVTRv2ForCTCRuntime) else None
     network = network.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
     collected = Errors()
     options: dict[str, Any] = {
@@ -89,7 +94,8 @@ def evaluate_sets(
     }
     results: dict[str, Any] = {
         "model": model,
-        "weights_sha256": weights_digest(checkpoint_folder(model)),
+        "weights_sha256": weights_digest(checkpoint_folder(model), exported),
+        **({} if exported is None else {"file": f"{backend}/{exported.name}"}),
         "parameters": network.num_parameters(),
         "max_ratio": max_ratio or "of each dataset",
         "protocol": protocol or "of each dataset",
@@ -208,7 +214,7 @@ def open_sets(
 
 
 def evaluate_set(
-    model: SVTRv2ForCTC,
+    model: SVTRv2ForCTC | SVTRv2ForCTCRuntime,
     processor: SVTRv2Processor,
     source: Source,
     name: str,

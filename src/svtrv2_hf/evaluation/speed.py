@@ -28,6 +28,7 @@ from ..modeling_svtrv2 import SVTRv2ForCTC
 from ..paths import user_path
 from ..pipeline_svtrv2 import WINDOW, SVTRv2TextRecognitionPipeline
 from ..processing_svtrv2 import SVTRv2Processor
+from ..runtime.model import SVTRv2ForCTCRuntime
 from ..sources import open_source
 from ..sources.file_source import FileSource
 from .memory import available_memory, peak_memory
@@ -39,6 +40,7 @@ WIDE_RATIOS = (2, 5)  # widths of line images, as multiples of the base width
 
 Case = TypeVar("Case", bound=Hashable)
 Size = tuple[int, int]  # height and width in pixels
+Model = SVTRv2ForCTC | SVTRv2ForCTCRuntime
 Search = tuple[dict[int, float], str]  # rate of each batch size tried, and why the search ended
 
 
@@ -84,7 +86,7 @@ def image_files(place: str, folder: Path, limit: int) -> list[Path]:
 
 
 def benchmark(
-    model: SVTRv2ForCTC,
+    model: Model,
     processor: SVTRv2Processor,
     files: Sequence[Path],
     rounds: int,
@@ -112,19 +114,22 @@ def benchmark(
     """
     sizes, batch_sizes = _sizes(processor), sorted(set(batch_sizes))
     on_gpu = model.device.type == "cuda"
+    # The operations and parameters of an exported model are those of the original.
+    counted = SVTRv2ForCTC(model.config).eval() if isinstance(model, SVTRv2ForCTCRuntime) else model
     searches: dict[str, Search] = {}
     results: dict[str, Any] = {
         **provenance(),
+        **({"file": f"{model.backend}/{model.file.name}"} if isinstance(model, SVTRv2ForCTCRuntime) else {}),
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(model.device) if on_gpu else model.device.type,
         "dtype": str(model.dtype).removeprefix("torch."),
         "tf32": on_gpu and model.dtype == torch.float32 and torch.backends.cudnn.allow_tf32,
-        "parameters": sum(p.numel() for name, p in model.named_parameters() if not name.startswith("guidance.")),
+        "parameters": sum(p.numel() for name, p in counted.named_parameters() if not name.startswith("guidance.")),
         "hidden_sizes": model.config.hidden_sizes,
         "classes": model.config.vocab_size,
         "rounds": rounds,
         "batch_sizes": batch_sizes,
-        "multiply_adds": [[*size, multiply_adds(model, size)] for size in sizes],
+        "multiply_adds": [[*size, multiply_adds(counted, size)] for size in sizes],
         "forward": _forward(model, sizes, batch_sizes, rounds, largest_batch, searches),
     }
     if files:
@@ -227,7 +232,7 @@ def _out_of_memory(error: Exception) -> bool:
 
 @torch.no_grad()
 def latency_of_set(
-    model: SVTRv2ForCTC,
+    model: Model,
     processor: SVTRv2Processor,
     files: Sequence[Path],
     clock: Callable[[], float] = time.perf_counter,
@@ -272,7 +277,7 @@ class TimedPipeline(SVTRv2TextRecognitionPipeline):
 
 @torch.no_grad()
 def _pipeline(
-    model: SVTRv2ForCTC,
+    model: Model,
     processor: SVTRv2Processor,
     files: Sequence[Path],
     batch_sizes: Sequence[int],
@@ -318,7 +323,7 @@ def _with_best(batch_sizes: Sequence[int], search: Search) -> list[int]:
 
 @torch.no_grad()
 def _forward(
-    model: SVTRv2ForCTC,
+    model: Model,
     sizes: Sequence[Size],
     batch_sizes: Sequence[int],
     rounds: int,
@@ -385,6 +390,6 @@ def _sizes(processor: SVTRv2Processor) -> list[Size]:
     return words + [(height, width * ratio) for ratio in WIDE_RATIOS]
 
 
-def _random(model: SVTRv2ForCTC, shape: Shape) -> torch.Tensor:
+def _random(model: Model, shape: Shape) -> torch.Tensor:
     noise = torch.rand(shape.batch_size, 3, shape.height, shape.width, generator=torch.Generator().manual_seed(0))
     return (noise * 2 - 1).to(model.device, model.dtype)

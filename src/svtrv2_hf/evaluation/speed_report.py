@@ -16,7 +16,7 @@ def render(results: Mapping[str, Any]) -> str:
     """Convert the results of [`speed.benchmark`] to Markdown."""
     parts = [
         f"SVTRv2 with hidden sizes {', '.join(map(str, results['hidden_sizes']))} and {results['classes']} classes: "
-        f"{results['parameters'] / 1e6:.3f} M parameters. {_place(results)}, {results['machine']}, "
+        f"{results['parameters'] / 1e6:.3f} M parameters{_file(results)}. {_place(results)}, {results['machine']}, "
         f"torch {results['versions']['torch']}; medians over {results['rounds']} rounds.",
         "Forward pass only. One multiply-add is two FLOPs. MiB: peak memory in addition to the weights.",
         _forward_table(results),
@@ -88,6 +88,10 @@ def _pipeline_table(results: Mapping[str, Any]) -> str:
 def _place(results: Mapping[str, Any]) -> str:
     precision = results["dtype"] + (" with convolutions in TF32" if results["tf32"] else "")
     return f"{precision} on {results['device']}, {results['threads']} threads"
+
+
+def _file(results: Mapping[str, Any]) -> str:
+    return f", exported to {results['file']}" if "file" in results else ""
 
 
 def _mebibytes(row: Mapping[str, Any]) -> str | None:

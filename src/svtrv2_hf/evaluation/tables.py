@@ -34,7 +34,12 @@ def markdown(results: Mapping[str, Any]) -> str:
     """
     for result in results["sets"].values():
         check_protocol(result["protocol"])
-    model = [results["model"], f"{results['parameters'] / 1e6:.2f} M parameters", *_max_ratios(results["sets"])]
+    model = [
+        results["model"],
+        *([results["file"]] if "file" in results else []),
+        f"{results['parameters'] / 1e6:.2f} M parameters",
+        *_max_ratios(results["sets"]),
+    ]
     parts = [f"{', '.join(model)}; {results['date']}, commit {results['commit'] or 'unknown'}, {results['machine']}."]
     tables = [list(_rows(results, group, names)) for (group, _), names in _groups(results["sets"]).items()]
     training_data = list(dict.fromkeys(peer.training_data for peer in _peers([*chain.from_iterable(tables)])))

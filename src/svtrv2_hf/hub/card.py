@@ -17,6 +17,8 @@ from ..evaluation.protocols import PROTOCOLS
 from ..evaluation.tables import markdown
 from ..modeling_svtrv2 import SVTRv2ForCTC
 from ..redaction import redact_values
+from ..reporting import markdown_table
+from .check import exported_files
 
 
 TEMPLATE = Path(__file__).parent / "templates" / "card.md.j2"
@@ -130,4 +132,12 @@ def render_card(
         run=run,
         recipe=json.dumps(run["recipe"], indent=1, ensure_ascii=False) if run and run["recipe"] else None,
         has_curve=(folder / "learning_curve.png").is_file(),
+        exported=_exported(folder),
     )
+
+
+def _exported(folder: Path) -> str | None:
+    """Return a table of the files of svtrv2 export and their sizes, or `None`."""
+    models = [path for path in exported_files(folder) if path.suffix in (".onnx", ".bin")]
+    rows = [[f"`{path.relative_to(folder).as_posix()}`", f"{path.stat().st_size / 1e6:.2f}"] for path in models]
+    return markdown_table(["file", "MB"], rows) if rows else None

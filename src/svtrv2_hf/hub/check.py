@@ -17,12 +17,17 @@ from PIL import Image, ImageDraw, ImageFont
 from safetensors import safe_open
 from transformers import pipeline
 
-from ..checkpoint import JSON_FILES, load_model_and_processor
+from ..checkpoint import JSON_FILES, load_model_and_processor, load_processor
 from ..redaction import environment_without_secrets, lines_with_secrets, redact_values
+from ..runtime.export import READER
+from ..runtime.model import FILES, Backend, SVTRv2ForCTCRuntime
 
 
 # The code that `save_pretrained` writes. Only the files of the package are published or run.
 CODE = {path.name: path for path in sorted(Path(__file__).parents[1].glob("*_svtrv2.py"))}
+# The files of svtrv2 export, of which the program is that of the package, too.
+READER_NAME = "onnx/read.py"
+EXPORTED_FILES = ("onnx/*.onnx", "openvino/openvino_model*.xml", "openvino/openvino_model*.bin", READER_NAME)
 # All other files that are published.
 PUBLISHED_FILES = (
     "README.md",
@@ -58,20 +63,32 @@ def check_links(folder: Path) -> None:
     """
     real = folder.resolve()
     allowed = (real, real.parents[1] / "blobs") if real.parent.name == "snapshots" else (real,)
-    links = [path for path in folder.iterdir() if path.is_symlink()]
-    if outside := [link.name for link in links if not any(link.resolve().is_relative_to(place) for place in allowed)]:
+    links = [
+        path for path in (*folder.iterdir(), *folder.glob("onnx/*"), *folder.glob("openvino/*")) if path.is_symlink()
+    ]
+    if outside := [
+        str(link.relative_to(folder))
+        for link in links
+        if not any(link.resolve().is_relative_to(place) for place in allowed)
+    ]:
         raise ValueError(
             f"{folder} has links to files outside of it: {', '.join(sorted(outside))}. Replace them by the files."
         )
 
 
 def published(folder: Path) -> list[str]:
-    """Return the names of the files in a folder that are published; subfolders are not."""
-    return sorted(
+    """Return the paths of the files in a folder that are published; of subfolders, only those of svtrv2 export."""
+    names = [
         path.name
         for path in folder.iterdir()
         if path.is_file() and (path.name in CODE or any(path.match(pattern) for pattern in PUBLISHED_FILES))
-    )
+    ]
+    return sorted(names + [path.relative_to(folder).as_posix() for path in exported_files(folder)])
+
+
+def exported_files(folder: Path) -> list[Path]:
+    """Return the files of svtrv2 export in a folder."""
+    return sorted(path for pattern in EXPORTED_FILES for path in folder.glob(pattern) if path.is_file())
 
 
 def stage(folder: Path, staged: Path) -> tuple[list[str], list[str]]:
@@ -91,16 +108,18 @@ def stage(folder: Path, staged: Path) -> tuple[list[str], list[str]]:
     names = published(folder)
     for name in names:
         if name not in CODE:
+            (staged / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(folder / name, staged / name)
-    for name, path in CODE.items():
+    code = {**CODE, **({READER_NAME: READER} if READER_NAME in names else {})}
+    for name, path in code.items():
         shutil.copyfile(path, staged / name)
-    foreign = [
-        path.name
-        for path in folder.glob("*.py")
-        if path.name not in CODE or path.read_bytes() != CODE[path.name].read_bytes()
-    ]
-    others = [f"{path.name}/" if path.is_dir() else path.name for path in folder.iterdir() if path.name not in names]
-    return sorted(foreign), sorted(others)
+    python = [path.relative_to(folder).as_posix() for path in (*folder.glob("*.py"), *folder.glob("onnx/*.py"))]
+    foreign = [name for name in python if name not in code or (folder / name).read_bytes() != code[name].read_bytes()]
+    subfolders = {name.split("/")[0] for name in names if "/" in name}
+    paths = [path for path in folder.iterdir() if path.name not in subfolders]
+    paths += [path for subfolder in subfolders for path in (folder / subfolder).iterdir()]
+    others = {path.relative_to(folder).as_posix(): path.is_dir() for path in paths}
+    return sorted(foreign), sorted(f"{name}/" if others[name] else name for name in others.keys() - set(names))
 
 
 def check_folder(folder: Path, sample: Path | None = None) -> list[str]:
@@ -120,7 +139,7 @@ def check_folder(folder: Path, sample: Path | None = None) -> list[str]:
         except (ValueError, OSError) as error:
             problems.append(str(error))
     problems += _card_problems(folder / "README.md")
-    problems += file_problems(sorted(folder.iterdir()))
+    problems += file_problems(sorted(path for path in folder.iterdir() if path.is_file()))
     return problems or check_use(folder, sample)
 
 
@@ -226,6 +245,7 @@ def check_use(folder: Path, sample: Path | None = None) -> list[str]:
             ImageDraw.Draw(image).text((6, 2), "abc 123", font=ImageFont.load_default(28), fill="black")
             image.save(sample)
         [here] = pipeline("text-recognition", str(folder))(str(sample))
+        problems = list(_problems_of_exported(folder, sample, here))
         # transformers copies the code to a cache: not to that of the user, since this folder may change
         environment = {
             **environment_without_secrets(),
@@ -237,8 +257,27 @@ def check_use(folder: Path, sample: Path | None = None) -> list[str]:
         done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=temporary)
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["without a message"])[-1]
-        return [f"it does not load if svtrv2_hf is not installed: {reason}"]
+        return [*problems, f"it does not load if svtrv2_hf is not installed: {reason}"]
     [there] = json.loads(done.stdout.strip().splitlines()[-1])
     if there["generated_text"] != here["text"] or abs(there["score"] - here["score"]) > 1e-3:
-        return [f"it predicts {there!r} if svtrv2_hf is not installed, and {here!r} with it"]
-    return []
+        problems.append(f"it predicts {there!r} if svtrv2_hf is not installed, and {here!r} with it")
+    return problems
+
+
+def _problems_of_exported(folder: Path, sample: Path, expected: dict[str, Any]) -> Iterator[str]:
+    """Yield the problems of exported files: they do not load, or float32 files predict another text or score than torch."""
+    backends: dict[str, Backend] = {".onnx": "onnx", ".xml": "openvino"}
+    for path in exported_files(folder):
+        backend = backends.get(path.suffix)
+        if backend is None:
+            continue
+        name = path.relative_to(folder).as_posix()
+        try:
+            model = SVTRv2ForCTCRuntime.from_pretrained(folder, backend, path.name)
+            [found] = pipeline("text-recognition", model=model, processor=load_processor(folder))(str(sample))
+        except (ValueError, OSError) as error:
+            yield f"{name} cannot be checked: {error}"
+            continue
+        same = found["text"] == expected["text"] and abs(found["score"] - expected["score"]) < 1e-3
+        if path.name == FILES[backend][0] and not same:
+            yield f"{name} predicts {found!r}, and the weights {expected!r}: remove it and export the model again"
