@@ -15,7 +15,20 @@ import svtrv2_hf
 PACKAGE = Path(svtrv2_hf.__file__).parent
 ISLAND = sorted(path.stem for path in PACKAGE.glob("*_svtrv2.py"))
 # Each may import those before it.
-ORDER = ["island", "core", "data", "synthetic", "sources", "evaluation", "training", "hub", "demo", "commands", "cli"]
+ORDER = [
+    "island",
+    "core",
+    "data",
+    "synthetic",
+    "sources",
+    "evaluation",
+    "training",
+    "hub",
+    "demo",
+    "bulk",
+    "commands",
+    "cli",
+]
 METRIC = PACKAGE / "evaluation" / "text_recognition" / "text_recognition.py"  # `evaluate` imports a copy
 FILES = [path for path in sorted(PACKAGE.rglob("*.py")) if path not in (PACKAGE / "__init__.py", METRIC)]
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .commands import atlas, audit, benchmark, convert, demo, evaluate, publish, read, synthesize, train
+from .commands import atlas, audit, benchmark, convert, demo, evaluate, pack, publish, read, synthesize, train
 from .console import warn
 
 
@@ -93,7 +93,7 @@ def _message(error: Exception) -> str:
 
 
 for _command in (
-    *(read.read, evaluate.evaluate, benchmark.benchmark, demo.demo, convert.convert, audit.audit),
+    *(read.read, pack.pack, evaluate.evaluate, benchmark.benchmark, demo.demo, convert.convert, audit.audit),
     *(synthesize.synthesize, atlas.atlas, publish.publish),
 ):
     app.command()(_guarded(_command))
