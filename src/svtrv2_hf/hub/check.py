@@ -23,6 +23,7 @@ from ..redaction import environment_without_secrets, lines_with_secrets, redact_
 
 # The code that `save_pretrained` writes. Only the files of the package are published or run.
 CODE = {path.name: path for path in sorted(Path(__file__).parents[1].glob("*_svtrv2.py"))}
+HANDLER = Path(__file__).with_name("handler.py")
 # All other files that are published.
 PUBLISHED_FILES = (
     "README.md",
@@ -40,13 +41,21 @@ _CODE_KEY = re.compile(r"auto_map|impl|chat_template|\w*attn_implementation")
 _OWN_CLASS = re.compile(r"(\w+_svtrv2)\.SVTRv2\w+")
 _REQUIRED = ("config.json", "model.safetensors", "processor_config.json", "tokenizer.json", "tokenizer_config.json")
 
-# Runs in a process that cannot import svtrv2_hf.
+# Runs in a process that cannot import svtrv2_hf. A handler is loaded as Inference Endpoints do.
 _SCRIPT = """
-import json, sys
+import importlib.util, json, sys
+from pathlib import Path
 sys.modules["svtrv2_hf"] = None
-from transformers import pipeline
-read = pipeline("image-to-text", model=sys.argv[1], trust_remote_code=True)
-print(json.dumps(read(sys.argv[2])))
+folder, sample = sys.argv[1:]
+if Path(folder, "handler.py").is_file():
+    spec = importlib.util.spec_from_file_location("handler", Path(folder, "handler.py"))
+    handler = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(handler)
+    result = handler.EndpointHandler(folder)({"inputs": Path(sample).read_bytes()})
+else:
+    from transformers import pipeline
+    result = pipeline("image-to-text", model=folder, trust_remote_code=True)(sample)
+print(json.dumps(result))
 """
 
 
@@ -74,7 +83,7 @@ def published(folder: Path) -> list[str]:
     )
 
 
-def stage(folder: Path, staged: Path) -> tuple[list[str], list[str]]:
+def stage(folder: Path, staged: Path, handler: bool = False) -> tuple[list[str], list[str]]:
     """Copy the published files of a folder, with the code of this package instead of the code in the folder.
 
     The code in a folder is of unknown origin, and users run it with `trust_remote_code=True`, so it is neither run nor
@@ -83,21 +92,23 @@ def stage(folder: Path, staged: Path) -> tuple[list[str], list[str]]:
     Args:
         folder: folder of the saved model.
         staged: an empty folder.
+        handler: add the `handler.py` of this package, for Inference Endpoints.
 
     Returns:
         the names of code files in the folder that differ from those of the package, and of all files and subfolders
             that are not published.
     """
-    names = published(folder)
+    code = {**CODE, HANDLER.name: HANDLER} if handler else CODE
+    names = [*published(folder), *([HANDLER.name] if handler else [])]
     for name in names:
-        if name not in CODE:
+        if name not in code:
             shutil.copyfile(folder / name, staged / name)
-    for name, path in CODE.items():
+    for name, path in code.items():
         shutil.copyfile(path, staged / name)
     foreign = [
         path.name
         for path in folder.glob("*.py")
-        if path.name not in CODE or path.read_bytes() != CODE[path.name].read_bytes()
+        if path.name not in code or path.read_bytes() != code[path.name].read_bytes()
     ]
     others = [f"{path.name}/" if path.is_dir() else path.name for path in folder.iterdir() if path.name not in names]
     return sorted(foreign), sorted(others)
@@ -233,7 +244,8 @@ def check_use(folder: Path, sample: Path | None = None) -> list[str]:
             "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",
             "HF_MODULES_CACHE": str(Path(temporary) / "modules"),
         }
-        command = [sys.executable, "-c", _SCRIPT, str(folder.resolve()), str(sample.resolve())]
+        # -B, since the folder must not contain compiled code
+        command = [sys.executable, "-B", "-c", _SCRIPT, str(folder.resolve()), str(sample.resolve())]
         done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=temporary)
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["without a message"])[-1]
