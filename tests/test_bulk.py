@@ -400,7 +400,7 @@ def test_names_of_parts_are_relative_to_the_dataset(data, tmp_path, monkeypatch)
     monkeypatch.chdir(data / "more")
     assert names("../*.parquet") == ["a.parquet", "b.parquet"]
     assert names("c.parquet") == ["c.parquet"]
-    assert sorted(names(f"hub:{tmp_path / 'link'}"))[:2] == ["a.parquet", "b.parquet"]
+    assert {"a.parquet", "b.parquet", "more/c.parquet"} <= set(names(f"hub:{tmp_path / 'link'}"))
 
 
 @pytest.mark.usefixtures("in_process")
@@ -486,14 +486,15 @@ def test_process_that_ends_without_an_image_is_an_error(tmp_path):
         IsolatedReader(Broken(tmp_path))([png()])
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_stopped_run_continues(saved, tmp_path, number, request):
     """In new processes; the main process receives a signal."""
     data, output = tmp_path / "data", tmp_path / "out"
     for part in range(16):
         write_table(data / f"{part:02}.parquet", IMAGES * 4)
     command = [sys.executable, "-m", "svtrv2_hf.cli", "read", "--model", saved, "--input", data, "--output", output]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen([*command, "--workers", "2"], stderr=subprocess.PIPE, text=True, start_new_session=True)
     while process.poll() is None and not any(output.glob("*.parquet")):
         time.sleep(0.01)
     (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)

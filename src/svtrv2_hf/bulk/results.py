@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..evaluation.provenance import provenance
 from ..reporting import plural
 from ..sources.shards import name_file_in_errors
 from .parts import Part
@@ -20,8 +21,8 @@ from .parts import Part
 RUN = "_run.json"
 
 
-def check_settings(folder: Path, settings: dict[str, Any], origin: dict[str, Any]) -> None:
-    """Write the settings of a run, with their origin, or compare them with those of an earlier start.
+def check_settings(folder: Path, settings: dict[str, Any], model: str) -> None:
+    """Write the settings of a run, with the name of its model, or compare them with those of an earlier start.
 
     Raises:
         ValueError: the folder has results of other settings or of another program.
@@ -31,7 +32,8 @@ def check_settings(folder: Path, settings: dict[str, Any], origin: dict[str, Any
         if next(folder.rglob("*.parquet"), None) is not None:
             raise ValueError(f"{folder} has parquet files, but no {RUN}: choose a new folder for --output.")
         aside = path.with_name(_aside(RUN))
-        aside.write_text(json.dumps({"settings": settings, **origin}, indent=2) + "\n", encoding="utf-8")
+        content = {"settings": settings, "model": model, **provenance()}
+        aside.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         aside.replace(path)
     try:
         before = json.loads(path.read_text(encoding="utf-8"))["settings"]

@@ -15,7 +15,6 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from ..console import note, warn
-from ..evaluation.provenance import provenance
 from ..paths import user_path
 from ..redaction import redact
 from ..reporting import first, plural
@@ -80,7 +79,7 @@ def read_dataset(
         "part_rows": PART_ROWS,
     }
     folder.mkdir(parents=True, exist_ok=True)
-    check_settings(folder, settings, {"model": model, **provenance()})
+    check_settings(folder, settings, redact(model))
     done = check_results(folder, plan.parts)
     index, number = shard
     parts = plan.parts[index::number]
