@@ -34,7 +34,7 @@ class IsolatedReader:
     def __init__(self, reader: Any):
         self._reader = reader
         self._process: Any = None
-        self._connection: Connection | None = None
+        self._connection: Any = None  # of the process
         self._closed = False
 
     def __call__(self, images: Sequence[Any]) -> dict[str, list[Any]]:
@@ -69,7 +69,7 @@ class IsolatedReader:
             raise result
         return dict(result)
 
-    def _start(self) -> Connection:
+    def _start(self) -> Any:
         if self._closed:
             raise RuntimeError("The reader is closed.")
         # Not forked from this process, whose threads hold locks. The server imports torch once for all processes.

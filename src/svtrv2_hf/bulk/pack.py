@@ -2,6 +2,7 @@
 """Copying of image files to parquet files: `svtrv2 pack`."""
 
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 from datasets import Features, Value
@@ -67,7 +68,7 @@ def pack(folder: str, output: str, rows: int = 10_000) -> int:
     return int(bool(missing or problems))
 
 
-def _row(file: str, folder: Path) -> dict[str, object]:
+def _row(file: str, folder: Path) -> dict[str, Any]:
     path = Path(file)
     name = path.relative_to(folder).as_posix().encode("utf-8", "backslashreplace").decode()  # names may be any bytes
     content = None

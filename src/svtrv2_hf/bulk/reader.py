@@ -178,9 +178,9 @@ class BatchReader:
             row.update(result)
 
 
-def _values(column: Any) -> Sequence[Any]:
+def _values(column: Any) -> list[Any]:
     """Return the values of a column; those of pyarrow are converted to Python objects."""
-    values: Sequence[Any] = column.to_pylist() if hasattr(column, "to_pylist") else list(column)
+    values: list[Any] = column.to_pylist() if hasattr(column, "to_pylist") else list(column)
     return values
 
 
