@@ -422,7 +422,7 @@ def test_unsuitable_output_is_an_error(saved, data, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["x.png", "--input", "data", "--output", "out"], "one of both"),
+        (["x.png", "--input", "data", "--output", "out"], "Specify either images (PATH)"),
         (["--input", "data"], "--input needs --output"),
         (["--input", "data", "--output", "out", "--json"], "does not support --json"),
         (["x.png", "--output", "out"], "--output needs --input"),

@@ -75,7 +75,7 @@ def read(
     Images that cannot be read are rows with an error; the exit status is 1 if a file of the dataset is damaged.
     """
     if bool(paths) == (source is not None):
-        raise typer.BadParameter("Specify images (PATH) or a dataset (--input), one of both.")
+        raise typer.BadParameter("Specify either images (PATH) or a dataset (--input).")
     if source is not None:
         if output is None or as_json:
             raise typer.BadParameter("--input needs --output, and does not support --json.")
