@@ -15,7 +15,7 @@ TESTED := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 PYTHONDONTWRITEBYTECODE=
 PARALLEL := --numprocesses logical --maxprocesses 4 --dist worksteal
 
 # Tests that do not depend on the version of transformers.
-INDEPENDENT := atlas audit augmentation benchmarks broken_files card charsets cli ctc damaged_data data demo docs errors \
+INDEPENDENT := atlas audit augmentation benchmarks broken_files bulk card charsets cli ctc damaged_data data demo docs errors \
 	fuzz_data fuzz_images image_loading layers metrics publish readme redaction renderer reporting results sources \
 	speed synthetic words synthetic_texts tables
 

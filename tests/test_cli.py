@@ -92,7 +92,7 @@ def test_version(capsys):
     [
         ([], "Recognize text in images"),
         (["draw"], "No such command 'draw'"),
-        (["read"], "Missing argument 'PATH'"),
+        (["read"], "Specify either images (PATH) or a dataset (--input)"),
         (["read", "x.png", "--max-ratio", "wide"], "'wide' is not a positive integer or auto"),
         (["read", "x.png", "--max-ratio", "0"], "'0' is not a positive integer or auto"),
         (["read", "x.png", "--max_ratio", "4"], "No such option: --max_ratio"),

@@ -26,9 +26,10 @@ ORDER = [
     "training",
     "hub",
     "demo",
+    "bulk",
     "commands",
+    "cli",
 ]
-ORDER += ["cli"]
 METRIC = PACKAGE / "evaluation" / "text_recognition" / "text_recognition.py"  # `evaluate` imports a copy
 FILES = [path for path in sorted(PACKAGE.rglob("*.py")) if path not in (PACKAGE / "__init__.py", METRIC)]
 

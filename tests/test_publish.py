@@ -1,6 +1,8 @@
 """The command `svtrv2 publish` with a fake API of the Hub, and loading of a published model."""
 
+import base64
 import hashlib
+import importlib.util
 import json
 import os
 import subprocess
@@ -80,12 +82,13 @@ def test_model_without_a_card_gets_one_and_is_uploaded(saved, hub, results, caps
     (saved / "checkpoint-5").mkdir()
     (saved / "checkpoint-5" / "model.safetensors").write_bytes(b"older")
     (saved / "notes.txt").write_text("mine")
-    assert run(saved, "--license", "cc-by-4.0", "--language", "en", "--results", str(results), "--private") == 0
+    words = ("--license", "cc-by-4.0", "--language", "en", "--results", str(results), "--private", "--handler")
+    assert run(saved, *words) == 0
     assert [(kind, repo) for kind, repo, _ in hub] == [("create", "me/reader"), ("upload", "me/reader")]
     assert hub[0][2]["private"] is True
     assert "Not published: checkpoint-5/, notes.txt" in capsys.readouterr().err
     sent = set(hub[1][2]["sent"])
-    assert {"model.safetensors", "README.md"} <= sent
+    assert {"model.safetensors", "README.md", "handler.py"} <= sent
     assert not sent & {"notes.txt", "checkpoint-5/model.safetensors"}
     card = (saved / "README.md").read_text()
     fields = yaml.safe_load(card.split("---\n")[1])
@@ -392,3 +395,35 @@ def test_secrets_in_metadata_are_not_published(with_card, hub, capsys):
     assert "picture.png contains a possible token, password or credential, in its metadata" in errors
     assert "model.safetensors contains a possible token" in errors
     assert not hub
+
+
+@pytest.fixture
+def handler(saved, tmp_path):
+    """The handler of a published model, loaded as the toolkit of Inference Endpoints does."""
+    folder = tmp_path / "staged"
+    folder.mkdir()
+    check.stage(saved, folder, handler=True)
+    spec = importlib.util.spec_from_file_location("handler", folder / "handler.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.EndpointHandler(str(folder))
+
+
+def test_handler_reads_images_but_no_paths_and_urls(handler, tmp_path):
+    image = draw("abc")
+    image.save(tmp_path / "abc.png")
+    content = (tmp_path / "abc.png").read_bytes()
+    encoded = base64.b64encode(content).decode()
+    # a request with an image, which the toolkit decodes, or with JSON
+    [expected] = handler({"inputs": image})
+    assert expected["generated_text"] != ""
+    results = handler({"inputs": [content, encoded, f"data:image/png;base64,{encoded}", "bm90IGFuIGltYWdl"]})
+    assert [result["generated_text"] for result in results] == [expected["generated_text"]] * 3 + [""]
+    assert "error" in results[3]
+    [result] = handler({"inputs": encoded, "parameters": {"return_characters": True}})
+    assert len(result["characters"]) == len(expected["generated_text"])
+    for source in (str(tmp_path / "abc.png"), "https://example.org/a.png", None, {"path": "abc.png"}, [encoded]):
+        with pytest.raises(ValueError, match="must be an image in base64"):
+            handler({"inputs": [source]})
+    with pytest.raises(ValueError, match="Unknown parameter 'timeout'"):
+        handler({"inputs": encoded, "parameters": {"timeout": None}})

@@ -20,6 +20,7 @@ from .commands import (
     demo,
     evaluate,
     export,
+    pack,
     publish,
     read,
     synthesize,
@@ -107,8 +108,8 @@ def _message(error: Exception) -> str:
 
 
 for _command in (
-    *(read.read, evaluate.evaluate, benchmark.benchmark, demo.demo, convert.convert, export.export, audit.audit),
-    *(charset.charset, synthesize.synthesize, atlas.atlas, publish.publish),
+    *(read.read, pack.pack, evaluate.evaluate, benchmark.benchmark, demo.demo, convert.convert, export.export),
+    *(audit.audit, charset.charset, synthesize.synthesize, atlas.atlas, publish.publish),
 ):
     app.command()(_guarded(_command))
 app.command(  # all arguments go to the parser of transformers

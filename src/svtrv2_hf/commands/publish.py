@@ -9,6 +9,7 @@ from .options import option
 
 
 LICENSE = "License of the weights for a new card (apache-2.0, cc-by-4.0, ...)."
+HANDLER = "Add a handler.py for Inference Endpoints of Hugging Face."
 DRY_RUN = "Check the folder and write the card without uploading."
 
 
@@ -21,6 +22,7 @@ def publish(
     language: Annotated[str | None, option("CODE", "Language of the text for a new card (en, zh, ...).")] = None,
     results: Annotated[str | None, option("FILE.json", "Results of svtrv2 evaluate for a new card.")] = None,
     sample: Annotated[str | None, option("IMAGE", "Image to test the model with.", "a rendered one")] = None,
+    handler: Annotated[bool, typer.Option("--handler", help=HANDLER)] = False,
 ) -> int:
     """Check a saved model and upload it to the Hub.
 
@@ -30,4 +32,4 @@ def publish(
     """
     from ..hub.publish import run
 
-    return run(folder, repo, private, dry_run, license, language, results, sample)
+    return run(folder, repo, private, dry_run, license, language, results, sample, handler)

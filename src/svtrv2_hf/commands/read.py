@@ -4,16 +4,17 @@
 import glob
 import json
 import os
+import re
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from ..console import printable, warn
+from ..paths import images_below
 from ..redaction import redact
-from .options import Backend, BatchSize, FileName, Model, option
+from .options import Backend, BatchSize, FileName, Model, extra, number, option
 
 
 CHARACTERS = "Also print the score and position of each character."
@@ -21,7 +22,14 @@ MAX_RATIO = (
     "Maximum aspect ratio (width / height); wider images are compressed to it. 'auto' gives each line the width that it "
     "needs, up to 100."
 )
-_OTHER_IMAGES = {".avif", ".eps", ".heic", ".heif", ".ico", ".jxl", ".pdf", ".psd", ".svg"}
+INPUT = (
+    "Dataset to read instead of images: a folder of .parquet or webdataset .tar files, a pattern of them, or hub:OWNER/NAME. "
+    "Needs --output."
+)
+OUTPUT = "With --input: folder of the results, a parquet file for each part; parts with results are not read again."
+SHARD = "With --input: read every N-th part, beginning with part I, from 0, so that N machines share a dataset."
+IMAGE = "With --input: column of the images, or their extension in .tar files."
+KEEP = "With --input: column to copy to the results; can be repeated."
 
 
 def _ratio(word: str) -> int | str:
@@ -32,8 +40,18 @@ def _ratio(word: str) -> int | str:
     return int(word)
 
 
+def _shard(word: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)/(\d+)", word)
+    if match is None or int(match[1]) >= int(match[2]):
+        raise typer.BadParameter(f"{word!r} is not I/N with I from 0 to N - 1.")
+    return int(match[1]), int(match[2])
+
+
 def read(
-    paths: Annotated[list[str], typer.Argument(metavar="PATH", help="Image, URL, folder, or glob pattern.")],
+    paths: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="PATH", help="Image, URL, folder, or glob pattern.", show_default=False),
+    ] = None,
     model: Model = "default",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per image.")] = False,
     characters: Annotated[bool, typer.Option("--characters", help=CHARACTERS)] = False,
@@ -43,14 +61,47 @@ def read(
     batch_size: BatchSize = 32,
     backend: Backend = "torch",
     file_name: FileName = None,
+    source: Annotated[str | None, option("DATASET", INPUT, True, "--input")] = None,
+    output: Annotated[str | None, option("FOLDER", OUTPUT)] = None,
+    shard: Annotated[Any, option("I/N", SHARD, "all parts", parser=_shard)] = None,
+    image: Annotated[str | None, option("COLUMN", IMAGE, "the usual names")] = None,
+    keep: Annotated[list[str] | None, option("COLUMN", KEEP)] = None,
+    workers: Annotated[int | None, number("With --input: number of processes that read images.", "1")] = None,
 ) -> int:
     """Recognize text in images of words and lines.
 
     Prints the path, the text and the score of each image, separated by tabs. Folders include their subfolders. Files
     that cannot be read are reported on stderr, and the exit status is then 1.
+
+    With --input, reads a dataset of any size, and writes parquet files. Run an interrupted command again to continue.
+    Images that cannot be read are rows with an error; the exit status is 1 if a file of the dataset is damaged.
     """
+    if bool(paths) == (source is not None):
+        raise typer.BadParameter("Specify either images (PATH) or a dataset (--input).")
+    if source is not None:
+        if output is None or as_json:
+            raise typer.BadParameter("--input needs --output, and does not support --json.")
+        with extra("eval", "Reading a dataset"):
+            from ..bulk.run import read_dataset
+        return read_dataset(
+            source,
+            output,
+            model=model,
+            image=image,
+            keep=keep or [],
+            shard=shard or (0, 1),
+            workers=workers or 1,
+            batch_size=batch_size,
+            max_ratio=max_ratio,
+            characters=characters,
+            backend=backend,
+            file_name=file_name,
+        )
+    others = {"--output": output, "--shard": shard, "--image": image, "--keep": keep, "--workers": workers}
+    if unused := [name for name, value in others.items() if value]:
+        raise typer.BadParameter(f"{unused[0]} needs --input.")
     problems: list[str] = []
-    files = _find_images(paths, problems)
+    files = _find_images(paths or [], problems)
     for problem in problems:
         warn(problem)
     if not files:
@@ -103,39 +154,11 @@ def _find_images(paths: Sequence[str], problems: list[str]) -> list[str]:
         if not path:
             problems.append("A path is empty: name an image, a folder, a pattern or a URL.")
         elif os.path.isdir(path):  # noqa: PTH112  Path.is_dir raises for a path that is too long
-            files += _images_below(path, problems)
+            files += images_below(path, problems)
         elif os.path.lexists(path) or not glob.has_magic(path) or "://" in path:
             files.append(path)
         elif matches := sorted(glob.glob(path, recursive=True)):  # noqa: PTH207  Path.glob takes no absolute pattern
             files += matches
         else:
             problems.append(f"No file matches {path}.")
-    return files
-
-
-def _images_below(folder: str, problems: list[str]) -> list[str]:
-    from PIL import Image
-
-    from ..image_loading_svtrv2 import FORMATS
-
-    Image.init()
-    formats = Image.registered_extensions()
-    supported = {suffix for suffix, name in formats.items() if name in FORMATS and name in Image.OPEN}
-    errors: list[OSError] = []
-    below = sorted(Path(root, name) for root, _, names in os.walk(folder, onerror=errors.append) for name in names)
-    images = [file for file in below if file.suffix.lower() in supported]
-    files = [str(file) for file in images if file.is_file()]
-    others = [file.name for file in below if file.suffix.lower() in _OTHER_IMAGES - supported]
-    messages = [f"The folder {error.filename} cannot be listed: {error.strerror}." for error in errors]
-    for file in images:
-        if not file.is_file():
-            reason = "not a regular file" if file.exists() else "a broken link"
-            messages.append(f"{file} is {reason} and was skipped.")
-    if others:
-        messages.append(
-            f"{len(others)} images in {folder} have unsupported formats (first: {others[0]}): convert them to PNG or JPEG."
-        )
-    elif not files and not messages:
-        messages.append(f"No images in the folder {folder}.")
-    problems += messages
     return files

@@ -55,10 +55,11 @@ class _ErrorsAsItems(IterableDataset):
         try:
             yield from self.dataset
         except Exception as error:
-            yield ExceptionWithTraceback(_picklable(error), error.__traceback__)
+            yield ExceptionWithTraceback(picklable(error), error.__traceback__)
 
 
-def _picklable(error: Exception) -> Exception:
+def picklable(error: Exception) -> Exception:
+    """Return an error that another process can raise: the error itself, or one with its type and message as text."""
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:  # its constructor takes other arguments than the message

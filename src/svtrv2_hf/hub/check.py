@@ -28,6 +28,7 @@ CODE = {path.name: path for path in sorted(Path(__file__).parents[1].glob("*_svt
 # The files of svtrv2 export, of which the program is that of the package, too.
 READER_NAME = "onnx/read.py"
 EXPORTED_FILES = ("onnx/*.onnx", "openvino/openvino_model*.xml", "openvino/openvino_model*.bin", READER_NAME)
+HANDLER = Path(__file__).with_name("handler.py")
 # All other files that are published.
 PUBLISHED_FILES = (
     "README.md",
@@ -45,13 +46,21 @@ _CODE_KEY = re.compile(r"auto_map|impl|chat_template|\w*attn_implementation")
 _OWN_CLASS = re.compile(r"(\w+_svtrv2)\.SVTRv2\w+")
 _REQUIRED = ("config.json", "model.safetensors", "processor_config.json", "tokenizer.json", "tokenizer_config.json")
 
-# Runs in a process that cannot import svtrv2_hf.
+# Runs in a process that cannot import svtrv2_hf. A handler is loaded as Inference Endpoints do.
 _SCRIPT = """
-import json, sys
+import importlib.util, json, sys
+from pathlib import Path
 sys.modules["svtrv2_hf"] = None
-from transformers import pipeline
-read = pipeline("image-to-text", model=sys.argv[1], trust_remote_code=True)
-print(json.dumps(read(sys.argv[2])))
+folder, sample = sys.argv[1:]
+if Path(folder, "handler.py").is_file():
+    spec = importlib.util.spec_from_file_location("handler", Path(folder, "handler.py"))
+    handler = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(handler)
+    result = handler.EndpointHandler(folder)({"inputs": Path(sample).read_bytes()})
+else:
+    from transformers import pipeline
+    result = pipeline("image-to-text", model=folder, trust_remote_code=True)(sample)
+print(json.dumps(result))
 """
 
 
@@ -91,7 +100,7 @@ def exported_files(folder: Path) -> list[Path]:
     return sorted(path for pattern in EXPORTED_FILES for path in folder.glob(pattern) if path.is_file())
 
 
-def stage(folder: Path, staged: Path) -> tuple[list[str], list[str]]:
+def stage(folder: Path, staged: Path, handler: bool = False) -> tuple[list[str], list[str]]:
     """Copy the published files of a folder, with the code of this package instead of the code in the folder.
 
     The code in a folder is of unknown origin, and users run it with `trust_remote_code=True`, so it is neither run nor
@@ -100,17 +109,18 @@ def stage(folder: Path, staged: Path) -> tuple[list[str], list[str]]:
     Args:
         folder: folder of the saved model.
         staged: an empty folder.
+        handler: add the `handler.py` of this package, for Inference Endpoints.
 
     Returns:
         the names of code files in the folder that differ from those of the package, and of all files and subfolders
             that are not published.
     """
-    names = published(folder)
+    names = [*published(folder), *([HANDLER.name] if handler else [])]
+    code = CODE | {name: path for name, path in ((READER_NAME, READER), (HANDLER.name, HANDLER)) if name in names}
     for name in names:
-        if name not in CODE:
+        if name not in code:
             (staged / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(folder / name, staged / name)
-    code = {**CODE, **({READER_NAME: READER} if READER_NAME in names else {})}
     for name, path in code.items():
         shutil.copyfile(path, staged / name)
     python = [path.relative_to(folder).as_posix() for path in (*folder.glob("*.py"), *folder.glob("onnx/*.py"))]
@@ -253,7 +263,8 @@ def check_use(folder: Path, sample: Path | None = None) -> list[str]:
             "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",
             "HF_MODULES_CACHE": str(Path(temporary) / "modules"),
         }
-        command = [sys.executable, "-c", _SCRIPT, str(folder.resolve()), str(sample.resolve())]
+        # -B, since the folder must not contain compiled code
+        command = [sys.executable, "-B", "-c", _SCRIPT, str(folder.resolve()), str(sample.resolve())]
         done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=temporary)
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["without a message"])[-1]

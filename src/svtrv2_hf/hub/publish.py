@@ -27,6 +27,7 @@ def run(
     language: str | None = None,
     results: str | None = None,
     sample: str | None = None,
+    handler: bool = False,
 ) -> int:
     """Check a saved model, add a card, and upload it to the Hub; returns 0 if the model was, or could be, published.
 
@@ -38,6 +39,7 @@ def run(
         license, language, results: license of the weights, language of the text, and file of `svtrv2 evaluate`, for a new
             card; an existing card is kept.
         sample: image for the comparison of predictions.
+        handler: add a `handler.py` for Inference Endpoints.
 
     Raises:
         ValueError: the folder is not ready (the message lists all problems), the results are of other weights, or the
@@ -66,7 +68,7 @@ def run(
         note(f"{' and '.join(unused)} had no effect, since {card} exists: edit it, or remove it to write a new one.")
     with tempfile.TemporaryDirectory() as temporary:
         staged = Path(temporary)
-        foreign, others = stage(path, staged)
+        foreign, others = stage(path, staged, handler)
         if foreign:
             note(f"Replaced by the code of this package: {', '.join(foreign)}.")
         if problems := check_folder(staged, None if sample is None else Path(sample)):

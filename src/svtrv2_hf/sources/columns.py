@@ -23,7 +23,9 @@ FILE = ColumnNames(
 )
 
 
-def pick_column(place: str, columns: Sequence[str], key: str, chosen: str | None, names: ColumnNames) -> str:
+def pick_column(
+    place: str, columns: Sequence[str], key: str, chosen: str | None, names: ColumnNames, option: str | None = None
+) -> str:
     """Return the chosen column, or the only one with a usual name.
 
     Args:
@@ -32,6 +34,7 @@ def pick_column(place: str, columns: Sequence[str], key: str, chosen: str | None
         key: option that chooses the column, `image` or `text`.
         chosen: value of this option.
         names: usual names.
+        option: how to choose the column, for messages; by default `?key=COLUMN`.
 
     Raises:
         ValueError: the column does not exist, or several columns have usual names.
@@ -47,5 +50,7 @@ def pick_column(place: str, columns: Sequence[str], key: str, chosen: str | None
             if candidates
             else f"no {key} column"
         )
-        raise ValueError(f"{place}: {problem} among {', '.join(columns)}. Specify it with ?{key}=COLUMN.")
+        raise ValueError(
+            f"{place}: {problem} among {', '.join(columns)}. Specify it with {option or f'?{key}=COLUMN'}."
+        )
     return candidates[0]

@@ -47,7 +47,7 @@ class TarShards(FileShards):
         with_images = columns is None or image in columns
         images = [self.image.lower()] if self.image else IMAGE.common
         texts = [self.text.lower()] if self.text else TEXT.common
-        for key, sample in _samples(shard, lambda field: with_images or field not in images):
+        for key, sample in read_samples(shard, lambda field: with_images or field not in images):
             image_field = _single(sample, images, f"{shard}: {key}", "image")
             text_field = _single(sample, texts, f"{shard}: {key}", "text")
             yield {
@@ -68,8 +68,8 @@ def _single(sample: dict[str, bytes | None], fields: Sequence[str], where: str, 
     return candidates[0]
 
 
-def _samples(file: str, wanted: Callable[[str], bool]) -> Iterator[tuple[str, dict[str, bytes | None]]]:
-    """Yield key and fields of each sample; contents are read only of wanted fields."""
+def read_samples(file: str, wanted: Callable[[str], bool]) -> Iterator[tuple[str, dict[str, bytes | None]]]:
+    """Yield key and fields of each sample of an archive; contents are read only of wanted fields."""
     from datasets.utils.file_utils import xopen
 
     key: str | None = None
