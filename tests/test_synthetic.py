@@ -226,7 +226,8 @@ def test_training_on_synthetic_text(atlas, tmp_path, capsys):
     charset.write_text("\n".join(CHARSET) + "\n")
     words = ("--model", "nano", "--charset", str(charset), "--max_label_length", "60")
     out = run(tmp_path, f"synthetic:{atlas}?samples=100", *words, "--augment_operations", "0")
-    assert "on 100 samples for 3 steps" in capsys.readouterr().err
+    printed = capsys.readouterr().err
+    assert "| 100 samples, all usable " in printed and "| 3 of 4 images " in printed
     assert SVTRv2ForCTC.from_pretrained(out).config.vocab_size == 96
     run(tmp_path / "augmented", f"synthetic:{atlas}?samples=100", *words)
 

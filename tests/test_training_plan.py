@@ -14,7 +14,7 @@ from svtrv2_hf.charsets import PRINTABLE_ASCII, charset_of
 from svtrv2_hf.cli import main as program
 from svtrv2_hf.data.labels import LabelEncoder, Rejection, UnknownCharactersError
 from svtrv2_hf.data.sample import Sample
-from svtrv2_hf.training.arguments import FINE_TUNING, DataAndModelArguments, SVTRv2TrainingArguments, parse_arguments
+from svtrv2_hf.training.arguments import FINE_TUNING, DataAndModelArguments, parse_arguments
 from svtrv2_hf.training.model import model_and_processor
 from svtrv2_hf.training.plan import number_of_steps
 from svtrv2_hf.training.probe import check_labels
@@ -68,13 +68,14 @@ def test_help_states_both_defaults(capsys):
     shown = " ".join(capsys.readouterr().out.split())
     assert f"(default: {FINE_TUNING['per_device_train_batch_size']} for a checkpoint, 256 from scratch)" in shown
     assert f"(default: {FINE_TUNING['learning_rate']} for a checkpoint, 0.00065 from scratch)" in shown
+    assert "checkpoints to resume from. (default: trainer_output)" in shown
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["--max_step", "3"], r"--max_step is not an argument of svtrv2 train: did you mean --max_steps\?"),
-        (["--leaning-rate=1e-3"], r"--leaning-rate=1e-3 is not .* did you mean --learning_rate\?"),
+        (["--leaning-rate=1e-3"], r"--leaning-rate is not .* did you mean --learning_rate\?"),
         (["--max_steps", "0"], r"--max_steps must be 1 or more, or -1 .*, not 0"),
         (["--max_label_length", "0"], "--max_label_length must be 1 or more, not 0"),
         (["--min_steps", "-1"], "--min_steps must be 0 or more, not -1"),
@@ -242,11 +243,6 @@ def test_stated_number_of_samples_is_checked(saved, tmp_path):
     tar = write_tar(tmp_path / "crops.tar", *pairs([(encoded(draw("1")), "1")] * 3))
     with pytest.raises(ValueError, match=r"has 3 samples, not 2: correct \?samples=NUMBER"):
         run("--model", saved, "--train_data", f"{tar}?samples=2", "--output_dir", tmp_path / "out")
-
-
-def test_default_output_folder_is_documented():
-    assert SVTRv2TrainingArguments(use_cpu=True).output_dir == "trainer_output"
-    assert "trainer_output" in SVTRv2TrainingArguments.__dataclass_fields__["output_dir"].metadata["help"]
 
 
 @pytest.mark.parametrize("words", [["audit", "DATA"], ["train", "--train_data", "DATA"]])

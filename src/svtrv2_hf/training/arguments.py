@@ -144,9 +144,7 @@ class SVTRv2TrainingArguments(TrainingArguments):
         ValueError: an argument is not supported by [`SVTRv2Trainer`] or out of its range.
     """
 
-    output_dir: str | None = HfArg(
-        default=None, help="Folder for the model, and for checkpoints to resume from. Default: trainer_output."
-    )
+    output_dir: str = HfArg(default="trainer_output", help="Folder for the model, and for checkpoints to resume from.")
     num_train_epochs: float = HfArg(default=20.0, help="Passes over the training data, unless --max_steps is given.")
     learning_rate: float = HfArg(default=6.5e-4, help="Peak learning rate of the schedule.")
     lr_scheduler_type: str = HfArg(
@@ -314,9 +312,10 @@ def parse_arguments(argv: Sequence[str]) -> tuple[DataAndModelArguments, SVTRv2T
     )
     parsed, unknown = parser.parse_known_args(arguments, Namespace(**dict.fromkeys(_names(), MISSING)))
     if unknown:
-        similar = get_close_matches(unknown[0].partition("=")[0].lstrip("-").replace("-", "_"), _names(), 1)
+        word = unknown[0].partition("=")[0]  # without the value, which may be secret
+        similar = get_close_matches(word.lstrip("-").replace("-", "_"), _names(), 1)
         hint = f"did you mean --{similar[0]}?" if similar else "svtrv2 train --help lists all."
-        raise ValueError(f"{unknown[0]} is not an argument of svtrv2 train: {hint}")
+        raise ValueError(f"{word} is not an argument of svtrv2 train: {hint}")
     given = {name: value for name, value in vars(parsed).items() if value is not MISSING}
     if given.get("model", DataAndModelArguments.model) not in PRESETS:
         given = {**FINE_TUNING, **({"min_steps": 0} if "num_train_epochs" in given else {}), **given}

@@ -85,7 +85,7 @@ def describe(
     rows += [
         ("learning rate", f"{arguments.learning_rate:g} at its peak"),
         ("device", f"{arguments.device}" + (f" x {arguments.world_size}" if arguments.world_size > 1 else "")),
-        ("output folder", str(arguments.output_dir)),
+        ("output folder", arguments.output_dir),
     ]
     return markdown_table(["training", ""], rows, align="l")
 
