@@ -30,7 +30,15 @@ from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 from transformers.utils import logging
 
-from svtrv2_hf import ENGLISH_94, SVTRv2Config, SVTRv2ForCTC, SVTRv2ImageProcessor, load_rgb
+from svtrv2_hf import (
+    ENGLISH_94,
+    SVTRv2Config,
+    SVTRv2ForCTC,
+    SVTRv2ImageProcessor,
+    SVTRv2Processor,
+    build_tokenizer,
+    load_rgb,
+)
 from svtrv2_hf.data.augmentation import OPERATIONS, Augmentation
 from svtrv2_hf.data.batches import BucketBatches, Position, Progress
 from svtrv2_hf.data.labels import LabelEncoder
@@ -298,7 +306,8 @@ def training(place: str, rounds: int, steps: int = 40) -> dict[str, float]:
                 )  # fmt: skip
                 torch.manual_seed(0)
                 model = SVTRv2ForCTC(SVTRv2Config.preset("nano", vocab_size=len(CHARSET) + 1))
-                trainer = SVTRv2Trainer(model, args, train_dataset=make(place, 32))
+                processor = SVTRv2Processor(SVTRv2ImageProcessor(), build_tokenizer(CHARSET))
+                trainer = SVTRv2Trainer(model, args, train_dataset=make(place, 32), processing_class=processor)
                 start = time.perf_counter()
                 with contextlib.redirect_stdout(io.StringIO()):
                     trainer.train()

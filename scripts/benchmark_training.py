@@ -30,7 +30,14 @@ from torch.nn import functional as F
 from transformers import TrainerCallback
 from transformers.utils import logging
 
-from svtrv2_hf import ENGLISH_94, SVTRv2Config, SVTRv2ForCTC, SVTRv2ImageProcessor
+from svtrv2_hf import (
+    ENGLISH_94,
+    SVTRv2Config,
+    SVTRv2ForCTC,
+    SVTRv2ImageProcessor,
+    SVTRv2Processor,
+    build_tokenizer,
+)
 from svtrv2_hf.configuration_svtrv2 import PRESETS
 from svtrv2_hf.data.batches import TrainingBatches
 from svtrv2_hf.data.labels import LabelEncoder
@@ -220,7 +227,10 @@ def by_trainer(config: SVTRv2Config, arguments: argparse.Namespace, device: torc
             fp16=dtype == torch.float16,
         )  # fmt: skip
         batches = InMemory(arguments.batch_size, arguments.image_size)
-        SVTRv2Trainer(SVTRv2ForCTC(config), args, train_dataset=batches, callbacks=[clock]).train()
+        processor = SVTRv2Processor(SVTRv2ImageProcessor(), build_tokenizer(ENGLISH_94))
+        SVTRv2Trainer(
+            SVTRv2ForCTC(config), args, train_dataset=batches, processing_class=processor, callbacks=[clock]
+        ).train()
     return steps * arguments.batch_size / clock.seconds
 
 

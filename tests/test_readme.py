@@ -12,6 +12,7 @@ import evaluate
 import pytest
 import torch
 from conftest import draw, golden_state_dict, make_folder
+from datasets import Dataset
 from huggingface_hub import ModelCard
 
 import svtrv2_hf
@@ -52,6 +53,10 @@ def crops(tmp_path, monkeypatch):
         make_folder(tmp_path / "data" / "crops" / split, ["Hello"])
         (tmp_path / "data" / "crops" / split / "metadata.csv").write_text("file_name,text\n0.png,Hello\n")
         (tmp_path / "data" / "crops" / split / "labels.tsv").unlink()
+    make_folder(tmp_path / "crops", ["Hello"] * 2)
+    (tmp_path / "crops" / "labels.tsv").unlink()
+    (tmp_path / "texts").mkdir()
+    Dataset.from_dict({"text": ["Hello"]}).to_parquet(tmp_path / "texts" / "0.parquet")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -60,6 +65,8 @@ def crops(tmp_path, monkeypatch):
 def test_python_blocks_run(block, saved, crops, monkeypatch):
     monkeypatch.setattr(evaluate.config, "HF_MODULES_CACHE", crops / "modules")
     monkeypatch.setattr(evaluate.config, "HF_METRICS_CACHE", crops / "metrics")
+    for name in re.findall(r"^(?:import|from) (\w+)", block, flags=re.MULTILINE):
+        pytest.importorskip(name)  # engines that read crops in parallel
     block = block.replace("path/to/folder", str(saved))
     for long, short in (
         ("max_steps=600", "max_steps=1"),

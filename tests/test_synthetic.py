@@ -291,7 +291,8 @@ def test_loss_changes_from_frame_labels_to_ctc(atlas, config, tmp_path):
     stream.with_frame_labels = True
     options = {"use_cpu": True, "eval_strategy": "no", "max_steps": 100, "frame_label_steps": 40}
     args = SVTRv2TrainingArguments(str(tmp_path), **options)
-    trainer = SVTRv2Trainer(model, args, train_dataset=stream)
+    processor = SVTRv2Processor(SVTRv2ImageProcessor(), build_tokenizer(CHARSET))
+    trainer = SVTRv2Trainer(model, args, train_dataset=stream, processing_class=processor)
     batch = next(batch for batch in trainer.get_train_dataloader() if (batch["frame_labels"] != UNKNOWN).any())
     inputs = trainer._prepare_inputs(batch)
     outputs = model(inputs["pixel_values"], labels=inputs["labels"])

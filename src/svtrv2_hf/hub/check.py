@@ -128,7 +128,7 @@ def stage(folder: Path, staged: Path, handler: bool = False) -> tuple[list[str],
     subfolders = {name.split("/")[0] for name in names if "/" in name}
     paths = [path for path in folder.iterdir() if path.name not in subfolders]
     paths += [path for subfolder in subfolders for path in (folder / subfolder).iterdir()]
-    others = {path.relative_to(folder).as_posix(): path.is_dir() for path in paths}
+    others = {path.relative_to(folder).as_posix(): path.is_dir() for path in paths if path.name != "__pycache__"}
     return sorted(foreign), sorted(f"{name}/" if others[name] else name for name in others.keys() - set(names))
 
 
