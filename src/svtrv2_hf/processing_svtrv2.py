@@ -49,7 +49,7 @@ def unknown_option(owner: object, name: str, known: Iterable[str]) -> TypeError:
 
 def check_tokenizer(tokenizer: Any) -> None:
     """Raise a ValueError if tokens follow the unknown token, which the model would never predict."""
-    if added := len(tokenizer) - tokenizer.unk_token_id - 1:
+    if (added := len(tokenizer) - tokenizer.unk_token_id - 1) > 0:
         raise ValueError(
             f"The tokenizer has {added} tokens after the unknown token, which must be the last one: create the tokenizer of "
             "another charset with svtrv2_hf.build_tokenizer."
