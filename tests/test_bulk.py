@@ -123,6 +123,7 @@ def test_pickles_contain_the_options_but_not_the_model(saved, model):
     [
         ({"keep": ["text"]}, "'text' cannot be kept"),
         ({"batch_size": 0}, "batch_size=0"),
+        ({"backend": "tensorrt"}, "backend='tensorrt' must be"),
         ({"backend": "onnx", "device": "cuda"}, "device='cuda' needs the backend torch"),
         ({"model": "nothing"}, "Folder not found"),
     ],
@@ -498,6 +499,19 @@ def test_image_that_ends_the_process_becomes_an_error(tmp_path):
 def test_process_that_ends_without_an_image_is_an_error(tmp_path):
     with pytest.raises(ChildProcessError, match=r"killed by SIGABRT while it loaded the model"):
         IsolatedReader(Broken(tmp_path))([png()])
+
+
+def test_process_that_cannot_be_started_is_closed(monkeypatch):
+    def fail(process):
+        raise RuntimeError(
+            "if __name__ == '__main__'"
+        )  # as multiprocessing, while it imports a script without this line
+
+    monkeypatch.setattr("multiprocessing.process.BaseProcess.start", fail)
+    reader = IsolatedReader(None)
+    with pytest.raises(RuntimeError, match="__main__"):
+        reader([png()])
+    reader.close()
 
 
 @pytest.mark.slow

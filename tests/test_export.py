@@ -352,6 +352,7 @@ def test_invalid_options_of_the_runtime(once, options, message):
 
 
 def test_providers_with_options(once):
+    assert load(once, providers="CPUExecutionProvider")(torch.zeros(0, 3, 32, 128)).logits.shape[:2] == (0, 32)
     assert load(once, providers=[("CPUExecutionProvider", {})])(torch.zeros(1, 3, 32, 128)).logits.shape[1] == 32
 
 
@@ -457,6 +458,7 @@ def test_openvino_equals_torch(exported, words, tmp_path, monkeypatch):
     results = reader(load(exported, backend="openvino", threads=1), exported)(paths, batch_size=4)
     for [result], [other] in zip(results, expected, strict=True):
         assert (result["text"], result["score"]) == (other["text"], pytest.approx(other["score"], abs=1e-5))
+    assert len(load(exported, backend="openvino")(torch.zeros(0, 3, 32, 128)).logits) == 0
     with pytest.raises(ValueError, match="only for the backend onnx"):
         load(exported, backend="openvino", providers=["CPUExecutionProvider"])
     (exported / "openvino" / "openvino_model.xml").write_text("<not a model/>")

@@ -181,7 +181,8 @@ def _check_fields(archives: Sequence[str], image: str | None, keep: Sequence[str
     where = f"{redact(file)}: the first {plural(len(samples), 'sample')}"
     members = f"their members are {', '.join(f'.{field}' for field in sorted(found))}"
     if found.isdisjoint(_image_fields(image)):
-        raise ValueError(f"{where} have no image; {members}. Specify its extension with --image EXTENSION.")
+        wanted = f"image .{image}" if image else "image"
+        raise ValueError(f"{where} have no {wanted}; {members}. Specify its extension with --image EXTENSION.")
     if missing := [name for name in keep if name not in found and name != KEY]:
         raise ValueError(f"{where} have no member .{missing[0]} to keep; {members}.")
 

@@ -47,6 +47,8 @@ def read_dataset(
     [`BatchReader`]. They are in the order of the rows. A file of results is written aside and renamed when it is complete. Parts
     with results are not read again, so an interrupted run continues where it was.
 
+    It starts processes, so a script must call it within `if __name__ == "__main__":`.
+
     Args:
         place, image, keep: see [`plan_parts`].
         output: a local folder, which may contain the results of an earlier start with the same arguments.

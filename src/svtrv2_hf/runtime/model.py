@@ -5,7 +5,7 @@ import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import nn
@@ -71,7 +71,7 @@ class SVTRv2ForCTCRuntime(nn.Module):
         if threads is not None and threads < 1:
             raise ValueError(f"threads={threads} must be 1 or more.")
         self.config = config
-        self.file = Path(file)
+        self.file = Path(file).absolute()
         self.backend = backend
         self._options = (providers, threads)
         self._session: Session = (
@@ -80,7 +80,7 @@ class SVTRv2ForCTCRuntime(nn.Module):
         self.eval()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.config, self.file.absolute(), self.backend, *self._options)
+        return type(self), (self.config, self.file, self.backend, *self._options)
 
     @classmethod
     def from_pretrained(
@@ -171,6 +171,6 @@ def load_for_backend(
     processor = load_processor(name)
     check_classes(name, load_config(name), processor)
     model = SVTRv2ForCTCRuntime.from_pretrained(
-        checkpoint_folder(name), "onnx" if backend == "onnx" else "openvino", file_name, threads=threads
+        checkpoint_folder(name), cast(Backend, backend), file_name, threads=threads
     )
     return model, processor
