@@ -348,7 +348,7 @@ def test_archives(saved, tmp_path, capsys):
         (["--keep", "TXT"], "no member .TXT to keep"),
         (
             ["--image", "jpg"],
-            "have no image; their members are .png, .txt. Specify its extension with --image EXTENSION.",
+            "have no image .jpg; their members are .png, .txt. Specify its extension with --image EXTENSION.",
         ),
     ],
 )
