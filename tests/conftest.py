@@ -160,6 +160,31 @@ def write_lmdb(folder, samples, **others):
     return folder
 
 
+class InProcess:
+    """Replaces IsolatedReader, to start no process; counts images."""
+
+    images = 0
+
+    def __init__(self, reader):
+        self.reader = reader
+
+    def __call__(self, images):
+        InProcess.images += len(images)
+        return self.reader({self.reader.image: images})
+
+    def close(self):
+        pass
+
+
+@pytest.fixture
+def in_process(monkeypatch):
+    """Datasets are read in this process."""
+    from svtrv2_hf.bulk import run  # needs extras
+
+    monkeypatch.setattr(run, "IsolatedReader", InProcess)
+    InProcess.images = 0
+
+
 def write_tar(path, *members):
     """Write an archive of names and contents."""
     with tarfile.open(path, "w") as archive:

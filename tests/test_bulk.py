@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import draw, encoded, png, write_tar
+from conftest import InProcess, draw, encoded, png, write_tar
 
 from svtrv2_hf.bulk import BatchReader, parts, run
 from svtrv2_hf.bulk.isolation import IsolatedReader
@@ -21,28 +21,6 @@ from svtrv2_hf.cli import main
 
 WORDS = ["a", "bc 1", "word", "a long line", "0123456789 abcdefg", "x", "two words", "yz"]
 IMAGES = [encoded(draw(word)) for word in WORDS]
-
-
-class InProcess:
-    """Replaces IsolatedReader, to start no process; counts images."""
-
-    images = 0
-
-    def __init__(self, reader):
-        self.reader = reader
-
-    def __call__(self, images):
-        InProcess.images += len(images)
-        return self.reader({self.reader.image: images})
-
-    def close(self):
-        pass
-
-
-@pytest.fixture
-def in_process(monkeypatch):
-    monkeypatch.setattr(run, "IsolatedReader", InProcess)
-    InProcess.images = 0
 
 
 def write_table(path, images, row_group=None, **columns):
@@ -145,6 +123,8 @@ def test_pickles_contain_the_options_but_not_the_model(saved, model):
     [
         ({"keep": ["text"]}, "'text' cannot be kept"),
         ({"batch_size": 0}, "batch_size=0"),
+        ({"backend": "tensorrt"}, "backend='tensorrt' must be"),
+        ({"backend": "onnx", "device": "cuda"}, "device='cuda' needs the backend torch"),
         ({"model": "nothing"}, "Folder not found"),
     ],
 )
@@ -267,13 +247,22 @@ def test_shards_share_the_parts(saved, data, tmp_path):
     assert len(rows_of(tmp_path / "out")) == 20
 
 
+def test_second_run_of_a_part_is_an_error(tmp_path):
+    part = parts.Part("data/x.parquet", "x.parquet", "x.parquet")
+    first, second = (run.PartFile(tmp_path, part, pa.schema([]), pa.schema([("text", pa.string())])) for _ in range(2))
+    second.commit()
+    with pytest.raises(FileNotFoundError, match=r"Another run reads x\.parquet to the same --output"):
+        first.commit()
+    assert [path.name for path in tmp_path.iterdir()] == ["x.parquet"]
+
+
 @pytest.mark.usefixtures("in_process")
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["--characters"], "characters was False, now True"),
         (["--max-ratio", "auto"], "max_ratio was None, now 'auto'"),
-        (["--keep", "key"], "keep was [], now ['key']"),
+        (["--keep", "key", "--keep", "key"], "keep was [], now ['key']"),
     ],
 )
 def test_run_with_other_options_is_refused(saved, data, tmp_path, capsys, words, message):
@@ -332,7 +321,7 @@ def test_columns_of_bytes_and_of_paths(saved, tmp_path):
 
 
 @pytest.mark.usefixtures("in_process")
-def test_archives(saved, tmp_path):
+def test_archives(saved, tmp_path, capsys):
     members = [("k/0.png", IMAGES[0]), ("k/0.txt", b"zero"), ("k/1.txt", b"without an image"), ("k/2.png", IMAGES[2])]
     (tmp_path / "data").mkdir()
     write_tar(tmp_path / "data" / "x-000.tar", *members)
@@ -346,6 +335,32 @@ def test_archives(saved, tmp_path):
         ("x-001.tar", "3", None, False),
     ]
     assert (tmp_path / "out" / "x-001.parquet").is_file()
+    assert "2 of 4 rows have no member .txt: their value is null." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["--keep", "text"],
+            "x-001.tar: the first 2 samples have no member .text to keep; their members are .png, .txt.",
+        ),
+        (["--keep", "TXT"], "no member .TXT to keep"),
+        (
+            ["--image", "jpg"],
+            "have no image .jpg; their members are .png, .txt. Specify its extension with --image EXTENSION.",
+        ),
+    ],
+)
+@pytest.mark.usefixtures("in_process")
+def test_extension_that_no_first_sample_has_is_an_error(saved, tmp_path, capsys, words, message):
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "x-000.tar").write_bytes(b"damaged")
+    write_tar(data / "x-001.tar", ("0.png", IMAGES[0]), ("0.txt", b"zero"), ("1.png", IMAGES[1]))
+    assert read(saved, data, tmp_path / "out", *words) == 1
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.usefixtures("in_process")
@@ -484,6 +499,19 @@ def test_image_that_ends_the_process_becomes_an_error(tmp_path):
 def test_process_that_ends_without_an_image_is_an_error(tmp_path):
     with pytest.raises(ChildProcessError, match=r"killed by SIGABRT while it loaded the model"):
         IsolatedReader(Broken(tmp_path))([png()])
+
+
+def test_process_that_cannot_be_started_is_closed(monkeypatch):
+    def fail(process):
+        raise RuntimeError(
+            "if __name__ == '__main__'"
+        )  # as multiprocessing, while it imports a script without this line
+
+    monkeypatch.setattr("multiprocessing.process.BaseProcess.start", fail)
+    reader = IsolatedReader(None)
+    with pytest.raises(RuntimeError, match="__main__"):
+        reader([png()])
+    reader.close()
 
 
 @pytest.mark.slow

@@ -1,15 +1,19 @@
 """Export to ONNX and OpenVINO, the runtime class, and the program that reads images without torch."""
 
+import copy
 import json
+import pickle
 import re
 import shutil
 import subprocess
 import sys
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import CHARSET, draw, make_folder
+from conftest import CHARSET, draw, encoded, make_folder
 from filelock import FileLock
 from PIL import Image
 from transformers import AutoProcessor, pipeline
@@ -22,6 +26,7 @@ from svtrv2_hf import (
     SVTRv2Processor,
     SVTRv2ServerImageProcessor,
     build_tokenizer,
+    default_checkpoint,
 )
 from svtrv2_hf.cli import main
 from svtrv2_hf.evaluation.benchmarks import test_split_at as split_at  # pytest would collect the name
@@ -289,6 +294,7 @@ def test_existing_files_are_not_replaced(exported, tmp_path, capsys):
     ("words", "message"),
     [
         (["default"], "Choose a folder for the export of default: --output FOLDER"),
+        ([default_checkpoint()], "default_checkpoint: --output FOLDER"),
         (["me/reader"], "hf download me/reader --local-dir FOLDER"),
         (["nothing"], "Folder not found: nothing"),
         (["default", "--output", "x", "--int8", "--calibrate", "IIIT5k"], "test split of the benchmark IIIT5k"),
@@ -329,7 +335,7 @@ def test_missing_file_names_the_command(exported, capsys):
     with pytest.raises(FileNotFoundError, match=r"or choose model_quantized\.onnx"):
         load(exported)
     assert main(["read", "x.png", "--model", "default", "--backend", "onnx"]) == 1
-    assert "has no onnx/model.onnx: export it with svtrv2 export" in capsys.readouterr().err
+    assert "has no onnx/model.onnx: export it with svtrv2 export default --output FOLDER." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -346,7 +352,33 @@ def test_invalid_options_of_the_runtime(once, options, message):
 
 
 def test_providers_with_options(once):
+    assert load(once, providers="CPUExecutionProvider")(torch.zeros(0, 3, 32, 128)).logits.shape[:2] == (0, 32)
     assert load(once, providers=[("CPUExecutionProvider", {})])(torch.zeros(1, 3, 32, 128)).logits.shape[1] == 32
+
+
+def test_copies_load_the_file_again(exported, monkeypatch):
+    monkeypatch.chdir(exported.parent)
+    model = load("exported", threads=1)
+    pixel_values = torch.rand(1, 3, 32, 64, generator=torch.Generator().manual_seed(0))
+    content = pickle.dumps(model)
+    monkeypatch.chdir(exported)  # the pickle does not depend on the working directory
+    for copied in (pickle.loads(content), copy.deepcopy(model)):
+        assert torch.equal(copied(pixel_values).logits, model(pixel_values).logits)
+    assert len(content) < 10_000
+
+
+@pytest.mark.usefixtures("in_process")
+def test_output_of_torch_is_not_continued_with_a_backend(once, tmp_path, capsys):
+    images = [{"bytes": encoded(draw(text)), "path": None} for text in ("word", "a line of words")]
+    pq.write_table(pa.table({"image": images}), tmp_path / "words.parquet")
+    words = ["read", "--model", str(once), "--input", str(tmp_path / "words.parquet"), "--output"]
+    outputs = {name: tmp_path / name for name in ("torch", "onnx")}
+    for name, output in outputs.items():
+        assert main([*words, str(output), "--backend", name]) == 0
+    texts = [pq.read_table(output / "words.parquet")["text"].to_pylist() for output in outputs.values()]
+    assert texts[0] == texts[1] and all(texts[0])
+    assert main([*words, str(outputs["torch"]), "--backend", "onnx"]) == 1
+    assert "backend was 'torch', now 'onnx'" in capsys.readouterr().err
 
 
 def test_damaged_file_is_an_error(exported):
@@ -426,6 +458,7 @@ def test_openvino_equals_torch(exported, words, tmp_path, monkeypatch):
     results = reader(load(exported, backend="openvino", threads=1), exported)(paths, batch_size=4)
     for [result], [other] in zip(results, expected, strict=True):
         assert (result["text"], result["score"]) == (other["text"], pytest.approx(other["score"], abs=1e-5))
+    assert len(load(exported, backend="openvino")(torch.zeros(0, 3, 32, 128)).logits) == 0
     with pytest.raises(ValueError, match="only for the backend onnx"):
         load(exported, backend="openvino", providers=["CPUExecutionProvider"])
     (exported / "openvino" / "openvino_model.xml").write_text("<not a model/>")

@@ -77,10 +77,13 @@ class IsolatedReader:
         context: Any = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
         if "forkserver" in methods:
             context.set_forkserver_preload([f"{__package__}.reader"])
-        self._connection, other = context.Pipe()
-        self._process = context.Process(target=_serve, args=(self._reader, other), daemon=True)
-        self._process.start()
+        connection, other = context.Pipe()
+        process = context.Process(target=_serve, args=(self._reader, other), daemon=True)
+        process.start()
         other.close()
+        self._connection, self._process = connection, process
+        if self._closed:  # meanwhile
+            process.kill()
         try:
             problem = self._connection.recv()
         except (EOFError, OSError):

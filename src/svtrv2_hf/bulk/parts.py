@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ from datasets.utils.file_utils import xopen
 
 from ..paths import user_path
 from ..redaction import redact
-from ..reporting import first
+from ..reporting import first, plural
 from ..sources import Place, split_spec
 from ..sources.columns import IMAGE, pick_column
 from ..sources.shards import check_numbers, is_local, name_file_in_errors
@@ -25,6 +26,7 @@ from ..sources.webdataset import EXTENSIONS, read_samples
 PART_ROWS = 20_000  # larger files are divided at the next row group
 WINDOW_BYTES = 64 << 20  # of images that are in memory together
 KEY = "__key__"  # column with the names of the samples of an archive
+CHECKED_SAMPLES = 32  # number of samples of an archive among which an image and each kept field must occur
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,11 @@ class Part:
     start: int = 0
     num_rows: int | None = None
     row_groups: tuple[int, ...] | None = None
+
+    @property
+    def is_archive(self) -> bool:
+        """Whether the file is a tar archive."""
+        return self.file.lower().endswith(EXTENSIONS)
 
 
 class Plan(NamedTuple):
@@ -75,7 +82,8 @@ def plan_parts(place: str, image: str | None = None, keep: Sequence[str] = ()) -
 
     Raises:
         FileNotFoundError: no files were found.
-        ValueError: files are of different formats, some of a numbered series are missing, or a column does not exist.
+        ValueError: files are of different formats, some of a numbered series are missing, or a column does not exist; in
+            archives, it must occur in the first samples.
     """
     root, files = _find_hub_files(place) if place.startswith("hub:") else _find_files(place)
     if not all(file.startswith(root) for file in files):  # of a linked folder, or in another form of the address
@@ -92,6 +100,7 @@ def plan_parts(place: str, image: str | None = None, keep: Sequence[str] = ()) -
             f"{redact(place)} contains .parquet and .tar files. Specify one kind with a pattern, such as 'data/*.parquet'."
         )
     parts: list[Part] = []
+    _check_fields(archives, image, keep)
     for file in archives:
         source = file.removeprefix(root)
         stem = source[: -len(next(end for end in EXTENSIONS if source.lower().endswith(end)))]
@@ -157,6 +166,31 @@ def _find_hub_files(place: str) -> tuple[str, list[str]]:
     return "/".join(files[0].split("/")[:5]) + "/", files
 
 
+def _check_fields(archives: Sequence[str], image: str | None, keep: Sequence[str]) -> None:
+    """Raise ValueError if none of the first samples of the archives has an image, or a kept field."""
+    for file in archives:
+        try:
+            samples = [sample for _, sample in islice(read_samples(file, lambda _: False), CHECKED_SAMPLES)]
+        except (ValueError, OSError):  # reported when the part is read
+            continue
+        if samples:
+            break
+    else:
+        return
+    found = {field for sample in samples for field in sample}
+    where = f"{redact(file)}: the first {plural(len(samples), 'sample')}"
+    members = f"their members are {', '.join(f'.{field}' for field in sorted(found))}"
+    if found.isdisjoint(_image_fields(image)):
+        wanted = f"image .{image}" if image else "image"
+        raise ValueError(f"{where} have no {wanted}; {members}. Specify its extension with --image EXTENSION.")
+    if missing := [name for name in keep if name not in found and name != KEY]:
+        raise ValueError(f"{where} have no member .{missing[0]} to keep; {members}.")
+
+
+def _image_fields(image: str | None) -> tuple[str, ...]:
+    return (image.lower(),) if image else IMAGE.common
+
+
 def _divide(file: str, source: str, sizes: Sequence[int]) -> list[Part]:
     """Divide a file with row groups of these sizes."""
     groups: list[list[int]] = [[]]
@@ -185,7 +219,7 @@ def read_part(part: Part, image: str | None, keep: Sequence[str], window: int) -
     Raises:
         ValueError, OSError: now or during iteration, if the file is damaged, or differs from the plan.
     """
-    if part.file.lower().endswith(EXTENSIONS):
+    if part.is_archive:
         schema = pa.schema([(name, pa.string() if name == KEY else pa.binary()) for name in keep])
         return schema, _read_archive(part, image, schema, window)
     with name_file_in_errors(part.file), xopen(part.file, "rb") as stream:
@@ -235,7 +269,7 @@ def _with_folder(value: Any, folder: str) -> Any:
 
 
 def _read_archive(part: Part, image: str | None, schema: pa.Schema, window: int) -> Iterator[Window]:
-    usual = (image.lower(),) if image else IMAGE.common
+    usual = _image_fields(image)
     images: list[Any] = []
     kept: list[dict[str, Any]] = []
     size = 0

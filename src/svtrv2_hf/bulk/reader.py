@@ -50,14 +50,15 @@ class BatchReader:
         keep (`Sequence[str]`, *optional*): columns to copy to the result.
         batch_size (`int`, *optional*, defaults to 32): maximum number of images that the model processes together.
         threads (`int`, *optional*): number of threads of torch in this process; unchanged by default.
-        device (`str`, *optional*): device of the model; a GPU if available by default.
+        device (`str`, *optional*): device of the model, only for torch; a GPU if available by default.
         max_ratio (`int` or `"auto"`, *optional*): overrides the maximum aspect ratio of the processor.
         return_characters (`bool`, *optional*, defaults to `False`): add the column `characters`.
         backend (`str`, *optional*, defaults to `"torch"`): "torch", or "onnx" or "openvino" for a model with exported files.
         file_name (`str`, *optional*): exported file, see [`SVTRv2ForCTCRuntime.from_pretrained`].
 
     Raises:
-        ValueError, OSError: the model cannot be loaded, or a column of the result would have the name of a kept one.
+        ValueError, OSError: the model cannot be loaded, the backend does not support the device, or a column of the result would
+            have the name of a kept one.
     """
 
     def __init__(
@@ -90,6 +91,8 @@ class BatchReader:
             )
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size} must be 1 or more.")
+        if backend != "torch" and device not in (None, "cpu"):
+            raise ValueError(f"device={device!r} needs the backend torch: {backend} runs on the CPU.")
         self._loaded: tuple[SVTRv2ForCTC | SVTRv2ForCTCRuntime, SVTRv2Processor] | None = None
         self.fingerprint: str | None = None
         self._load()

@@ -99,10 +99,19 @@ class PartFile:
         self._next_row = rows.stop
 
     def commit(self) -> None:
-        """Give the complete file its name, after its content is stored."""
+        """Give the complete file its name, after its content is stored.
+
+        Raises:
+            FileNotFoundError: another run has begun to read the same part.
+        """
         self._writer.close()
-        with self._aside.open("rb+") as file:
-            os.fsync(file.fileno())
+        try:
+            with self._aside.open("rb+") as file:
+                os.fsync(file.fileno())
+        except FileNotFoundError as error:  # removed as that of an interrupted run
+            raise FileNotFoundError(
+                f"Another run reads {self._part.source} to the same --output: divide the parts with --shard, or stop one of the runs."
+            ) from error
         self._aside.replace(self._path)
 
     def discard(self) -> None:

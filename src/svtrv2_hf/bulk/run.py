@@ -4,7 +4,7 @@
 import copy
 import os
 import queue
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
@@ -47,6 +47,8 @@ def read_dataset(
     [`BatchReader`]. They are in the order of the rows. A file of results is written aside and renamed when it is complete. Parts
     with results are not read again, so an interrupted run continues where it was.
 
+    It starts processes, so a script must call it within `if __name__ == "__main__":`.
+
     Args:
         place, image, keep: see [`plan_parts`].
         output: a local folder, which may contain the results of an earlier start with the same arguments.
@@ -62,6 +64,7 @@ def read_dataset(
             or with other arguments.
     """
     folder = user_path(output).resolve()
+    keep = list(dict.fromkeys(keep))
     plan = plan_parts(place, image, keep)
     if plan.recursive and f"{folder}/".startswith(plan.root):
         raise ValueError(f"--output {output} is in the folder of the dataset: choose one outside of it.")
@@ -72,10 +75,11 @@ def read_dataset(
     if clash := [name for name in keep if name in ("part", "row", *reader.results)]:
         raise ValueError(f"--keep {clash[0]}: the results have a column of this name; rename it in the dataset.")
     settings = {
+        "backend": backend,
         "model_sha256": reader.fingerprint,
         "input": redact(plan.root),
         "image": plan.image,
-        "keep": list(keep),
+        "keep": keep,
         "max_ratio": max_ratio,
         "characters": characters,
         "part_rows": PART_ROWS,
@@ -113,6 +117,7 @@ class _Run:
         self.folder, self.reader, self.image, self.keep = folder, reader, image, keep
         self.workers, self.window = workers, window
         self.rows = self.errors = self.compressed = 0
+        self.missing: Counter[str] = Counter()  # kept fields of archives, with the number of rows without them
         self.damaged: list[str] = []
 
     def read(self, parts: Sequence[Part], rows_before: int) -> None:
@@ -131,6 +136,8 @@ class _Run:
                     elif file is not None and isinstance(step, Window):
                         file.write(step.kept, columns)
                         self._count(columns)
+                        if part.is_archive:
+                            self.missing.update({name: step.kept[name].null_count for name in self.keep})
                         bar.set_postfix(errors=self.errors, refresh=False)
                         bar.update(len(step.images))
                     elif file is not None and step is None:
@@ -199,6 +206,8 @@ class _Run:
             )
         if self.errors:
             note(f"{self.errors:,} of {plural(self.rows, 'image')} could not be read: see the column error.")
+        for name, count in (+self.missing).items():
+            note(f"{count:,} of {plural(self.rows, 'row')} have no member .{name}: their value is null.")
         if self.damaged:
             warn(
                 f"{plural(len(self.damaged), 'part')} could not be read: {first(self.damaged)}. Run the same command again after "

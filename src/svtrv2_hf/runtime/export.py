@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from ..checkpoint import JSON_FILES, checkpoint_folder, load_model_and_processor
+from ..checkpoint import JSON_FILES, checkpoint_folder, default_checkpoint, load_model_and_processor
 from ..extras import extra
 from ..image_processing_svtrv2 import SVTRv2ImageProcessor
 from ..modeling_svtrv2 import SVTRv2ForCTC
@@ -87,7 +87,7 @@ def export(
     with extra(backend, f"Export to {backend}"):
         _find_packages(backend, calibration is not None)
     place = Path(checkpoint_folder(folder))
-    if not place.is_dir() or (folder == "default" and output is None):
+    if not place.is_dir() or (output is None and place.resolve() == Path(default_checkpoint()).resolve()):
         raise ValueError(
             f"Choose a folder for the export of {folder}: --output FOLDER."
             if place.is_dir()

@@ -2,15 +2,23 @@
 """Exported models with the interface of [`SVTRv2ForCTC`]."""
 
 import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import nn
 from transformers.utils import cached_file
 
-from ..checkpoint import check_classes, checkpoint_folder, load_config, load_model_and_processor, load_processor
+from ..checkpoint import (
+    check_classes,
+    checkpoint_folder,
+    default_checkpoint,
+    load_config,
+    load_model_and_processor,
+    load_processor,
+)
 from ..configuration_svtrv2 import SVTRv2Config
 from ..modeling_svtrv2 import SVTRv2CTCOutput, SVTRv2ForCTC
 from ..processing_svtrv2 import SVTRv2Processor
@@ -39,7 +47,8 @@ class SVTRv2ForCTCRuntime(nn.Module):
     >>> read = pipeline("text-recognition", model=model, processor=AutoProcessor.from_pretrained("path/to/folder"))
     ```
 
-    It has no parameters, and inputs and outputs are on the CPU.
+    It has no parameters, and inputs and outputs are on the CPU. Pickles and copies contain the place of the file, which is loaded
+    again.
     """
 
     main_input_name = "pixel_values"
@@ -62,12 +71,16 @@ class SVTRv2ForCTCRuntime(nn.Module):
         if threads is not None and threads < 1:
             raise ValueError(f"threads={threads} must be 1 or more.")
         self.config = config
-        self.file = Path(file)
+        self.file = Path(file).absolute()
         self.backend = backend
+        self._options = (providers, threads)
         self._session: Session = (
             onnx_session(self.file, providers, threads) if backend == "onnx" else openvino_session(self.file, threads)
         )
         self.eval()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.config, self.file, self.backend, *self._options)
 
     @classmethod
     def from_pretrained(
@@ -129,8 +142,9 @@ def _find(name: str | os.PathLike[str], backend: str, file_name: str, hub: dict[
         others = [file for file in FILES[backend] if file != file_name and find(file)]
         hint = f", or choose {others[0]}" if others else ""
         wanted = " --format openvino" if backend == "openvino" else ""
+        model = "default --output FOLDER" if str(name) == default_checkpoint() else shlex.quote(str(name))
         raise FileNotFoundError(
-            f"{name} has no {backend}/{file_name}: export it with svtrv2 export {name}{wanted}{hint}."
+            f"{name} has no {backend}/{file_name}: export it with svtrv2 export {model}{wanted}{hint}."
         )
     return Path(path)
 
@@ -157,6 +171,6 @@ def load_for_backend(
     processor = load_processor(name)
     check_classes(name, load_config(name), processor)
     model = SVTRv2ForCTCRuntime.from_pretrained(
-        checkpoint_folder(name), "onnx" if backend == "onnx" else "openvino", file_name, threads=threads
+        checkpoint_folder(name), cast(Backend, backend), file_name, threads=threads
     )
     return model, processor

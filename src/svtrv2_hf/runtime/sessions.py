@@ -26,7 +26,7 @@ def onnx_session(file: Path, providers: Sequence[Provider] | None = None, thread
     with extra("onnx", "The backend onnx"):
         import onnxruntime
     available = onnxruntime.get_available_providers()
-    chosen = list(providers or ["CPUExecutionProvider"])
+    chosen: list[Provider] = [providers] if isinstance(providers, str) else list(providers or ["CPUExecutionProvider"])
     names = [provider if isinstance(provider, str) else provider[0] for provider in chosen]
     if unknown := [name for name in names if name not in available]:
         raise ValueError(
@@ -76,9 +76,9 @@ class _OpenVINOSession:
         with self._lock:
             size = images.shape[2:]
             compiled = self._compiled.get(size)
-            if compiled is None and len(self._compiled) < COMPILED_SIZES:
+            if compiled is None and len(images) and len(self._compiled) < COMPILED_SIZES:
                 compiled = self._compile(size)
-            if compiled is None:
+            if compiled is None or not len(images):
                 dynamic = self._compiled.get(None) or self._compile(None)
                 return np.array(dynamic(images)[0])
             return np.concatenate([compiled(images[row : row + 1])[0] for row in range(len(images))])
