@@ -76,6 +76,8 @@ def test_help_states_both_defaults(capsys):
     [
         (["--max_step", "3"], r"--max_step is not an argument of svtrv2 train: did you mean --max_steps\?"),
         (["--leaning-rate=1e-3"], r"--leaning-rate is not .* did you mean --learning_rate\?"),
+        (["--learning-rate", "fast"], r"--learning_rate: invalid float value: 'fast'\.$"),
+        (["--charset"], r"--charset: expected one argument\.$"),
         (["--max_steps", "0"], r"--max_steps must be 1 or more, or -1 .*, not 0"),
         (["--max_label_length", "0"], "--max_label_length must be 1 or more, not 0"),
         (["--min_steps", "-1"], "--min_steps must be 0 or more, not -1"),
@@ -86,6 +88,12 @@ def test_help_states_both_defaults(capsys):
 def test_invalid_arguments_raise(words, message):
     with pytest.raises(ValueError, match=f"^{message}"):
         parse_arguments(["--train_data", "x", *words])
+
+
+def test_missing_training_data_raise_without_the_usage(capsys):
+    with pytest.raises(ValueError, match=r"^the following arguments are required: --train_data\.$"):
+        parse_arguments([])
+    assert not any(capsys.readouterr())
 
 
 def test_default_charset_is_printable_ascii():

@@ -3,13 +3,14 @@
 
 import json
 import os
-from argparse import ArgumentError, Namespace
+import re
+from argparse import Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, dataclass, fields
 from difflib import get_close_matches
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
@@ -253,6 +254,14 @@ class SVTRv2TrainingArguments(TrainingArguments):
         return cls(**{**values, "logging_nan_inf_filter": False, "ignore_data_skip": True})
 
 
+class _Parser(HfArgumentParser):
+    """A parser that raises errors instead of printing the usage of all arguments."""
+
+    def error(self, message: str) -> NoReturn:
+        message = re.sub(r"(--\w+)/--[\w-]+", r"\1", message)  # each argument also has a name with dashes
+        raise ValueError(f"{message.removeprefix('argument ')}.")
+
+
 def _names() -> list[str]:
     return [
         field.name for kind in (DataAndModelArguments, SVTRv2TrainingArguments) for field in fields(kind) if field.init
@@ -294,8 +303,8 @@ def parse_arguments(argv: Sequence[str]) -> tuple[DataAndModelArguments, SVTRv2T
     The defaults in `FINE_TUNING` apply to all models that are not a size to train from scratch.
 
     Raises:
-        ValueError: the recipe is not a mapping of names to values, or an argument does not exist, is not supported or out of its
-            range.
+        ValueError: the recipe is not a mapping of names to values, or an argument does not exist, is missing, invalid, not
+            supported or out of its range.
     """
     arguments = list(argv)
     for previous, word in pairwise(arguments):
@@ -303,9 +312,7 @@ def parse_arguments(argv: Sequence[str]) -> tuple[DataAndModelArguments, SVTRv2T
             raise ValueError(f"A recipe must be the first argument: svtrv2 train {word} --name value ...")
     if arguments and is_recipe(arguments[0]):
         arguments = [*recipe_words(arguments[0]), *arguments[1:]]
-    parser = HfArgumentParser(
-        (DataAndModelArguments, SVTRv2TrainingArguments), prog="svtrv2 train", allow_abbrev=False
-    )
+    parser = _Parser((DataAndModelArguments, SVTRv2TrainingArguments), prog="svtrv2 train", allow_abbrev=False)
     defaults = {name: parser.get_default(name) for name in FINE_TUNING}
     parser.set_defaults(
         **{name: f"{FINE_TUNING[name]} for a checkpoint, {defaults[name]} from scratch" for name in FINE_TUNING}
@@ -328,10 +335,7 @@ def parse_data_arguments(argv: Sequence[str]) -> DataAndModelArguments:
     Raises:
         ValueError: a value is invalid.
     """
-    parser = HfArgumentParser(DataAndModelArguments, exit_on_error=False, allow_abbrev=False)
-    try:
-        [chosen, _] = parser.parse_args_into_dataclasses(["--train_data", "", *argv], return_remaining_strings=True)
-    except ArgumentError as error:
-        raise ValueError(str(error)) from error
+    parser = _Parser(DataAndModelArguments, allow_abbrev=False)
+    [chosen, _] = parser.parse_args_into_dataclasses(["--train_data", "", *argv], return_remaining_strings=True)
     chosen.train_data = [source for source in chosen.train_data if source]
     return chosen

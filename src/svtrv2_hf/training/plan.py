@@ -91,7 +91,7 @@ def describe(
 
 
 def _epochs(number: float) -> str:
-    return f"{number:.3g} epoch{'' if number == 1 else 's'}"
+    return f"{number:{',.0f' if number >= 100 else '.3g'}} epoch{'' if number == 1 else 's'}"
 
 
 def _samples(source: Source) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ..evaluation.provenance import provenance
@@ -95,12 +96,18 @@ class LearningCurve(_RunFile):
         left, right = figure.subplots(1, 2)
         left.set(title="Loss per sample", xlabel="step", yscale="log")
         right.set(title="Word accuracy", xlabel="step", ylim=(0, 1))
+        left.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        left.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        left.yaxis.set_minor_formatter(NullFormatter())
         names = {name for entry in state.log_history for name in entry if name.endswith("word_accuracy")}
+        if len(names) == 2:  # of a single dataset, which the mean repeats
+            names.discard("eval_word_accuracy")
         for axes, lines in ((left, ["loss", "eval_loss"]), (right, sorted(names))):
             for name in lines:
                 points = [(entry["step"], entry[name]) for entry in state.log_history if name in entry]
                 if points:
-                    axes.plot(*zip(*points, strict=True), label=f"{name}  {points[-1][1]:.3f}")
+                    marker = "." if len(points) < 20 else ""
+                    axes.plot(*zip(*points, strict=True), marker=marker, label=f"{name}  {points[-1][1]:.3f}")
             if axes.lines:
                 axes.legend()
             axes.grid(alpha=0.3)

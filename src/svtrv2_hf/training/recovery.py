@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel
-from transformers import Trainer, TrainerControl
+from transformers import Trainer, TrainerControl, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from ..data.batches import EvaluationBatches, TrainingBatches
@@ -143,8 +143,7 @@ class RecoveringTrainer(Trainer):
                 problem = another
         if problem is None:
             path = f"{self.args.output_dir}/checkpoint-{step}"
-            resume = " To resume, add --resume_from_checkpoint True to the same command."
-            error.add_note(f"Saved {path}.{'' if self.args.save_only_model else resume}")
+            error.add_note(f"Saved {path}. {how_to_resume(self.args)}")
         else:
             last = f"The last checkpoint is of step {saved}." if saved else "No checkpoint was saved."
             error.add_note(f"Step {step} cannot be saved: {problem}. {last}")
@@ -184,3 +183,10 @@ class RecoveringTrainer(Trainer):
         if self.state.best_global_step:
             message += f". The best model, of step {self.state.best_global_step}, is in {self.args.output_dir}"
         raise DivergedError(f"{message}. Lower --learning_rate, or clip the gradients (--max_grad_norm 1).")
+
+
+def how_to_resume(args: TrainingArguments) -> str:
+    """Return a sentence that states how to resume from the last checkpoint, or why this is impossible."""
+    if args.save_only_model:
+        return "With --save_only_model, the checkpoint has only the model: training cannot resume from it."
+    return "To resume, add --resume_from_checkpoint True to the same command."

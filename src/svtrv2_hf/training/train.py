@@ -30,6 +30,7 @@ from .model import model_and_processor
 from .plan import describe, number_of_steps, steps_per_epoch
 from .probe import check_evaluation_set, check_labels, check_not_empty
 from .record import RunRecord
+from .recovery import how_to_resume
 from .trainer import SVTRv2Trainer
 
 
@@ -102,11 +103,10 @@ def main(argv: Sequence[str]) -> None:
             _print(arguments, line)
         raise
     if trainer.stop.reason:
-        _print(
-            arguments,
-            f"Stopped after step {trainer.state.global_step} of {trainer.state.max_steps}: {trainer.stop.reason}. To resume, add "
-            "--resume_from_checkpoint True to the same command.",
+        stopped = (
+            f"Stopped after step {trainer.state.global_step} of {trainer.state.max_steps}: {trainer.stop.reason}."
         )
+        _print(arguments, f"{stopped} {how_to_resume(arguments)}")
         if trainer.stop.interrupted:
             raise KeyboardInterrupt  # also ends a script that runs further commands
 

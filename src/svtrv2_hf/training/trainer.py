@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import TrainerState, TrainingArguments
-from transformers.trainer_utils import HubStrategy, TrainOutput
+from transformers.trainer_utils import HubStrategy, IntervalStrategy, TrainOutput
 
 from ..data.collator import SVTRv2DataCollator
 from ..data.loader import plain_worker_errors
@@ -111,7 +111,8 @@ class SVTRv2Trainer(EvaluatingTrainer):
         self.frozen = self._freeze(freeze_stages)
         self.checkpoints = Checkpoints(self, freeze_stages)
         # `add_callback` warns about a second callback of one class
-        self.callback_handler.callbacks.append(CallAt(on_train_begin=self._run_pending_evaluation))
+        functions = {"on_train_begin": self._run_pending_evaluation, "on_step_end": self._log_evaluated_step}
+        self.callback_handler.callbacks.append(CallAt(**functions))
         self.add_callback(LearningCurve)
         # The loss divides by the number of samples that `get_batch_samples` returns.
         self.model_accepts_loss_kwargs = True
@@ -173,6 +174,12 @@ class SVTRv2Trainer(EvaluatingTrainer):
         if self.args.load_best_model_at_end and self.stop.reason is None:
             self.load_best_model()
         return result
+
+    def _log_evaluated_step(self) -> None:
+        """Log the loss before each evaluation, even if a stop postpones it, and at the end, also in short runs."""
+        evaluated = self.control.should_evaluate or self.stop.evaluation_pending
+        if evaluated or self.state.global_step >= self.state.max_steps:
+            self.control.should_log = self.args.logging_strategy != IntervalStrategy.NO
 
     def _restore_complete_run(self, checkpoint: Path, state: TrainerState) -> TrainOutput:
         self._load_from_checkpoint(str(checkpoint))
