@@ -280,7 +280,31 @@ TABLES: dict[str, Callable[[], str]] = {
     "peers": lambda: benchmark.peer_table(read("peers_nano_cpu")),
     "image sizes": lambda: render(read("reading_tiny_cpu")),
     "data": lambda: benchmark_data.table(read("data_cpu")),
+    "fine tuning": lambda: fine_tuning_table(read("fine_tuning_nano")),
 }
+
+
+def fine_tuning_table(results: dict[str, Any]) -> str:
+    """Return the word accuracy by data, number of samples and learning rate."""
+    accuracy = {(run["data"], run["samples"], run["learning_rate"]): run["word_accuracy"] for run in results["runs"]}
+    rates = sorted({rate for _, _, rate in accuracy}, reverse=True)
+    rows = [
+        [results["data"][name], samples, *(accuracy.get((name, samples, rate)) for rate in rates)]
+        for name, samples in dict.fromkeys((name, samples) for name, samples, _ in accuracy)
+    ]
+    before = {results["data"][name]: value for name, value in results["before"].items()}
+    return markdown_table(
+        ["data", "training images", "before", *(f"learning rate {rate:g}" for rate in rates)],
+        [
+            [
+                name,
+                f"{samples:,}",
+                *("-" if value is None else f"{100 * value:.1f}" for value in (before.get(name), *values)),
+            ]
+            for name, samples, *values in rows
+        ],
+        "l",
+    )
 
 
 def mean(evaluation: dict[str, Any]) -> str:

@@ -65,7 +65,7 @@ RANGES: dict[str, tuple[Callable[[float], bool], Sequence[str]]] = {
 # Defaults of arguments for a checkpoint; from scratch, they are those of the dataclasses.
 FINE_TUNING = {
     "per_device_train_batch_size": 16,
-    "learning_rate": 1e-3,
+    "learning_rate": 3e-4,
     "num_train_epochs": 10.0,
     "min_steps": 600,
     "eval_steps": 0.1,  # of all steps
