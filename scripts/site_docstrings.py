@@ -51,8 +51,17 @@ def use_help(attribute: griffe.Attribute) -> None:
         return
     given = {keyword.arg: keyword.value for keyword in call.keywords}
     if "help" in given:
-        attribute.docstring = griffe.Docstring(ast.literal_eval(given["help"]), parent=attribute)
+        attribute.docstring = griffe.Docstring(literal_part(given["help"]), parent=attribute)
         attribute.value = ast.unparse(given["default"]) if "default" in given else None
+
+
+def literal_part(node: ast.expr) -> str:
+    """Return the text of a string expression without sentences that are computed."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):  # a method of the string
+        return literal_part(node.func.value)
+    parts = node.values if isinstance(node, ast.JoinedStr) else [node]
+    text = "".join(str(part.value) for part in parts if isinstance(part, ast.Constant))
+    return text.replace(". . ", ". ").strip()
 
 
 def with_plain_types(text: str) -> str:

@@ -50,7 +50,7 @@ class DemoModel:
     Args:
         model: a folder, a Hub id, or "default".
         name: name on the page.
-        backend, file_name: see [`load_for_backend`].
+        backend: "torch", or a backend of [`SVTRv2ForCTCRuntime`], of which `file_name` is a file.
 
     Raises:
         OSError, ValueError: the model is not found, or its files are damaged.

@@ -104,7 +104,7 @@ def serve(
         host: address to listen on; default: `GRADIO_SERVER_NAME`, or this machine only.
         port: port to listen on; default: `GRADIO_SERVER_PORT`, or the first free one from 7860.
         wait: wait until Ctrl-C; otherwise serve in the background.
-        backend, file_name: see [`load_for_backend`].
+        backend: "torch", or a backend of [`SVTRv2ForCTCRuntime`], of which `file_name` is a file.
     """
     page = build_page(load_models(models, backend, file_name))
     page.queue(max_size=WAITING, api_open=False)

@@ -64,7 +64,7 @@ def evaluate_sets(
         device: defaults to a GPU if available.
         output: a `.json` file, written after each dataset; tables are written with the extensions `.csv` and `.md`.
         errors: a folder for the error analysis (`errors.html`, `errors.png`) and all predictions (`predictions.jsonl`).
-        backend, file_name: see [`load_for_backend`].
+        backend: "torch", or a backend of [`SVTRv2ForCTCRuntime`], of which `file_name` is a file.
 
     Returns:
         0 without warnings; 1 if a dataset or an image was unreadable, a benchmark does not have the expected number of samples, or

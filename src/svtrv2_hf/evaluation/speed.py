@@ -104,7 +104,7 @@ def benchmark(
         largest_batch: upper limit of that search.
 
     Returns:
-        Figures for a JSON file and for [`speed_report.render`]: provenance, `parameters` (without the guidance branch, which
+        Figures for a JSON file and for [`svtrv2_hf.evaluation.speed_report.render`]: provenance, `parameters` (without the guidance branch, which
         is not used for inference), `multiply_adds` of each size, `forward` (a row for each image size and batch size:
         milliseconds of a call, images per second, and peak memory in bytes in addition to the weights), `search` (the batch
         sizes tried), and with files `pipeline` and `latency_of_set`.

@@ -13,7 +13,7 @@ PUBLISHED_DEVICE = "one NVIDIA 1080Ti"
 
 
 def render(results: Mapping[str, Any]) -> str:
-    """Convert the results of [`speed.benchmark`] to Markdown."""
+    """Convert the results of [`svtrv2_hf.evaluation.speed.benchmark`] to Markdown."""
     parts = [
         f"SVTRv2 with hidden sizes {', '.join(map(str, results['hidden_sizes']))} and {results['classes']} classes: "
         f"{results['parameters'] / 1e6:.3f} M parameters{_file(results)}. {_place(results)}, {results['machine']}, "

@@ -167,7 +167,7 @@ class EvaluatingTrainer(RecoveringTrainer):
         Returns:
             `predictions`, the logits in the order of the dataset, float32 of shape `(samples, frames, vocab_size)`, or the result
             of `preprocess_logits_for_metrics`; `label_ids` of shape `(samples, longest label)`; both padded with -100; and
-            `metrics`, as of [`evaluate`]. Unreadable images have only padding. Without texts, `label_ids` is `None`.
+            `metrics`, as of `evaluate`. Unreadable images have only padding. Without texts, `label_ids` is `None`.
 
         Raises:
             ValueError: the dataset cannot be read.
