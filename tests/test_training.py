@@ -75,6 +75,14 @@ def trainer_on(folder, model, args, eval_folder=None, policy="drop_sample", augm
     )
 
 
+@pytest.mark.parametrize(("strategy", "steps"), [("steps", [2, 4]), ("no", [])])
+def test_loss_of_short_runs_is_logged_with_each_evaluation(folder, config, tmp_path, strategy, steps):
+    options = {"eval_strategy": "steps", "eval_steps": 2, "logging_strategy": strategy, "logging_steps": 50}
+    trainer = trainer_on(folder, SVTRv2ForCTC(config), arguments(tmp_path, **options), folder)
+    trainer.train()
+    assert [entry["step"] for entry in trainer.state.log_history if "loss" in entry] == steps
+
+
 def test_accumulated_gradients_are_the_mean_over_all_samples(folder, config, tmp_path):
     """With batches of two sizes and unequal numbers of samples, a step equals the gradient over all samples."""
     config.drop_path_rate = 0.0
